@@ -1,0 +1,3 @@
+//! The ledger: reserve, settle, release, and the leases behind them.
+
+pub mod escrow;

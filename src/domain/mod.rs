@@ -1,0 +1,36 @@
+//! Floor 0: what Bursar knows about money, time, budgets and requests. Pure values and state machines:
+//! no input or output, no clock, no async, no serialisation. Everything here can be replayed.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::float_arithmetic,
+        clippy::as_conversions,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::iter_over_hash_type
+    )
+)]
+#![cfg_attr(
+    test,
+    expect(clippy::allow_attributes, clippy::unwrap_used, reason = "a test may fail by panicking"),
+    allow(clippy::wildcard_enum_match_arm, reason = "a test names only the case it means")
+)]
+#![warn(missing_docs)]
+
+pub mod budget;
+pub mod decision;
+pub mod estimate;
+pub mod ids;
+pub mod keys;
+pub mod ledger;
+pub mod money;
+pub mod period;
+pub mod pricing;
+pub mod settlement;
+pub mod subject;
+pub mod time;
+pub mod usage;

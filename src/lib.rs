@@ -1,0 +1,5 @@
+//! Bursar decides whether an LLM request can be paid for.
+
+pub mod domain;
+pub mod engine;
+pub mod store;
