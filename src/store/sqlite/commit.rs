@@ -122,7 +122,7 @@ async fn record(
            window_label, amount, road)
          SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> '$[3][1]', value ->> '$[3][2]',
            value ->> '$[3][3]', value ->> '$[3][4]', value ->> '$[3][5]', value ->> 4, value ->> 5
-         FROM json_each(?2) WHERE true ORDER BY key
+         FROM json_each(?2) WHERE true
          ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
     )
     .bind(workspace.as_str())

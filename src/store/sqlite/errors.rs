@@ -12,6 +12,10 @@ use crate::store::StoreError;
 const PRIMARY_CODE: i32 = 0xff;
 
 impl From<sqlx::Error> for StoreError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the driver adds kinds; all others are failures to reach the file"
+    )]
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(refusal) => refused(refusal.as_ref()),
@@ -47,6 +51,10 @@ pub(super) fn opening(path: &Path, error: StoreError) -> StoreError {
 }
 
 /// Why the schema could not be brought up to date.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the driver adds kinds; all others are about the history of the schema"
+)]
 pub(super) fn migrating(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),

@@ -58,7 +58,9 @@ pub(super) async fn adopt(
         escrow::adopt(account_in(&mut accounts, &key.0)?, lease, ttl, now);
     }
     save(&mut *db, &accounts, &own).await?;
-    tables::delete_leases(db, left.iter()).await?;
+    for key in &left {
+        tables::delete_lease(&mut *db, key).await?;
+    }
     let adopted = own.into_iter();
     Ok(adopted.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
 }
@@ -86,7 +88,9 @@ pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, S
         }
     }
     save(&mut *db, &accounts, &leases).await?;
-    tables::delete_leases(db, forgotten.iter()).await?;
+    for key in &forgotten {
+        tables::delete_lease(&mut *db, key).await?;
+    }
     Ok(u64::try_from(leases.len()).unwrap_or(u64::MAX))
 }
 

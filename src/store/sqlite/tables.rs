@@ -27,14 +27,14 @@ const LOAD_LEASES: &str =
            AND generation = asked.value ->> '$[0][2]' AND dimension = asked.value ->> '$[0][3]'
            AND target = asked.value ->> '$[0][4]' AND window_label = asked.value ->> '$[0][5]'
            AND holder = asked.value ->> 1 AND epoch = asked.value ->> 2";
-const DELETE_LEASES: &str = "DELETE FROM lease WHERE (workspace, budget, generation, dimension, target, window_label, holder, epoch) IN
-           (SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2]', value ->> '$[0][3]',
-              value ->> '$[0][4]', value ->> '$[0][5]', value ->> 1, value ->> 2
-            FROM json_each(?1))";
+/// Row by row, because SQLite would look a list of such long keys up by their first two columns only.
+const DELETE_LEASE: &str = "DELETE FROM lease
+         WHERE workspace = ?1 AND budget = ?2 AND generation = ?3 AND dimension = ?4 AND target = ?5
+           AND window_label = ?6 AND holder = ?7 AND epoch = ?8";
 
 /// What every batch and every sweep runs.
 #[cfg(test)]
-pub(super) const HOT: [&str; 3] = [LOAD_ACCOUNTS, LOAD_LEASES, DELETE_LEASES];
+pub(super) const HOT: [&str; 3] = [LOAD_ACCOUNTS, LOAD_LEASES, DELETE_LEASE];
 
 /// A row that was found, with the place of its key in the array of those that were asked for.
 #[derive(FromRow)]
@@ -187,14 +187,22 @@ pub(super) async fn save_leases(
     Ok(())
 }
 
-/// Deletes leases by their whole keys.
-pub(super) async fn delete_leases(
+/// Deletes one lease.
+pub(super) async fn delete_lease(
     db: &mut SqliteConnection,
-    leases: impl Iterator<Item = &(AccountKey, HolderId, u32)>,
+    (account, holder, epoch): &(AccountKey, HolderId, u32),
 ) -> Result<(), StoreError> {
-    let keys: Value =
-        leases.map(|(account, holder, epoch)| lease_key_json(account, *holder, *epoch)).collect();
-    sqlx::query(DELETE_LEASES).bind(keys.to_string()).execute(db).await?;
+    sqlx::query(DELETE_LEASE)
+        .bind(account.workspace.as_str())
+        .bind(account.budget.to_string())
+        .bind(account.generation)
+        .bind(account.dimension.as_str())
+        .bind(account.target.as_str())
+        .bind(&*account.window)
+        .bind(holder.to_string())
+        .bind(*epoch)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
