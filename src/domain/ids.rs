@@ -129,7 +129,9 @@ impl ReservationId {
     /// [`Malformed`] when the text is not two ULIDs joined by a dot.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         text.split_once('.')
-            .and_then(|(holder, nonce)| Some(Self { holder: HolderId(ulid(holder)?), nonce: ulid(nonce)? }))
+            .and_then(|(holder, nonce)| {
+                Some(Self { holder: HolderId(ulid(holder)?), nonce: ulid(nonce)? })
+            })
             .ok_or(Malformed("a reservation id (two ULIDs joined by a dot)"))
     }
 }
@@ -175,7 +177,13 @@ mod tests {
     fn a_reservation_id_reads_back_what_it_shows() {
         let id = ReservationId { holder: HolderId(7), nonce: u128::MAX };
         assert_eq!(ReservationId::parse(&id.to_string()), Ok(id));
-        for bad in ["", ".", "x.y", "00000000000000000000000007", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ.00000000000000000000000007"] {
+        for bad in [
+            "",
+            ".",
+            "x.y",
+            "00000000000000000000000007",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ.00000000000000000000000007",
+        ] {
             assert!(ReservationId::parse(bad).is_err(), "{bad}");
         }
     }

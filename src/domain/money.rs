@@ -142,9 +142,10 @@ impl NanoUsd {
 fn split_exponent(text: &str) -> Result<(&str, i32), MoneyError> {
     match text.split_once(['e', 'E']) {
         None => Ok((text, 0)),
-        Some((mantissa, exponent)) => {
-            exponent.parse().map(|exponent| (mantissa, exponent)).map_err(|_| MoneyError::NotANumber)
-        }
+        Some((mantissa, exponent)) => exponent
+            .parse()
+            .map(|exponent| (mantissa, exponent))
+            .map_err(|_| MoneyError::NotANumber),
     }
 }
 
@@ -194,7 +195,9 @@ mod tests {
 
     #[test]
     fn dollars_are_read_exactly_or_refused() {
-        let check = |text: &str, nano| assert_eq!(NanoUsd::from_usd_text(text), Ok(NanoUsd(nano)), "{text}");
+        let check = |text: &str, nano| {
+            assert_eq!(NanoUsd::from_usd_text(text), Ok(NanoUsd(nano)), "{text}")
+        };
         check("5", 5_000_000_000);
         check("0.0000184", 18_400);
         check("1.840E-5", 18_400);
@@ -203,7 +206,9 @@ mod tests {
         check("0.0000000000", 0);
         check("9000000000", 9_000_000_000_000_000_000);
         let refuse = |text: &str, why| assert_eq!(NanoUsd::from_usd_text(text), Err(why), "{text}");
-        for text in ["", "-", ".", "1.", ".5", "NaN", "inf", "1e", "0x1", "1_0", "+1", "1 ", "--1", "1.5.5"] {
+        for text in
+            ["", "-", ".", "1.", ".5", "NaN", "inf", "1e", "0x1", "1_0", "+1", "1 ", "--1", "1.5.5"]
+        {
             refuse(text, MoneyError::NotANumber);
         }
         refuse("0.0000000001", MoneyError::TooFine);

@@ -37,7 +37,9 @@ impl Certainty {
     /// The certainty with this name, as [`Certainty::as_str`] writes it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Exact, Self::AtLeast, Self::Estimated, Self::Adjustment].into_iter().find(|c| c.as_str() == name)
+        [Self::Exact, Self::AtLeast, Self::Estimated, Self::Adjustment]
+            .into_iter()
+            .find(|c| c.as_str() == name)
     }
 }
 

@@ -108,7 +108,14 @@ impl Subject {
     /// A subject of which only the workspace is known.
     #[must_use]
     pub fn of_workspace(workspace: Id) -> Self {
-        Self { workspace, project: None, identity: None, api_key: None, provider: None, model: None }
+        Self {
+            workspace,
+            project: None,
+            identity: None,
+            api_key: None,
+            provider: None,
+            model: None,
+        }
     }
 
     /// The id of this kind as it was said.

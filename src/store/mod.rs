@@ -108,7 +108,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` when there is no such budget.
-    async fn replace_budget(&self, budget: &Budget, seed: Option<&Window>) -> Result<(), StoreError>;
+    async fn replace_budget(
+        &self,
+        budget: &Budget,
+        seed: Option<&Window>,
+    ) -> Result<(), StoreError>;
 
     /// Deletes a budget with its accounts and leases. Its settlements stay as the audit trail.
     ///
@@ -133,7 +137,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The totals of all accounts of one generation of a budget in the window with this label, and of its request
     /// accounts (whose label is empty).
-    async fn accounts(&self, budget: &Budget, label: &str) -> Result<Vec<(AccountKey, Account)>, StoreError>;
+    async fn accounts(
+        &self,
+        budget: &Budget,
+        label: &str,
+    ) -> Result<Vec<(AccountKey, Account)>, StoreError>;
 
     /// Starts the budget's current accounts anew: expired leases are written off (their outstanding is posted as
     /// consumed), then `base = spent`. Nothing of the audit trail changes.
@@ -185,7 +193,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Moves all leases that are not closed from earlier holders to a new one, so that nothing the earlier ones still
     /// had under way can be applied. Expired leases become active again.
-    async fn adopt(&self, from: &[HolderId], to: HolderId, now: Wall) -> Result<Vec<AdoptedLease>, StoreError>;
+    async fn adopt(
+        &self,
+        from: &[HolderId],
+        to: HolderId,
+        now: Wall,
+    ) -> Result<Vec<AdoptedLease>, StoreError>;
 
     /// Expires leases whose time ran out and frees the slots of request accounts that expired long enough ago.
     /// Returns how many leases it touched.
