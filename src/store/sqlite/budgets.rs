@@ -12,6 +12,7 @@ use crate::store::sqlite::rows::{BudgetRow, when_unavailable_columns};
 use crate::store::{BudgetFilter, Cursor, Page, StoreError};
 
 pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
+    check_scope_is_free(&mut *db, budget).await?;
     let existing: Option<String> =
         sqlx::query_scalar("SELECT id FROM budget WHERE workspace = ?1 AND id = ?2")
             .bind(budget.workspace.as_str())
@@ -21,7 +22,6 @@ pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result
     if let Some(existing) = existing {
         return Err(StoreError::Conflict { existing });
     }
-    check_scope_is_free(db, budget).await?;
     save(db, budget).await
 }
 
