@@ -142,16 +142,14 @@ impl Caller {
 
     /// The batch that a step sends.
     fn batch(&self, step: &Step) -> Option<Batch> {
-        match step {
-            Step::Commit { settlements, exchanges } => {
-                let settlements: Vec<_> = settlements.iter().map(settled).collect();
-                let exchanges: Vec<_> =
-                    exchanges.iter().map(|exchanged| self.exchange(exchanged)).collect();
-                Some(batch(&settlements, &exchanges))
-            }
-            Step::Again => self.last.clone(),
-            _ => None,
+        if let Step::Again = step {
+            return self.last.clone();
         }
+        let Step::Commit { settlements, exchanges } = step else { return None };
+        let settlements: Vec<_> = settlements.iter().map(settled).collect();
+        let exchanges: Vec<_> =
+            exchanges.iter().map(|exchanged| self.exchange(exchanged)).collect();
+        Some(batch(&settlements, &exchanges))
     }
 
     fn exchange(&self, exchanged: &Exchanged) -> Exchange {
@@ -193,10 +191,12 @@ fn made(budget: u128, scope: u8) -> Budget {
 
 fn account_at(place: Place) -> AccountKey {
     let budget = Budget { generation: place.generation, ..made(place.budget, 0) };
-    match place.dimension {
-        Dimension::Requests => requests_of(&budget),
-        dimension => AccountKey { dimension, ..cost_of(&budget) },
-    }
+    let key = if place.dimension == Dimension::Requests {
+        requests_of(&budget)
+    } else {
+        cost_of(&budget)
+    };
+    AccountKey { dimension: place.dimension, ..key }
 }
 
 fn settled(charged: &Charged) -> Settlement {
