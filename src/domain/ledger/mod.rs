@@ -184,6 +184,24 @@ impl Ledger {
         })
     }
 
+    /// A number that no other account of this ledger ever had.
+    #[must_use]
+    pub fn serial(&self, at: AccountIndex) -> Option<u32> {
+        self.accounts.get(at).map(|account| account.serial)
+    }
+
+    /// All slots of rolling minutes that are taken: the account, when, and how many.
+    pub fn stamps(&mut self, now: Now) -> Vec<(AccountIndex, Mono, u32)> {
+        let mut stamps = Vec::new();
+        for at in 0..self.accounts.places() {
+            let Some(minute) = self.accounts.get_mut(at).and_then(|account| account.minute.as_mut()) else {
+                continue;
+            };
+            stamps.extend(minute.stamps(now.mono).map(|(taken, count)| (at, taken, count)));
+        }
+        stamps
+    }
+
     /// Answers for requests that were waiting, since the last call.
     pub fn take_decided(&mut self) -> Vec<(WaiterId, Decision)> {
         std::mem::take(&mut self.decided)
