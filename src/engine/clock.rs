@@ -31,7 +31,10 @@ impl Clock for SystemClock {
         let mono = clock_gettime(MONOTONIC);
         let wall_ms = wall.tv_sec.saturating_mul(1000).saturating_add(wall.tv_nsec / 1_000_000);
         let mono_ns = mono.tv_sec.saturating_mul(1_000_000_000).saturating_add(mono.tv_nsec);
-        Now { wall: Wall::from_ms(wall_ms), mono: Mono::from_ns(u64::try_from(mono_ns).unwrap_or(0)) }
+        Now {
+            wall: Wall::from_ms(wall_ms),
+            mono: Mono::from_ns(u64::try_from(mono_ns).unwrap_or(0)),
+        }
     }
 }
 

@@ -33,7 +33,8 @@ pub struct Held {
 struct Undo {
     engine: Engine,
     workspace: Id,
-    reservation: ReservationId,
+    /// `None` once the answer was handed over.
+    reservation: Option<ReservationId>,
     waiter: Option<WaiterId>,
 }
 
@@ -55,8 +56,8 @@ impl Held {
     /// The answer is on its way to the client: the reservation stays until it is settled or times out.
     #[must_use]
     pub fn hand_over(mut self) -> Decision {
-        if let Some(undo) = self.undo.take() {
-            undo.disarm();
+        if let Some(undo) = &mut self.undo {
+            undo.reservation = None;
         }
         std::mem::replace(&mut self.decision, Decision::Undecided { budget: None })
     }
@@ -71,13 +72,14 @@ impl Engine {
         };
         let reservation = ReservationId { holder: self.shared.holder, nonce };
         let workspace = ask.subject.workspace.clone();
-        let mut undo = Undo { engine: self.clone(), workspace, reservation, waiter: None };
+        let mut undo =
+            Undo { engine: self.clone(), workspace, reservation: Some(reservation), waiter: None };
         let decision = match self.ask(&ask, reservation) {
             Step::Answer(decision) => decision,
             Step::Journal(decision, position) => self.journalled(decision, position),
             Step::Wait(waiter, answer) => {
                 undo.waiter = Some(waiter);
-                let decision = self.wait(&undo, answer, patience).await;
+                let decision = self.wait(&undo, reservation, answer, patience).await;
                 undo.waiter = None;
                 decision
             }
@@ -139,7 +141,13 @@ impl Engine {
     }
 
     /// Waits for the store's answer; when it does not come in time, each budget's own rule holds.
-    async fn wait(&self, undo: &Undo, answer: oneshot::Receiver<Decision>, patience: Duration) -> Decision {
+    async fn wait(
+        &self,
+        undo: &Undo,
+        reservation: ReservationId,
+        answer: oneshot::Receiver<Decision>,
+        patience: Duration,
+    ) -> Decision {
         let began = self.shared.now();
         let answered = timeout(patience, answer).await;
         let now = self.shared.now();
@@ -158,7 +166,7 @@ impl Engine {
             }
         };
         let Decision::Allow(_) = decision else { return decision };
-        let position = self.shared.state().admit(&undo.workspace, undo.reservation);
+        let position = self.shared.state().admit(&undo.workspace, reservation);
         self.journalled(decision, position)
     }
 
@@ -211,14 +219,6 @@ impl super::State {
     }
 }
 
-impl Undo {
-    /// There is nothing to undo any more.
-    fn disarm(mut self) {
-        self.waiter = None;
-        self.reservation = ReservationId { holder: self.reservation.holder, nonce: 0 };
-    }
-}
-
 impl Drop for Undo {
     fn drop(&mut self) {
         if let Some(waiter) = self.waiter
@@ -227,6 +227,8 @@ impl Drop for Undo {
             room.deciding.remove(&waiter);
             room.ledger.abandon(waiter);
         }
-        self.engine.end(&self.workspace, self.reservation, End::Withdrawn);
+        if let Some(reservation) = self.reservation {
+            self.engine.end(&self.workspace, reservation, End::Withdrawn);
+        }
     }
 }

@@ -8,34 +8,47 @@ use moka::sync::Cache;
 use super::Engine;
 use crate::domain::ids::Id;
 use crate::domain::keys::{ApiKey, KeyHash};
+use crate::domain::time::Mono;
 use crate::store::StoreError;
 
 /// Keys remembered at the most.
 const KEYS_MAX: u64 = 100_000;
-/// How long an answer is believed. A key that another replica deleted is refused at the latest after this.
+/// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this,
+/// unless the store is away: then the last answer holds.
 const BELIEVED: Duration = Duration::from_secs(2);
 
-/// What is remembered: the key, or that there is none.
-pub(super) struct KeyCache(Cache<KeyHash, Option<Arc<ApiKey>>>);
+/// What is remembered: the key, or that there is none, and since when.
+pub(super) struct KeyCache(Cache<KeyHash, (Option<Arc<ApiKey>>, Mono)>);
 
 impl Default for KeyCache {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(KEYS_MAX).time_to_live(BELIEVED).build())
+        Self(Cache::builder().max_capacity(KEYS_MAX).build())
     }
 }
 
 impl Engine {
-    /// The key with this hash. Answers are remembered for two seconds.
+    /// The key with this hash. Answers are remembered.
     ///
     /// # Errors
-    /// When the store has to be asked and cannot be.
+    /// When the store has to be asked and cannot be, and was never asked for this key before.
     pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Arc<ApiKey>>, StoreError> {
-        if let Some(known) = self.shared.keys.0.get(hash) {
-            return Ok(known);
+        let cache = &self.shared.keys.0;
+        let now = self.shared.now().mono;
+        let known = cache.get(hash);
+        if let Some((key, since)) = &known
+            && now.since(*since) < BELIEVED
+        {
+            return Ok(key.clone());
         }
-        let found = self.shared.store.key_by_hash(hash).await?.map(Arc::new);
-        self.shared.keys.0.insert(*hash, found.clone());
-        Ok(found)
+        match (self.shared.store.key_by_hash(hash).await, known) {
+            (Ok(found), _) => {
+                let found = found.map(Arc::new);
+                cache.insert(*hash, (found.clone(), now));
+                Ok(found)
+            }
+            (Err(StoreError::Unavailable(_)), Some((key, _))) => Ok(key),
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Registers an API key.

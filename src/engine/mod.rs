@@ -12,8 +12,6 @@ mod journal;
 mod keys;
 mod report;
 mod start;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -42,21 +42,34 @@ enum Health {
 }
 
 impl JournalFile {
-    /// Locks the journal and gives its contents; the file itself is written anew with the first [`JournalFile::replace`].
+    /// Locks the journal and gives its contents; nothing of it is changed.
     pub(in crate::engine) fn open(path: &Path) -> Result<(Self, Vec<u8>)> {
         let shown = path.display();
         let lock_path = path.with_extension("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.with_context(|| format!("journal.path: cannot open {}", lock_path.display()))?;
+        let lock =
+            lock.with_context(|| format!("journal.path: cannot open {}", lock_path.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("journal.path: {shown} is in use by another process; give each Bursar a journal of its own");
+            bail!(
+                "journal.path: {shown} is in use by another process; give each Bursar a journal of its own"
+            );
         }
-        let file = OpenOptions::new().create(true).truncate(false).read(true).append(true).open(path);
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).append(true).open(path);
         let file = file.with_context(|| format!("journal.path: cannot open {shown}"))?;
-        let contents = fs::read(path).with_context(|| format!("journal.path: cannot read {shown}"))?;
+        let contents =
+            fs::read(path).with_context(|| format!("journal.path: cannot read {shown}"))?;
         let size = u64::try_from(contents.len()).unwrap_or(u64::MAX);
         let state = State { file, written: 0, size, size_when_new: size, health: Health::Good };
         Ok((Self { path: path.to_owned(), _lock: lock, state: Mutex::new(state) }, contents))
+    }
+
+    /// Cuts the file after what was believed of it.
+    pub(in crate::engine) fn truncate(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.file.set_len(bytes)?;
+        state.size = bytes;
+        Ok(())
     }
 
     /// Writes everything up to a position, unless somebody else did. `take` empties the buffer under its own lock.
@@ -67,7 +80,9 @@ impl JournalFile {
     ) -> io::Result<()> {
         let mut state = self.state();
         if state.health == Health::Broken {
-            return Err(io::Error::other("the journal could not be written, and was not yet written anew"));
+            return Err(io::Error::other(
+                "the journal could not be written, and was not yet written anew",
+            ));
         }
         if state.written >= position {
             return Ok(());
@@ -85,13 +100,17 @@ impl JournalFile {
     /// Whether the file should be written anew: it failed, or it is mostly history.
     pub(in crate::engine) fn wants_rewrite(&self) -> bool {
         let state = self.state();
-        let grown = state.size > REWRITE_BYTES && state.size > state.size_when_new.saturating_mul(2);
+        let grown =
+            state.size > REWRITE_BYTES && state.size > state.size_when_new.saturating_mul(2);
         state.health == Health::Broken || grown
     }
 
     /// Puts a new file in the place of the old one, at once or not at all. `rewrite` fills the buffer with what is open, under
     /// the ledgers' lock, and empties it.
-    pub(in crate::engine) fn replace(&self, rewrite: impl FnOnce() -> (Vec<u8>, u64)) -> io::Result<()> {
+    pub(in crate::engine) fn replace(
+        &self,
+        rewrite: impl FnOnce() -> (Vec<u8>, u64),
+    ) -> io::Result<()> {
         let mut state = self.state();
         let (bytes, end) = rewrite();
         // The buffer is empty now: until the new file stands, the old one lacks what was in it.

@@ -19,6 +19,8 @@ pub(in crate::engine) struct Recovered {
     pub(in crate::engine) reservations: Vec<RestoredReservation>,
     /// Slots that were taken, in the order of time.
     pub(in crate::engine) stamps: Vec<Stamp>,
+    /// How much of the file was read: the rest is torn.
+    pub(in crate::engine) bytes: u64,
 }
 
 impl Recovered {
@@ -30,7 +32,8 @@ impl Recovered {
             reader.take(entry);
             rest = after;
         }
-        (reader.boot == boot).then(|| reader.finish())
+        let read = u64::try_from(bytes.len().saturating_sub(rest.len())).unwrap_or(0);
+        (reader.boot == boot).then(|| Self { bytes: read, ..reader.finish() })
     }
 }
 
@@ -103,6 +106,7 @@ impl Reader {
             holders: self.holders,
             stamps: stamps.collect(),
             reservations: self.open.into_values().collect(),
+            bytes: 0,
         }
     }
 }

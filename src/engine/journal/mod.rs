@@ -10,7 +10,9 @@ mod record;
 
 use std::collections::HashMap;
 
-use self::record::{AccountName, Admitted, Ended, Entry, Owner, Record, Stamped, reservation_bytes};
+use self::record::{
+    AccountName, Admitted, Ended, Entry, Owner, Record, Stamped, reservation_bytes,
+};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::Ledger;
@@ -45,7 +47,8 @@ impl Buffer {
     pub(super) fn admit(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
         let Some(reservation) = ledger.reservation(id) else { return self.end };
         for hold in &reservation.holds {
-            let counts_requests = ledger.key(hold.account).is_some_and(|key| key.dimension == Dimension::Requests);
+            let counts_requests =
+                ledger.key(hold.account).is_some_and(|key| key.dimension == Dimension::Requests);
             if counts_requests {
                 self.stamp(ledger, hold.account, reservation.made_at.mono, 1);
             }
@@ -56,7 +59,8 @@ impl Buffer {
     /// Records an open reservation.
     fn open(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
         let Some(reservation) = ledger.reservation(id) else { return self.end };
-        let accounts = reservation.holds.iter().map(|hold| self.name(ledger, hold.account)).collect();
+        let accounts =
+            reservation.holds.iter().map(|hold| self.name(ledger, hold.account)).collect();
         self.push(Entry::Admitted(Admitted::new(id, reservation, accounts)))
     }
 
