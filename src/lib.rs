@@ -2,5 +2,6 @@
 
 pub mod domain;
 pub mod engine;
+pub mod envoy;
 pub mod store;
 pub mod telemetry;
