@@ -2,6 +2,8 @@
 //! engine, and goes out as protobuf. Nothing here talks to the store except through the engine.
 
 pub mod attributes;
+mod dialect;
+mod headers;
 pub mod keys;
 pub mod mapping;
 pub mod reply;
