@@ -150,7 +150,11 @@ impl LocalAccount {
 
     /// Lent and neither settled, handed back nor set aside.
     pub fn available(&self) -> Units {
-        self.lease.granted.minus(self.lease.returned).minus(self.lease.consumed).minus(self.reserved)
+        self.lease
+            .granted
+            .minus(self.lease.returned)
+            .minus(self.lease.consumed)
+            .minus(self.reserved)
     }
 
     /// Whether the lease may be admitted against.
@@ -227,7 +231,9 @@ impl LocalAccount {
     /// Whether a refill should be asked for ahead of need.
     pub fn is_low(&self) -> bool {
         let low_water = self.full.get().checked_div(LOW_WATER_DIVISOR).unwrap_or(0);
-        self.dimension != Dimension::Requests && self.free > Units::ZERO && self.available().get() < low_water
+        self.dimension != Dimension::Requests
+            && self.free > Units::ZERO
+            && self.available().get() < low_water
     }
 
     /// Whether two thirds of the lease have passed.

@@ -7,14 +7,16 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 use crate::domain::budget::Dimension;
-use crate::domain::ledger::account::{AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing};
+use crate::domain::ledger::account::{
+    AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
+};
 
 /// Accounts of one workspace at the most: some 450 MB. Beyond it new targets are answered "unavailable".
 pub const ACCOUNTS_MAX: usize = 2_000_000;
 
 /// The table.
 #[derive(Debug, Default)]
-pub struct Accounts {
+pub(super) struct Accounts {
     slots: Vec<Option<LocalAccount>>,
     vacant: Vec<AccountIndex>,
     /// Live accounts only: a retired one has made room for its successor.
@@ -24,7 +26,12 @@ pub struct Accounts {
 
 impl Accounts {
     /// The live account of a target under a budget.
-    pub fn find(&self, budget: BudgetIndex, dimension: Dimension, target: &str) -> Option<AccountIndex> {
+    pub(super) fn find(
+        &self,
+        budget: BudgetIndex,
+        dimension: Dimension,
+        target: &str,
+    ) -> Option<AccountIndex> {
         let hash = self.hash(budget, dimension, target);
         self.index
             .find(hash, |at| {
@@ -38,7 +45,7 @@ impl Accounts {
     }
 
     /// Adds a live account. `None` when the table is full.
-    pub fn add(&mut self, account: LocalAccount) -> Option<AccountIndex> {
+    pub(super) fn add(&mut self, account: LocalAccount) -> Option<AccountIndex> {
         let hash = self.hash(account.budget, account.dimension, account.target.as_str());
         let at = self.place(account)?;
         let Self { slots, index, hasher, .. } = self;
@@ -51,22 +58,24 @@ impl Accounts {
     }
 
     /// Adds an account that no request will find. `None` when the table is full.
-    pub fn add_retired(&mut self, account: LocalAccount) -> Option<AccountIndex> {
-        self.place(LocalAccount { standing: Standing::Retired, ..account })
+    pub(super) fn add_retired(&mut self, account: LocalAccount) -> Option<AccountIndex> {
+        let mut account = account;
+        account.standing = Standing::Retired;
+        self.place(account)
     }
 
     /// The account at a place.
-    pub fn get(&self, at: AccountIndex) -> Option<&LocalAccount> {
+    pub(super) fn get(&self, at: AccountIndex) -> Option<&LocalAccount> {
         self.slots.get(place(at))?.as_ref()
     }
 
     /// The account at a place, to change.
-    pub fn get_mut(&mut self, at: AccountIndex) -> Option<&mut LocalAccount> {
+    pub(super) fn get_mut(&mut self, at: AccountIndex) -> Option<&mut LocalAccount> {
         self.slots.get_mut(place(at))?.as_mut()
     }
 
     /// Takes an account out of the index: requests no longer find it.
-    pub fn retire(&mut self, at: AccountIndex, standing: Standing) {
+    pub(super) fn retire(&mut self, at: AccountIndex, standing: Standing) {
         let Some(account) = self.get(at) else { return };
         let hash = self.hash(account.budget, account.dimension, account.target.as_str());
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
@@ -78,7 +87,7 @@ impl Accounts {
     }
 
     /// Frees a place, unless an open reservation or an exchange under way refers to it.
-    pub fn vacate(&mut self, at: AccountIndex) {
+    pub(super) fn vacate(&mut self, at: AccountIndex) {
         let Some(account) = self.get(at) else { return };
         let is_idle = matches!(account.exchanging, Exchanging::Idle | Exchanging::Queued);
         if account.holds > 0 || !is_idle {
@@ -92,12 +101,12 @@ impl Accounts {
     }
 
     /// Places that are or were in use: all indexes are below it.
-    pub fn places(&self) -> AccountIndex {
+    pub(super) fn places(&self) -> AccountIndex {
         AccountIndex::try_from(self.slots.len()).unwrap_or(AccountIndex::MAX)
     }
 
     /// Accounts in the table.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.len().saturating_sub(self.vacant.len())
     }
 

@@ -10,7 +10,8 @@ impl Ledger {
     /// Puts a budget in force, or replaces it. Leases drawn under other limits are handed back; accounts of another generation
     /// only wait for their open reservations.
     pub fn put_budget(&mut self, budget: Budget, now: Now) {
-        let (generation, limits, shadow) = (budget.generation, budget.limits.clone(), budget.shadow);
+        let (generation, limits, shadow) =
+            (budget.generation, budget.limits.clone(), budget.shadow);
         let (place, old) = self.budgets.put(budget);
         let Some(old) = old else { return };
         for at in self.accounts_of(place) {
@@ -52,7 +53,9 @@ impl Ledger {
         let Some(place) = self.budgets.index_of(id) else { return 0 };
         let mut sum = 0u64;
         for at in self.accounts_of(place) {
-            if let Some(minute) = self.accounts.get_mut(at).and_then(|account| account.minute.as_mut()) {
+            if let Some(minute) =
+                self.accounts.get_mut(at).and_then(|account| account.minute.as_mut())
+            {
                 sum = sum.saturating_add(u64::from(minute.used(now.mono)));
             }
         }
@@ -76,9 +79,9 @@ impl Ledger {
     /// All accounts of a budget. A walk over the whole table: for changes that people make.
     fn accounts_of(&self, budget: BudgetIndex) -> Vec<AccountIndex> {
         let of_budget = |at: &AccountIndex| {
-            self.accounts
-                .get(*at)
-                .is_some_and(|account| account.budget == budget && account.standing != Standing::Dead)
+            self.accounts.get(*at).is_some_and(|account| {
+                account.budget == budget && account.standing != Standing::Dead
+            })
         };
         (0..self.accounts.places()).filter(of_budget).collect()
     }

@@ -16,7 +16,7 @@ use crate::domain::time::Wall;
 
 /// A budget in force, and the window it is in.
 #[derive(Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The rule.
     pub budget: Budget,
     window: Option<Arc<Window>>,
@@ -24,7 +24,7 @@ pub struct Entry {
 
 /// The budgets of a workspace.
 #[derive(Debug, Default)]
-pub struct Budgets {
+pub(super) struct Budgets {
     slots: Vec<Option<Entry>>,
     vacant: Vec<BudgetIndex>,
     by_id: HashMap<BudgetId, BudgetIndex, RandomState>,
@@ -33,14 +33,15 @@ pub struct Budgets {
 }
 
 /// A budget that applies, and the target that it counts.
-pub type Applicable = SmallVec<[(BudgetIndex, Id); 7]>;
+pub(super) type Applicable = SmallVec<[(BudgetIndex, Id); 7]>;
 
 impl Budgets {
     /// Adds or replaces a budget. Gives its place, and the budget that it replaces.
-    pub fn put(&mut self, budget: Budget) -> (BudgetIndex, Option<Budget>) {
+    pub(super) fn put(&mut self, budget: Budget) -> (BudgetIndex, Option<Budget>) {
         if let Some(index) = self.by_id.get(&budget.id).copied() {
             let slot = self.slots.get_mut(place(index)).and_then(Option::as_mut);
-            let old = slot.map(|entry| std::mem::replace(entry, Entry { budget, window: None }).budget);
+            let old =
+                slot.map(|entry| std::mem::replace(entry, Entry { budget, window: None }).budget);
             return (index, old);
         }
         let index = self.vacant.pop().unwrap_or_else(|| self.extend());
@@ -61,7 +62,7 @@ impl Budgets {
     }
 
     /// Takes a budget out.
-    pub fn remove(&mut self, id: BudgetId) -> Option<(BudgetIndex, Budget)> {
+    pub(super) fn remove(&mut self, id: BudgetId) -> Option<(BudgetIndex, Budget)> {
         let index = self.by_id.remove(&id)?;
         let entry = self.slots.get_mut(place(index))?.take()?;
         let kind = entry.budget.scope.kind;
@@ -78,17 +79,17 @@ impl Budgets {
     }
 
     /// The budget at a place.
-    pub fn get(&self, index: BudgetIndex) -> Option<&Budget> {
+    pub(super) fn get(&self, index: BudgetIndex) -> Option<&Budget> {
         self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
     }
 
     /// Where a budget is.
-    pub fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
+    pub(super) fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
         self.by_id.get(&id).copied()
     }
 
     /// The window that a budget's cost and tokens are counted in at this instant.
-    pub fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<Arc<Window>> {
+    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<Arc<Window>> {
         let entry = self.slots.get_mut(place(index))?.as_mut()?;
         if let Some(window) = &entry.window
             && window.start <= at
@@ -102,7 +103,7 @@ impl Budgets {
     }
 
     /// All budgets that apply to a subject, in the order of scope kinds.
-    pub fn applicable(&self, subject: &Subject, at: Wall) -> Applicable {
+    pub(super) fn applicable(&self, subject: &Subject, at: Wall) -> Applicable {
         let mut found = Applicable::new();
         for kind in ScopeKind::ALL {
             let Some(said) = subject.id(kind) else { continue };
@@ -127,7 +128,14 @@ impl Budgets {
 
     /// Adds the budgets that a target of this kind has of its own, or the default for those that have none. A shadow
     /// budget of its own does not lift the default.
-    fn add_of_kind(&self, found: &mut Applicable, kind: ScopeKind, said: &Id, bare: Option<&str>, at: Wall) {
+    fn add_of_kind(
+        &self,
+        found: &mut Applicable,
+        kind: ScopeKind,
+        said: &Id,
+        bare: Option<&str>,
+        at: Wall,
+    ) {
         let mut has_own = false;
         if let Some(own) = self.own.get(position(kind)) {
             for name in [Some(said.as_str()), bare].into_iter().flatten() {
@@ -157,7 +165,9 @@ impl Budget {
         match dimension {
             Dimension::Cost => self.limits.cost.map(Units::from),
             Dimension::Tokens => self.limits.tokens.map(Units::from),
-            Dimension::Requests => self.limits.requests_per_minute.map(|n| Units::new(i64::from(n))),
+            Dimension::Requests => {
+                self.limits.requests_per_minute.map(|n| Units::new(i64::from(n)))
+            }
         }
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::domain::budget::Dimension;
 use crate::domain::ledger::Ledger;
-use crate::domain::ledger::account::{AccountIndex, Exchanging, LocalAccount, LocalLease, Standing};
+use crate::domain::ledger::account::{
+    AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
+};
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
 use crate::domain::money::Units;
 use crate::domain::settlement::Settlement;
@@ -30,7 +32,7 @@ pub struct Outgoing {
 
 /// The batch that was sent and not answered.
 #[derive(Debug)]
-pub struct Pending {
+pub(super) struct Pending {
     sent_at: Mono,
     exchanges: Vec<(AccountIndex, LocalLease, Then)>,
 }
@@ -72,7 +74,10 @@ impl Ledger {
         }
         exchanges.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
         let (places, exchanges): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
-        let sent = places.into_iter().zip(&exchanges).map(|(at, exchange)| (at, sent(exchange), exchange.then));
+        let sent = places
+            .into_iter()
+            .zip(&exchanges)
+            .map(|(at, exchange)| (at, sent(exchange), exchange.then));
         self.pending = Some(Pending { sent_at: now.mono, exchanges: sent.collect() });
         Some(Outgoing { settlements, exchanges })
     }
@@ -132,7 +137,9 @@ impl Ledger {
             let idle = account.is_idle(self.terms.lease_ttl, now);
             if idle && account.has_no_lease() {
                 self.accounts.vacate(at);
-            } else if idle || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now)) {
+            } else if idle
+                || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now))
+            {
                 self.enqueue(at);
             }
         }
@@ -150,12 +157,16 @@ impl Ledger {
 
     /// What each of these accounts should draw: what waiting requests lack, or a refill ahead of need.
     fn draws(&mut self, accounts: &[AccountIndex], now: Now) -> Vec<Option<Draw>> {
-        let mut needs: Vec<(Units, Units)> = vec![(Units::ZERO, Units::new(i64::MAX)); accounts.len()];
+        let mut needs: Vec<(Units, Units)> =
+            vec![(Units::ZERO, Units::new(i64::MAX)); accounts.len()];
         let waiters = std::mem::take(&mut self.waiters);
         for waiter in &waiters {
-            let Some(gates) = self.gates(&waiter.subject, waiter.estimate.amounts, now) else { continue };
+            let Some(gates) = self.gates(&waiter.subject, waiter.estimate.amounts, now) else {
+                continue;
+            };
             for gate in gates.iter().filter(|gate| !gate.shadow) {
-                let slot = accounts.binary_search(&gate.account).ok().and_then(|at| needs.get_mut(at));
+                let slot =
+                    accounts.binary_search(&gate.account).ok().and_then(|at| needs.get_mut(at));
                 if let Some((sum, least)) = slot {
                     *sum = sum.plus(gate.need());
                     *least = (*least).min(gate.need());
@@ -193,7 +204,12 @@ impl Ledger {
     }
 
     /// One exchange; `None` for an account that has nothing to say.
-    fn exchange(&mut self, at: AccountIndex, draw: Option<Draw>, now: Now) -> Option<(AccountIndex, Exchange)> {
+    fn exchange(
+        &mut self,
+        at: AccountIndex,
+        draw: Option<Draw>,
+        now: Now,
+    ) -> Option<(AccountIndex, Exchange)> {
         let key = self.key(at);
         let ttl = self.terms.lease_ttl;
         let shadow = self.accounts.get(at).and_then(|account| self.budgets.get(account.budget));
@@ -221,7 +237,10 @@ impl Ledger {
         local.exchanging = Exchanging::Sent;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
         let holder = self.holder;
-        Some((at, Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then }))
+        Some((
+            at,
+            Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then },
+        ))
     }
 
     fn take_grant(
@@ -239,7 +258,8 @@ impl Ledger {
         account.exchanging = Exchanging::Idle;
         account.take_grant(grant, sent, sent_at, now);
         let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
-        account.known_until = now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
+        account.known_until =
+            now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
         let closed = then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);
@@ -258,7 +278,11 @@ impl LocalAccount {
     /// A lease without use is closed with its last report: nobody holds anything, and nothing is drawn.
     fn then(&mut self, draw: Option<Draw>, ttl: Duration, now: Now) -> Then {
         let retired = self.standing == Standing::Retired && self.holds == 0;
-        if draw.is_none() && (retired || self.is_idle(ttl, now)) { Then::Close } else { Then::Renew }
+        if draw.is_none() && (retired || self.is_idle(ttl, now)) {
+            Then::Close
+        } else {
+            Then::Renew
+        }
     }
 
     /// Whether it never had a lease, and has nothing to report under one.
@@ -278,7 +302,9 @@ impl LocalAccount {
 
     /// Whether the store knows all that it should.
     fn has_told_all(&self, ttl: Duration, now: Now) -> bool {
-        self.lease.consumed == self.reported() && self.is_known(now) && !self.wants_renewal(ttl, now)
+        self.lease.consumed == self.reported()
+            && self.is_known(now)
+            && !self.wants_renewal(ttl, now)
     }
 }
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::domain::budget::{Dimension, WhenUnavailable};
 use crate::domain::decision::{self, DimensionInfo, Refusal, RefusalCode, RefusingGate};
-use crate::domain::ids::BudgetId;
+use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{AccountIndex, BudgetIndex, LocalAccount, Standing};
 use crate::domain::ledger::minute::MINUTE;
@@ -16,18 +16,16 @@ use crate::domain::subject::{ScopeKind, Subject};
 use crate::domain::time::{Now, Wall};
 
 /// A client whose request is in the way of others may try again after this.
-pub const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
+pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
 /// Stands for "never" when refusals are compared by how long they stand.
 const FOREVER_SECONDS: u64 = u64::MAX;
 
 /// One budget × one dimension, as applied to one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Gate {
+pub(super) struct Gate {
     /// The account behind it.
     pub account: AccountIndex,
-    /// The budget's place.
-    pub budget: BudgetIndex,
-    /// The budget's id.
+    /// The budget behind it.
     pub id: BudgetId,
     /// The budget's kind of scope.
     pub kind: ScopeKind,
@@ -46,11 +44,11 @@ pub struct Gate {
 }
 
 /// The gates of one request, in the order in which ties are broken.
-pub type Gates = SmallVec<[Gate; 8]>;
+pub(super) type Gates = SmallVec<[Gate; 8]>;
 
 /// What a gate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub(super) enum Judgement {
     /// There is enough here.
     Pass,
     /// Not enough here; the store may have more.
@@ -61,12 +59,12 @@ pub enum Judgement {
 
 impl Gate {
     /// The least that must be available.
-    pub fn need(&self) -> Units {
+    pub(super) fn need(&self) -> Units {
         self.asked.max(Units::ONE)
     }
 
     /// How this gate stands towards its request.
-    pub fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
+    pub(super) fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
         let need = self.need();
         let (here, elsewhere) = self.in_hand(account, now);
         if account.is_leased(now) && here >= need {
@@ -79,16 +77,25 @@ impl Gate {
     }
 
     /// The numbers of this gate for headers and refusals.
-    pub fn info(&self, account: &mut LocalAccount, now: Now) -> DimensionInfo {
+    pub(super) fn info(&self, account: &mut LocalAccount, now: Now) -> DimensionInfo {
         let (here, elsewhere) = self.in_hand(account, now);
         let remaining = here.plus(elsewhere).or_zero().min(self.limit);
-        DimensionInfo { limit: self.limit, remaining, reset_seconds: self.reset_seconds(account, now) }
+        DimensionInfo {
+            limit: self.limit,
+            remaining,
+            reset_seconds: self.reset_seconds(account, now),
+        }
     }
 
     /// The refusal that this gate stands for, and for how many seconds it will stand.
-    pub fn refusal(&self, account: &mut LocalAccount, now: Now) -> (RefusalCode, Option<Duration>, u64) {
+    pub(super) fn refusal(
+        &self,
+        account: &mut LocalAccount,
+        now: Now,
+    ) -> (RefusalCode, Option<Duration>, u64) {
         if let Some(minute) = &mut account.minute {
-            let quota = u32::try_from(account.lease.granted.minus(account.lease.returned).get()).unwrap_or(0);
+            let quota = u32::try_from(account.lease.granted.minus(account.lease.returned).get())
+                .unwrap_or(0);
             let used = minute.used(now.mono);
             let wait = minute.until_free(used.saturating_sub(quota).saturating_add(1), now.mono);
             // With no slot to come free, at a limit of zero, waiting does not help.
@@ -144,7 +151,12 @@ impl Gate {
 impl Ledger {
     /// The gates that apply to a subject now, opening accounts that are not there yet. `None` when there is no room for another
     /// account.
-    pub(super) fn gates(&mut self, subject: &Subject, estimate: Amounts, now: Now) -> Option<Gates> {
+    pub(super) fn gates(
+        &mut self,
+        subject: &Subject,
+        estimate: Amounts,
+        now: Now,
+    ) -> Option<Gates> {
         let mut gates = Gates::new();
         for (place, target) in self.budgets.applicable(subject, now.wall) {
             for (dimension, asked) in [
@@ -152,14 +164,15 @@ impl Ledger {
                 (Dimension::Tokens, Units::from(estimate.tokens)),
                 (Dimension::Requests, Units::ONE),
             ] {
-                let Some(limit) = self.budgets.get(place).and_then(|budget| budget.limit(dimension)) else {
+                let Some(limit) =
+                    self.budgets.get(place).and_then(|budget| budget.limit(dimension))
+                else {
                     continue;
                 };
                 let account = self.live_account(place, dimension, &target, now.wall)?;
                 let budget = self.budgets.get(place)?;
                 gates.push(Gate {
                     account,
-                    budget: place,
                     id: budget.id,
                     kind: budget.scope.kind,
                     dimension,
@@ -179,7 +192,7 @@ impl Ledger {
         &mut self,
         place: BudgetIndex,
         dimension: Dimension,
-        target: &crate::domain::ids::Id,
+        target: &Id,
         at: Wall,
     ) -> Option<AccountIndex> {
         let window = match dimension {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::domain::time::Mono;
 
 /// How long an admission holds its slot.
-pub const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// Up to this limit every admission has a stamp of its own; above it, stamps share buckets to bound memory.
-pub const EXACT_MAX: u32 = 6000;
+pub(super) const EXACT_MAX: u32 = 6000;
 /// Width of a shared bucket: the most by which a slot may come back late, never early.
 const BUCKET: Duration = Duration::from_millis(100);
 
@@ -80,7 +80,9 @@ impl Minute {
 /// The last instant of the bucket that holds `at`.
 fn end_of_bucket(at: Mono) -> Mono {
     let width = u64::try_from(BUCKET.as_nanos()).unwrap_or(u64::MAX);
-    Mono::from_ns(at.as_ns().checked_div(width).unwrap_or(0).saturating_add(1).saturating_mul(width))
+    Mono::from_ns(
+        at.as_ns().checked_div(width).unwrap_or(0).saturating_add(1).saturating_mul(width),
+    )
 }
 
 #[cfg(test)]

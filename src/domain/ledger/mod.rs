@@ -19,8 +19,6 @@ mod minute;
 mod reserve;
 mod restore;
 mod settle;
-#[cfg(test)]
-mod table_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

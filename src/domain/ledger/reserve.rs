@@ -30,7 +30,7 @@ pub enum Verdict {
 
 /// A request that waits for the store.
 #[derive(Debug)]
-pub struct Waiter {
+pub(super) struct Waiter {
     pub(super) id: WaiterId,
     pub(super) subject: Arc<Subject>,
     pub(super) estimate: Estimate,
@@ -144,7 +144,9 @@ impl Ledger {
 
     /// Decides without the store: a gate that lacks a lease does what its budget says.
     fn decide_blind(&mut self, waiter: &Waiter, now: Now) -> Decision {
-        let Some(judged) = self.judge(waiter, now) else { return Decision::Undecided { budget: None } };
+        let Some(judged) = self.judge(waiter, now) else {
+            return Decision::Undecided { budget: None };
+        };
         let lacking = || judged.lacking.iter().filter_map(|at| judged.gates.get(*at));
         if let Some(gate) = lacking().find(|gate| !self.may_go_blind(gate)) {
             return Decision::Undecided { budget: Some(gate.id) };
@@ -193,7 +195,9 @@ impl Ledger {
 
     /// Refuses a model without a price where money is counted.
     fn unpriced(&mut self, gates: &Gates, priced: Priced, now: Now) -> Option<Refusal> {
-        if priced != Priced::No || !gates.iter().any(|g| g.dimension == Dimension::Cost && !g.shadow) {
+        if priced != Priced::No
+            || !gates.iter().any(|g| g.dimension == Dimension::Cost && !g.shadow)
+        {
             return None;
         }
         let standing = self.standing(gates, now);

@@ -89,7 +89,8 @@ impl Ledger {
     pub fn restore_stamp(&mut self, stamp: &Stamp, now: Now) {
         let Some(at) = self.restored_account(&stamp.account, now) else { return };
         let Some(account) = self.accounts.get_mut(at) else { return };
-        let limit = self.budgets.get(account.budget).and_then(|budget| budget.limits.requests_per_minute);
+        let limit =
+            self.budgets.get(account.budget).and_then(|budget| budget.limits.requests_per_minute);
         if let Some(minute) = &mut account.minute {
             minute.take(stamp.at, limit.unwrap_or(0));
             account.last_used = stamp.at;
@@ -110,8 +111,9 @@ impl Ledger {
         let is_current = budget.generation == key.generation && window.label == key.window;
         let generation = key.generation;
         let window = if is_current { window } else { Arc::new(past(&key.window)) };
-        let account = LocalAccount::new((place, budget), key.dimension, key.target.clone(), window);
-        let account = LocalAccount { generation, ..account };
+        let mut account =
+            LocalAccount::new((place, budget), key.dimension, key.target.clone(), window);
+        account.generation = generation;
         if is_current { self.accounts.add(account) } else { self.accounts.add_retired(account) }
     }
 

@@ -61,13 +61,21 @@ impl Ledger {
 
     /// Books usage that was not asked about before to whatever budgets apply to the subject. Usage of an earlier window
     /// is booked there. `None` when there is no room for another account.
-    pub fn book(&mut self, subject: Arc<Subject>, actual: Actual, at: Wall, now: Now) -> Option<Settlement> {
+    pub fn book(
+        &mut self,
+        subject: Arc<Subject>,
+        actual: Actual,
+        at: Wall,
+        now: Now,
+    ) -> Option<Settlement> {
         let gates = self.gates(&subject, actual.amounts, now)?;
         let mut charges = Vec::new();
         for gate in gates.iter().filter(|gate| gate.dimension != Dimension::Requests) {
             match self.earlier_account(gate.account, at) {
                 None => charges.extend(self.charge(gate.account, actual.amounts)),
-                Some(account) => charges.push(Charge { account, amount: gate.asked, road: Road::Direct }),
+                Some(account) => {
+                    charges.push(Charge { account, amount: gate.asked, road: Road::Direct })
+                }
             }
         }
         let settlement = entry(actual, subject, None, at, charges);
@@ -106,7 +114,8 @@ impl Ledger {
                 break;
             }
             self.timeouts.pop_front();
-            let Some(estimate) = self.reservations.get(&id).map(|reservation| reservation.estimate) else {
+            let Some(estimate) = self.reservations.get(&id).map(|reservation| reservation.estimate)
+            else {
                 continue;
             };
             match self.terms.on_timeout {
@@ -192,7 +201,14 @@ fn amount_in(dimension: Dimension, amounts: Amounts) -> Units {
 fn charged_in_full(id: ReservationId, estimate: Amounts) -> Actual {
     // The reservation's own name makes the entry idempotent, whoever writes it.
     let settlement = id.timeout_settlement();
-    Actual { settlement, certainty: Certainty::Estimated, amounts: estimate, usage: None, model: None, rates: None }
+    Actual {
+        settlement,
+        certainty: Certainty::Estimated,
+        amounts: estimate,
+        usage: None,
+        model: None,
+        rates: None,
+    }
 }
 
 fn entry(
