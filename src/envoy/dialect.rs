@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::decision::RefusingGate;
+use crate::domain::decision::{RefusalCode, RefusingGate};
 use crate::domain::money::Units;
 use crate::domain::wording;
 
@@ -57,7 +57,10 @@ impl Dialect {
     pub(super) fn body(self, problem: &Problem<'_>) -> String {
         let json = match self {
             Self::OpenAi => serde_json::to_string(&OpenAi { error: OpenAiError::of(problem) }),
-            Self::Anthropic => serde_json::to_string(&Anthropic { r#type: "error", error: AnthropicError::of(problem) }),
+            Self::Anthropic => serde_json::to_string(&Anthropic {
+                r#type: "error",
+                error: AnthropicError::of(problem),
+            }),
             Self::Gemini => serde_json::to_string(&Gemini { error: GeminiError::of(problem) }),
         };
         json.unwrap_or_default()
@@ -112,7 +115,7 @@ struct OpenAiError<'a> {
 impl<'a> OpenAiError<'a> {
     fn of(problem: &Problem<'a>) -> Self {
         let r#type = match (problem.status, problem.code) {
-            (_, "credits_exhausted") => "insufficient_quota",
+            (_, code) if code == RefusalCode::CreditsExhausted.as_str() => "insufficient_quota",
             (403, _) => "permission_error",
             (503, _) => "service_unavailable_error",
             _ => "rate_limit_error",
@@ -145,7 +148,12 @@ impl<'a> AnthropicError<'a> {
             503 => "api_error",
             _ => "rate_limit_error",
         };
-        Self { r#type, message: problem.message, code: problem.code, facts: Facts::of(problem.gate) }
+        Self {
+            r#type,
+            message: problem.message,
+            code: problem.code,
+            facts: Facts::of(problem.gate),
+        }
     }
 }
 

@@ -16,8 +16,10 @@ use crate::envoy::reply::{MoreHeaders, Style};
 type Names = [&'static str; 3];
 
 const REQUESTS: Names = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
-const COST: Names = ["x-ratelimit-limit-cost", "x-ratelimit-remaining-cost", "x-ratelimit-reset-cost"];
-const TOKENS: Names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+const COST: Names =
+    ["x-ratelimit-limit-cost", "x-ratelimit-remaining-cost", "x-ratelimit-reset-cost"];
+const TOKENS: Names =
+    ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
 const OPENAI_REQUESTS: Names =
     ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 
@@ -45,12 +47,17 @@ impl Headers {
         }
         let header = HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() };
         let append_action = HeaderAppendAction::OverwriteIfExistsOrAdd.into();
-        self.0.push(HeaderValueOption { header: Some(header), append_action, ..HeaderValueOption::default() });
+        self.0.push(HeaderValueOption {
+            header: Some(header),
+            append_action,
+            ..HeaderValueOption::default()
+        });
     }
 
     /// The numbers of every dimension that a budget limits.
     pub(super) fn standing(&mut self, standing: &Standing, style: &Style) {
-        let dimensions = [(Dimension::Requests, REQUESTS), (Dimension::Cost, COST), (Dimension::Tokens, TOKENS)];
+        let dimensions =
+            [(Dimension::Requests, REQUESTS), (Dimension::Cost, COST), (Dimension::Tokens, TOKENS)];
         for (dimension, names) in dimensions {
             if let Some(info) = standing.of(dimension) {
                 self.numbers(dimension, info, names);
@@ -61,7 +68,12 @@ impl Headers {
         }
     }
 
-    fn numbers(&mut self, dimension: Dimension, info: DimensionInfo, [limit, remaining, reset]: Names) {
+    fn numbers(
+        &mut self,
+        dimension: Dimension,
+        info: DimensionInfo,
+        [limit, remaining, reset]: Names,
+    ) {
         self.set(limit, wording::decimal(dimension, info.limit));
         self.set(remaining, wording::decimal(dimension, info.remaining));
         if let Some(seconds) = info.reset_seconds {
@@ -73,8 +85,10 @@ impl Headers {
         match more {
             MoreHeaders::OpenAi => self.numbers(Dimension::Requests, info, OPENAI_REQUESTS),
             MoreHeaders::Ietf => {
-                let [limit, left] = [info.limit, info.remaining].map(|amount| wording::decimal(Dimension::Requests, amount));
-                let reset = info.reset_seconds.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
+                let [limit, left] = [info.limit, info.remaining]
+                    .map(|amount| wording::decimal(Dimension::Requests, amount));
+                let reset =
+                    info.reset_seconds.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
                 self.set("ratelimit-policy", format!("\"requests\";q={limit};w=60"));
                 self.set("ratelimit", format!("\"requests\";r={left}{reset}"));
             }
@@ -103,7 +117,10 @@ impl Headers {
                 | RefusalCode::ModelNotPriced,
                 _,
             ) => self.set("x-should-retry", "false"),
-            (RefusalCode::UnknownSubject | RefusalCode::ScopeMismatch | RefusalCode::UnknownKey, _) => {}
+            (
+                RefusalCode::UnknownSubject | RefusalCode::ScopeMismatch | RefusalCode::UnknownKey,
+                _,
+            ) => {}
         }
     }
 
@@ -133,13 +150,20 @@ mod tests {
 
     fn lines(headers: Headers) -> Vec<String> {
         let options = headers.into_options().into_iter();
-        options.filter_map(|option| option.header).map(|header| format!("{}: {}", header.key, header.value)).collect()
+        options
+            .filter_map(|option| option.header)
+            .map(|header| format!("{}: {}", header.key, header.value))
+            .collect()
     }
 
     #[test]
     fn each_limited_dimension_has_its_numbers_and_a_reset_only_when_it_resets() {
         let info = |limit, remaining, reset_seconds| {
-            Some(DimensionInfo { limit: Units::new(limit), remaining: Units::new(remaining), reset_seconds })
+            Some(DimensionInfo {
+                limit: Units::new(limit),
+                remaining: Units::new(remaining),
+                reset_seconds,
+            })
         };
         let standing = Standing {
             cost: info(5_000_000_000, 4_999_981_600, Some(1_299_257)),
@@ -147,7 +171,13 @@ mod tests {
             requests: info(60, 59, Some(58)),
         };
         let mut headers = Headers::new();
-        headers.standing(&standing, &Style { more_headers: vec![MoreHeaders::OpenAi, MoreHeaders::Ietf], ..Style::default() });
+        headers.standing(
+            &standing,
+            &Style {
+                more_headers: vec![MoreHeaders::OpenAi, MoreHeaders::Ietf],
+                ..Style::default()
+            },
+        );
         assert_eq!(
             lines(headers),
             [
