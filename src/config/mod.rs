@@ -1,0 +1,3 @@
+//! Floor 1: what an operator can set.
+
+pub mod prices;
