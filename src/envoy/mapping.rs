@@ -226,6 +226,8 @@ const fn noun(kind: ScopeKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::envoy::source::PrincipalPart;
     use crate::envoy::testing::{Form, Request, key};
@@ -383,5 +385,21 @@ mod tests {
             subject(&named, Request::new(Form::Raw), None).unwrap().workspace.as_str(),
             "acme"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_gives_ids_or_one_clean_sentence(
+            header in prop::collection::vec(any::<u8>(), 0..300),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            model in ".*",
+        ) {
+            let body = if body.len() % 2 == 0 { body } else { format!("{{\"model\":{model:?}}}").into_bytes() };
+            let request = Request::new(Form::Raw).header("x-orq-identity-id", &header).body(&body);
+            if let Err(rejection) = subject(&Mapping::default(), request, None) {
+                prop_assert!(!rejection.message.contains(char::is_control), "{}", rejection.message);
+                prop_assert!(rejection.message.starts_with("The "));
+            }
+        }
     }
 }
