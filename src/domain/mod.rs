@@ -34,3 +34,4 @@ pub mod settlement;
 pub mod subject;
 pub mod time;
 pub mod usage;
+pub mod wording;
