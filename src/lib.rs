@@ -1,5 +1,6 @@
 //! Bursar decides whether an LLM request can be paid for.
 
+pub mod admin;
 pub mod domain;
 pub mod engine;
 pub mod store;
