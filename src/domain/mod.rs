@@ -25,6 +25,7 @@ pub mod budget;
 pub mod decision;
 pub mod estimate;
 pub mod ids;
+pub mod json;
 pub mod keys;
 pub mod ledger;
 pub mod money;

@@ -55,7 +55,7 @@ impl Refusal {
             }
             RefusalCode::ModelNotPriced => {
                 format!(
-                    "A cost budget of {owner} applies ({limit}), and no price is known for the requested model. {ADD_A_PRICE}"
+                    "A cost budget of {owner} applies ({limit}), and no price is known for the requested model. Name a model that has a price, or have one added."
                 )
             }
             RefusalCode::UnknownSubject | RefusalCode::ScopeMismatch | RefusalCode::UnknownKey => {
