@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod domain;
 pub mod engine;
+pub mod envoy;
 pub mod store;
 pub mod telemetry;
