@@ -80,6 +80,18 @@ pub enum SortBy {
     ExpiresAt,
 }
 
+impl SortBy {
+    /// The instant of this budget.
+    #[must_use]
+    pub fn of(self, budget: &Budget) -> Wall {
+        match self {
+            Self::UpdatedAt => budget.updated_at,
+            Self::CreatedAt => budget.created_at,
+            Self::ExpiresAt => budget.expires_at.unwrap_or(Wall::from_ms(i64::MIN)),
+        }
+    }
+}
+
 /// Where a page of a listing starts. Listings are in the order ([`SortBy`], id), newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
