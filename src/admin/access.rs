@@ -140,3 +140,83 @@ fn bearer(authorization: Option<&[u8]>) -> Option<&[u8]> {
     let secret = secret.trim_ascii();
     (scheme.eq_ignore_ascii_case(b"bearer ") && !secret.is_empty()).then_some(secret)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::parse(text).unwrap()
+    }
+
+    fn settings(roles: &[(&str, Role)]) -> Settings {
+        let key = |(secret, role): &(&str, Role)| AdminKey {
+            hash: Sha256::digest(secret).into(),
+            role: role.clone(),
+        };
+        Settings { keys: roles.iter().map(key).collect(), default_workspace: id("default") }
+    }
+
+    fn three_keys() -> Settings {
+        settings(&[
+            ("o", Role::Operator),
+            ("m", Role::Manage(id("ws"))),
+            ("c", Role::Check(id("ws"))),
+        ])
+    }
+
+    fn code(settings: &Settings, authorization: Option<&str>, right: Right) -> Option<Code> {
+        let caller = settings.caller(authorization.map(str::as_bytes), right);
+        caller.err().map(|fault| tonic::Status::from(fault).code())
+    }
+
+    #[test]
+    fn keys_open_what_their_role_allows() {
+        let settings = three_keys();
+        for key in ["Bearer o", "Bearer m", "bearer  m ", "BEARER o"] {
+            assert_eq!(code(&settings, Some(key), Right::Manage), None, "{key}");
+            assert_eq!(code(&settings, Some(key), Right::Use), None, "{key}");
+        }
+        assert_eq!(code(&settings, Some("Bearer c"), Right::Use), None);
+        assert_eq!(code(&settings, Some("Bearer c"), Right::Manage), Some(Code::PermissionDenied));
+    }
+
+    #[test]
+    fn without_a_key_that_is_known_nothing_opens() {
+        let settings = three_keys();
+        for key in [
+            None,
+            Some(""),
+            Some("m"),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Basic m"),
+            Some("Bearer x"),
+        ] {
+            assert_eq!(code(&settings, key, Right::Use), Some(Code::Unauthenticated), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn without_any_configured_key_the_answer_says_how_to_set_one() {
+        let fault = settings(&[]).caller(Some(b"Bearer m"), Right::Use).unwrap_err();
+        assert!(fault.message().contains("BURSAR_MANAGEMENT_KEY"), "{}", fault.message());
+    }
+
+    #[test]
+    fn a_key_stays_in_its_workspace_and_an_operator_names_one() {
+        let settings = three_keys();
+        let workspace = |key: &str, named: &[Option<&str>]| {
+            let caller = settings.caller(Some(key.as_bytes()), Right::Use).unwrap();
+            caller.workspace(named.iter().map(|name| name.map(id))).ok().map(|id| id.to_string())
+        };
+        let is = |name: &str| Some(name.to_owned());
+        assert_eq!(workspace("Bearer m", &[None, None]), is("ws"));
+        assert_eq!(workspace("Bearer m", &[Some("ws")]), is("ws"));
+        assert_eq!(workspace("Bearer m", &[Some("other")]), None);
+        assert_eq!(workspace("Bearer c", &[None, Some("other")]), None);
+        assert_eq!(workspace("Bearer o", &[None]), is("default"));
+        assert_eq!(workspace("Bearer o", &[None, Some("other")]), is("other"));
+        assert_eq!(workspace("Bearer o", &[Some("one"), Some("other")]), None);
+    }
+}

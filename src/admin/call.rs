@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use super::Api;
 use super::access::{Caller, Right, workspace_header};
 use super::fault::Fault;
+use super::json::shown;
 use crate::domain::ids::{BudgetId, Id};
 
 /// The largest body that is read. The largest request that makes sense is a check with the caller's headers and
@@ -105,7 +106,7 @@ impl Params {
             None => Ok(()),
             Some((name, _)) => Err(Fault::invalid(format!(
                 "{} is not a known query parameter; known are {}",
-                name.chars().take(64).collect::<String>(),
+                shown(name),
                 self.asked.join(", ")
             ))),
         }

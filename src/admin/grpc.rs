@@ -20,7 +20,7 @@ use crate::engine::{Against, Engine};
 use proto::budgets_server::{Budgets, BudgetsServer};
 
 /// The messages, the client and the server of `proto/bursar/v1/budgets.proto`.
-#[expect(missing_docs, clippy::allow_attributes, reason = "generated code")]
+#[expect(missing_docs, clippy::allow_attributes, clippy::too_many_lines, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("bursar.v1");
 }

@@ -2,6 +2,7 @@
 //! a field that is left out is not the same as `null`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -245,12 +246,14 @@ fn whole(text: &str) -> Option<u128> {
 
 /// `limits` and `amount` make `limits.amount`.
 fn joined(path: &str, name: &str) -> String {
-    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-    if path.is_empty() { name } else { format!("{path}.{name}") }
+    if path.is_empty() { shown(name) } else { format!("{path}.{}", shown(name)) }
 }
 
-/// How much of a field's name a complaint repeats; an unknown one may be as long as the body.
-const NAME_CHARS_MAX: usize = 64;
+/// A name as complaints repeat it: an unknown one may be as long as the body.
+pub(super) fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    name.chars().take(CHARS_MAX).collect()
+}
 
 /// The fields of one object, and the first name that came twice.
 struct Fields<'a> {
@@ -276,12 +279,18 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut read = Fields { fields: BTreeMap::new(), repeated: None };
         while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-            if read.fields.contains_key(&name) {
-                read.repeated.get_or_insert(name);
-            } else {
-                read.fields.insert(name, raw);
+            match read.fields.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(raw);
+                }
+                Entry::Occupied(taken) => {
+                    read.repeated.get_or_insert_with(|| taken.key().clone());
+                }
             }
         }
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,7 @@ pub(super) async fn create(
     };
     let id = id.map_or_else(|| fresh_id(created_at), Ok)?;
     let key = ApiKey { id, workspace, project, name, hash, created_at };
-    api.engine.create_key(&key).await.map_err(taken)?;
+    api.engine.create_key(&key).await.map_err(or_taken)?;
     let created = Created { api_key: KeyView::from(&key), key: secret };
     Ok(([(CACHE_CONTROL, "no-store")], Json(created)).into_response())
 }
@@ -96,9 +96,9 @@ pub(super) async fn remove(
     let workspace = call.workspace(None)?;
     let unknown = || Fault::not_found("no such API key in this workspace");
     let id = Id::parse(&id).map_err(|_| unknown())?;
-    api.engine.delete_key(&workspace, &id).await.map_err(|error| match error {
-        StoreError::NotFound => unknown(),
-        other => other.into(),
+    let deleted = api.engine.delete_key(&workspace, &id).await;
+    deleted.map_err(|error| {
+        if matches!(error, StoreError::NotFound) { unknown() } else { error.into() }
     })?;
     Ok(Json(json!({})))
 }
@@ -115,16 +115,9 @@ impl From<&ApiKey> for KeyView {
     }
 }
 
-fn taken(error: StoreError) -> Fault {
-    match error {
-        StoreError::Conflict { existing } => {
-            Fault::exists(format!("an API key with this id or secret exists already: {existing}"))
-        }
-        StoreError::Unavailable(_)
-        | StoreError::NotFound
-        | StoreError::LeaseLost(_)
-        | StoreError::Corrupt(_) => error.into(),
-    }
+fn or_taken(error: StoreError) -> Fault {
+    let StoreError::Conflict { existing } = &error else { return error.into() };
+    Fault::exists(format!("an API key with this id or secret exists already: {existing}"))
 }
 
 /// A secret of 160 bits, as text that survives shells, headers and double clicks.

@@ -64,13 +64,9 @@ pub(super) async fn create(
     object.finish()?;
     let mut budget = blank(&api, workspace, scope);
     patch.apply(&mut budget, api.engine.wall())?;
-    let named = format!("{} {}", budget.scope.kind, budget.scope.target.as_str());
-    let created = api.engine.create_budget(budget).await.map_err(|error| match error {
-        StoreError::Conflict { existing } => Fault::exists(format!(
-            "budget {existing} covers {named} already; update that one, or delete it first"
-        )),
-        other => other.into(),
-    })?;
+    let covered = format!("{} {}", budget.scope.kind, budget.scope.target.as_str());
+    let created = api.engine.create_budget(budget).await;
+    let created = created.map_err(|error| or_covered(error, &covered))?;
     Ok(Json(One { budget: BudgetView::written(&created) }))
 }
 
@@ -190,15 +186,16 @@ async fn with_usage(api: &Api, budget: &Budget) -> Result<BudgetView, Fault> {
     Ok(BudgetView::read(budget, &consumption))
 }
 
+fn or_covered(error: StoreError, covered: &str) -> Fault {
+    let StoreError::Conflict { existing } = &error else { return error.into() };
+    Fault::exists(format!(
+        "budget {existing} covers {covered} already; update that one, or delete it first"
+    ))
+}
+
 /// Another call may have deleted the budget meanwhile.
 fn or_unknown(error: StoreError, id: BudgetId) -> Fault {
-    match error {
-        StoreError::NotFound => unknown(id),
-        StoreError::Unavailable(_)
-        | StoreError::Conflict { .. }
-        | StoreError::LeaseLost(_)
-        | StoreError::Corrupt(_) => error.into(),
-    }
+    if matches!(error, StoreError::NotFound) { unknown(id) } else { error.into() }
 }
 
 fn unknown(id: BudgetId) -> Fault {

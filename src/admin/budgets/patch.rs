@@ -226,3 +226,6 @@ fn check_validity(budget: &Budget, now: Wall) -> Result<(), Fault> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
