@@ -69,7 +69,7 @@ pub(super) struct Params {
 }
 
 impl Params {
-    fn of(parts: &Parts) -> Result<Self, Fault> {
+    pub(super) fn of(parts: &Parts) -> Result<Self, Fault> {
         let Query(given) = Query::try_from_uri(&parts.uri)
             .map_err(|error| Fault::invalid(format!("the query is malformed: {error}")))?;
         Ok(Self { given, asked: Vec::new() })
@@ -101,7 +101,8 @@ impl Params {
             .map_err(|error| Fault::invalid(format!("{name} {error}")))
     }
 
-    fn finish(self) -> Result<(), Fault> {
+    /// Complains about parameters that nobody asked for.
+    pub(super) fn finish(self) -> Result<(), Fault> {
         match self.given.first() {
             None => Ok(()),
             Some((name, _)) => Err(Fault::invalid(format!(

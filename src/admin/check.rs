@@ -160,3 +160,62 @@ pub(super) fn standing(answer: &Answer) -> Standing {
 pub(super) fn reset_seconds(info: DimensionInfo) -> Option<i32> {
     info.reset_seconds.map(|seconds| i32::try_from(seconds).unwrap_or(i32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::budget::Dimension;
+    use crate::domain::decision::{RefusalCode, RefusingGate};
+    use crate::domain::ids::BudgetId;
+    use crate::domain::subject::ScopeKind;
+
+    fn info(limit: i64, remaining: i64, reset_seconds: Option<u64>) -> DimensionInfo {
+        DimensionInfo { limit: Units::new(limit), remaining: Units::new(remaining), reset_seconds }
+    }
+
+    fn shown(answer: &Answer) -> Value {
+        serde_json::from_str(&serde_json::to_string(&AnswerView::from(answer)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_allow_shows_only_the_dimensions_that_are_limited() {
+        let standing = Standing { cost: Some(info(5_000_000_000, 1, None)), ..Standing::default() };
+        let allow =
+            Ok(Admission { reservation: None, standing, unavailable: false, shadow_refusals: 0 });
+        let cost = json!({"limit": 5, "remaining": 1e-9, "reset_seconds": 0});
+        assert_eq!(shown(&allow), json!({"allowed": true, "cost": cost}));
+    }
+
+    #[test]
+    fn a_refusal_names_its_gate_and_shows_all_numbers() {
+        let requests = info(2, 0, Some(58));
+        let refusal = Refusal {
+            code: RefusalCode::RequestsPerMinuteExceeded,
+            gate: Some(RefusingGate {
+                budget: BudgetId(7),
+                scope_kind: ScopeKind::Identity,
+                target: Id::parse("customer-1").unwrap(),
+                dimension: Dimension::Requests,
+                info: requests,
+                asked: Units::ONE,
+            }),
+            retry_after: Some(Duration::from_secs(58)),
+            standing: Standing {
+                cost: None,
+                tokens: Some(info(1000, 968, Some(u64::MAX))),
+                requests: Some(requests),
+            },
+        };
+        let message = refusal.message();
+        let expected = json!({
+            "allowed": false,
+            "rejection": {"scope_kind": "IDENTITY", "scope_target_id": "customer-1", "dimension": "requests",
+                          "code": "requests_per_minute_exceeded", "message": message},
+            "tokens": {"limit": 1000, "remaining": 968, "reset_seconds": i32::MAX},
+            "requests": {"limit": 2, "remaining": 0, "reset_seconds": 58},
+        });
+        assert_eq!(shown(&Err(refusal)), expected);
+    }
+}

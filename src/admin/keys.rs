@@ -157,3 +157,40 @@ fn sha256(field: Field<'_>) -> Result<KeyHash, Fault> {
     let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::json::Given;
+
+    #[test]
+    fn minted_keys_carry_every_random_bit() {
+        assert_eq!(minted([0; SECRET_BYTES]), format!("bsr_{}", "a".repeat(32)));
+        assert_eq!(minted([0xff; SECRET_BYTES]), format!("bsr_{}", "7".repeat(32)));
+        let mut keys: Vec<String> = (0..SECRET_BYTES * 8)
+            .map(|bit| {
+                let mut random = [0; SECRET_BYTES];
+                random[bit / 8] = 1 << (bit % 8);
+                minted(random)
+            })
+            .collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 160);
+    }
+
+    #[test]
+    fn a_registered_hash_has_64_hexadecimal_digits() {
+        let read = |text: &str| {
+            let body = format!("{{\"sha256\": \"{text}\"}}");
+            Object::parse(&body).unwrap().take("sha256").read(sha256).ok()
+        };
+        let hash: KeyHash = Sha256::digest("bsr_x").into();
+        let text: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(read(&text), Some(Given::Value(hash)));
+        assert_eq!(read(&text.to_uppercase()), Some(Given::Value(hash)));
+        for bad in [&text[1..], &format!("{text}00"), &format!("g{}", &text[1..]), "", "é"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::Api;
-use super::call::{Body, Call, Use};
+use super::call::{Body, Use};
 use super::check::subject;
 use super::fault::Fault;
 use super::json::{Field, Object};
@@ -124,12 +124,16 @@ pub(super) async fn http(
     Use(call): Use,
     Body(body): Body,
 ) -> Result<Json<SettledView>, Fault> {
-    let settled = record(&api.engine, reported(call, Object::parse(&body)?)?).await?;
-    Ok(Json(SettledView::from(&settled)))
+    let reported = read(Object::parse(&body)?, |named| call.workspace(named))?;
+    Ok(Json(SettledView::from(&record(&api.engine, reported).await?)))
 }
 
-fn reported(call: Call, mut object: Object<'_>) -> Result<Reported, Fault> {
-    let workspace = call.workspace(object.id("workspace_id")?)?;
+/// Reads a report; `workspace` turns the one that the body names into the one that the call is about.
+fn read(
+    mut object: Object<'_>,
+    workspace: impl FnOnce(Option<Id>) -> Result<Id, Fault>,
+) -> Result<Reported, Fault> {
+    let workspace = workspace(object.id("workspace_id")?)?;
     let settlement = object.id("settlement_id")?;
     let reservation = object.take("reservation_id").read(reservation)?.value();
     let subject = subject(&mut object, workspace.clone())?;
@@ -288,3 +292,6 @@ impl From<Usage> for UsageView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

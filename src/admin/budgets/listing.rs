@@ -96,3 +96,72 @@ fn limit(params: &mut Params) -> Result<usize, Fault> {
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| Fault::invalid(format!("limit must be a number from 1 to {LIMIT_MAX}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+    use crate::domain::period::Period;
+    use crate::domain::subject::ScopeKind;
+
+    fn listing(query: &str) -> Result<Listing, String> {
+        let request = Request::get(format!("/v2/budgets?{query}")).body(()).unwrap();
+        let read = |mut params: Params| {
+            let listing = Listing::take(&mut params)?;
+            params.finish().map(|()| listing)
+        };
+        Params::of(&request.into_parts().0)
+            .and_then(read)
+            .map_err(|fault| fault.message().to_owned())
+    }
+
+    #[test]
+    fn a_bare_listing_has_the_defaults() {
+        let listing = listing("").unwrap();
+        assert_eq!(listing.filter, BudgetFilter::default());
+        assert_eq!((listing.cursor, listing.limit), (Cursor::Start, 25));
+    }
+
+    #[test]
+    fn every_parameter_is_read() {
+        let id = BudgetId(7);
+        let query = format!(
+            "limit=200&starting_after={id}&scope_kind=BUDGET_SCOPE_KIND_IDENTITY&scope_kind=BUDGET_SCOPE_KIND_MODEL\
+             &scope_target_id=a%2Fb&is_active=false&period=BUDGET_PERIOD_DAILY&period=BUDGET_PERIOD_UNSPECIFIED\
+             &query=M%C3%BC&sort_by=BUDGET_SORT_FIELD_CREATED_AT"
+        );
+        let listing = listing(&query).unwrap();
+        let expected = BudgetFilter {
+            scope_kinds: vec![ScopeKind::Identity, ScopeKind::Model],
+            target: Some("a/b".to_owned()),
+            is_active: Some(false),
+            periods: vec![Period::Daily],
+            target_contains: Some("Mü".to_owned()),
+            sort_by: SortBy::CreatedAt,
+        };
+        assert_eq!(listing.filter, expected);
+        assert_eq!((listing.cursor, listing.limit), (Cursor::After(id), 200));
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_named() {
+        let both = format!("starting_after={0}&ending_before={0}", BudgetId(7));
+        for (query, says) in [
+            ("limit=0", "limit must be a number from 1 to 200"),
+            ("limit=201", "limit must be a number from 1 to 200"),
+            ("limit=ten", "limit must be a number from 1 to 200"),
+            ("limit=1&limit=2", "limit is given twice"),
+            ("starting_after=7", "starting_after is not a budget id"),
+            (&both, "starting_after and ending_before exclude each other"),
+            ("scope_kind=IDENTITY", "scope_kind must be one of BUDGET_SCOPE_KIND_WORKSPACE,"),
+            ("period=daily", "period must be one of BUDGET_PERIOD_DAILY,"),
+            ("is_active=1", "is_active must be true or false"),
+            ("sort_by=name", "sort_by must be one of BUDGET_SORT_FIELD_UPDATED_AT,"),
+            ("page=2", "page is not a known query parameter; known are "),
+        ] {
+            let said = listing(query).err().unwrap_or_else(|| panic!("{query} was accepted"));
+            assert!(said.starts_with(says), "{query}: {said}");
+        }
+    }
+}

@@ -165,3 +165,100 @@ impl Serialize for WhenUnavailableView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::ids::{BudgetId, Id};
+    use crate::domain::money::{NanoUsd, Tokens};
+    use crate::domain::period::{Period, Schedule, WeekStart, Zone};
+    use crate::domain::subject::ScopeKind;
+    use crate::domain::time::Wall;
+
+    fn budget(kind: ScopeKind, target: &str) -> Budget {
+        let schedule =
+            Schedule { period: Period::Monthly, zone: Zone::utc(), week_start: WeekStart::Monday };
+        Budget {
+            workspace: Id::parse("ws_1").unwrap(),
+            id: BudgetId(7),
+            generation: 0,
+            scope: Scope { kind, target: Target::from_id(Id::parse(target).unwrap()) },
+            limits: Limits {
+                cost: Some(NanoUsd::new(5_000_000_000)),
+                tokens: Some(Tokens::new(1_000_000)),
+                schedule: Some(schedule),
+                requests_per_minute: Some(60),
+            },
+            is_active: true,
+            expires_at: Some(Wall::from_ms(1_798_761_600_000)),
+            shadow: false,
+            when_unavailable: WhenUnavailable::AllowUpTo(NanoUsd::new(500_000_000)),
+            name: None,
+            created_at: Wall::from_ms(1_795_305_600_000),
+            updated_at: Wall::from_ms(1_795_305_600_000),
+        }
+    }
+
+    fn spent() -> Consumption {
+        let label = Arc::from("2026-11");
+        Consumption { label, cost: NanoUsd::new(18_400), tokens: 32, requests: 2 }
+    }
+
+    fn shown(view: &impl Serialize) -> Value {
+        serde_json::from_str(&serde_json::to_string(view).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_budget_is_shown_as_the_contract_has_it() {
+        let mut expected = json!({
+            "budget_id": "00000000000000000000000007",
+            "workspace_id": "ws_1",
+            "scope": {"identity": {"identity_external_id": "a \"b\""}},
+            "match": {"cel": "identity == \"a \\\"b\\\"\""},
+            "limits": {"period": "BUDGET_PERIOD_MONTHLY", "amount": 5, "token_limit": 1_000_000,
+                       "time_zone": "UTC", "week_start": "monday"},
+            "rate_limit": {"requests_per_minute": 60},
+            "is_active": true,
+            "expires_at": "2027-01-01T00:00:00Z",
+            "shadow": false,
+            "when_unavailable": {"allow_up_to": 0.5},
+            "created_at": "2026-11-22T00:00:00Z",
+            "updated_at": "2026-11-22T00:00:00Z",
+        });
+        let budget = budget(ScopeKind::Identity, "a \"b\"");
+        assert_eq!(shown(&BudgetView::written(&budget)), expected);
+        expected["usage"] = json!({"amount": 0.000_018_4, "tokens": 32, "requests": 2});
+        assert_eq!(shown(&BudgetView::read(&budget, &spent())), expected);
+    }
+
+    #[test]
+    fn scopes_are_shown_with_the_expression_that_says_the_same() {
+        let check = |kind, target, scope: Value, cel: Value| {
+            let view = shown(&BudgetView::written(&budget(kind, target)));
+            assert_eq!((&view["scope"], &view["match"]["cel"]), (&scope, &cel));
+        };
+        check(ScopeKind::Workspace, "ws_1", json!({"workspace": {}}), json!(""));
+        check(
+            ScopeKind::ApiKey,
+            "k",
+            json!({"api_key": {"api_key_id": "k"}}),
+            json!("api_key == \"k\""),
+        );
+        check(ScopeKind::Project, "*", json!({"project": {"project_id": "*"}}), Value::Null);
+    }
+
+    #[test]
+    fn consumption_is_shown_with_the_label_of_its_window() {
+        let mut budget = budget(ScopeKind::Model, "gpt-4o");
+        let expected = json!({"budget_id": "00000000000000000000000007", "period": "BUDGET_PERIOD_MONTHLY",
+            "period_date": "2026-11", "cost": 0.000_018_4, "tokens": 32, "requests_in_window": 2});
+        assert_eq!(shown(&ConsumptionView::new(&budget, &spent())), expected);
+        budget.limits.schedule = None;
+        let view = shown(&ConsumptionView::new(&budget, &spent()));
+        assert_eq!(view["period"], "BUDGET_PERIOD_UNSPECIFIED");
+    }
+}
