@@ -1,5 +1,6 @@
 //! Bursar decides whether an LLM request can be paid for.
 
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod store;
