@@ -1,1 +1,3 @@
+//! The `bursar` command.
+
 fn main() {}

@@ -1,5 +1,6 @@
 //! Identifiers: bounded text that people choose, and random numbers that Bursar makes.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,13 @@ impl Id {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Lets a map keyed by ids be asked with a text.
+impl Borrow<str> for Id {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -109,6 +117,12 @@ impl HolderId {
 }
 
 impl ReservationId {
+    /// The settlement id under which it is charged when nobody settles it in time.
+    #[must_use]
+    pub fn timeout_settlement(self) -> Id {
+        Id(Arc::from(format!("timeout:{self}")))
+    }
+
     /// Reads `HOLDER.NONCE`.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Floor 1: the port to durable storage. The inside says what it needs; an adapter translates and nothing more. The
 //! lease arithmetic is `domain::ledger::escrow`, written once.
 
+pub mod memory;
+mod posting;
+
 use async_trait::async_trait;
 use thiserror::Error;
 

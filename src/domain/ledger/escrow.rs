@@ -1,8 +1,13 @@
 //! The store's side of the lease protocol: accounts, leases, and the arithmetic of one exchange. Pure, so that the
 //! memory and the SQLite store run the same rule and the tests can replay it.
 
+#[cfg(test)]
+mod properties;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{BudgetId, HolderId, Id};
@@ -134,4 +139,278 @@ pub struct Grant {
     pub holders: u32,
     /// How long the lease lasts from when the request was sent.
     pub ttl: Duration,
+}
+
+/// An exchange that can be neither applied nor replayed: its lease is closed, unknown or of another sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the lease is closed, unknown or of another sequence")]
+pub struct Lost;
+
+/// A lease is taken this long after its time ran out, so that a holder whose clock runs a little slow, or a store
+/// whose clock steps, never has it taken while it is still in use.
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a request slot stays taken, and so how long the slots of a holder that fell silent may still be in use.
+pub const ROLLING_MINUTE: Duration = Duration::from_secs(60);
+
+/// Closed leases stay on record this long to answer replays; far longer than any batch is retried.
+pub const CLOSED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A lease before its first exchange. To open it is to revive an expired one that has nothing outstanding.
+const UNOPENED: Lease = Lease {
+    seq: 0,
+    granted: Units::ZERO,
+    consumed: Units::ZERO,
+    returned: Units::ZERO,
+    overrun: Units::ZERO,
+    state: LeaseState::Expired,
+    expires_at: Wall::from_ms(0),
+};
+
+/// Applies one exchange, or answers its replay without changing anything. `lease` is `None` when there is no such row;
+/// it is made by the exchange with `seq` 1.
+///
+/// Closing a lease on requests frees its slots at once: its holder closes it only when none was used for a minute.
+///
+/// # Errors
+/// [`Lost`]; then nothing was changed.
+pub fn exchange(
+    account: &mut Account,
+    lease: &mut Option<Lease>,
+    request: &Exchange,
+    limit: Units,
+    ttl: Duration,
+    now: Wall,
+) -> Result<Grant, Lost> {
+    let mut held = match *lease {
+        Some(held) if held.answered(request) => return Ok(account.grant(held.granted, limit, ttl)),
+        Some(held) if held.takes(request) => held,
+        None if UNOPENED.takes(request) => UNOPENED,
+        Some(_) | None => return Err(Lost),
+    };
+    // Everything is checked; from here on everything is changed.
+    revive(account, &mut held);
+    settle(account, &mut held, request);
+    match request.then {
+        Then::Renew => lend(account, &mut held, request.draw, limit),
+        Then::Close => close(account, &mut held),
+    }
+    held.seq = request.seq;
+    held.expires_at = now.plus(ttl);
+    *lease = Some(held);
+    Ok(account.grant(held.granted, limit, ttl))
+}
+
+/// The answer to an exchange on a budget that is gone: nothing is lent and nothing is owed, so that late settlements of
+/// a deleted budget hold nothing up.
+#[must_use]
+pub fn gone(request: &Exchange, ttl: Duration) -> Grant {
+    Account::default().grant(request.consumed.plus(request.returned), Units::ZERO, ttl)
+}
+
+/// Adds an amount that no lease covers. Negative amounts give back.
+pub fn charge(account: &mut Account, amount: Units, limit: Units) {
+    let beyond = amount.minus(account.free(limit).or_zero()).or_zero();
+    account.spent = account.spent.plus(amount);
+    account.overdraft = account.overdraft.plus(beyond);
+}
+
+/// Takes an active lease whose time ran out: what it has outstanding counts as spent from now on, because its holder
+/// may have used it without being able to say so. With nothing outstanding the lease is closed.
+pub fn expire(account: &mut Account, lease: &mut Lease) {
+    if lease.state != LeaseState::Active {
+        return;
+    }
+    let outstanding = lease.outstanding();
+    account.leased = account.leased.minus(outstanding);
+    account.forfeited = account.forfeited.plus(outstanding);
+    account.holders = account.holders.saturating_sub(1);
+    lease.state = if outstanding == Units::ZERO { LeaseState::Closed } else { LeaseState::Expired };
+}
+
+/// Posts what an expired lease has outstanding as consumed and closes it, before a reset.
+pub fn write_off(account: &mut Account, lease: &mut Lease) {
+    if lease.state != LeaseState::Expired {
+        return;
+    }
+    let outstanding = lease.outstanding();
+    account.forfeited = account.forfeited.minus(outstanding);
+    account.spent = account.spent.plus(outstanding);
+    lease.consumed = lease.consumed.plus(outstanding);
+    lease.state = LeaseState::Closed;
+}
+
+/// Starts an account anew. `spent` keeps growing, so that leases and late settlements stay right.
+pub fn reset(account: &mut Account) {
+    account.base = account.spent;
+}
+
+/// Gives back the request slots of an expired lease and closes it.
+pub fn free_slots(account: &mut Account, lease: &mut Lease) {
+    if lease.state != LeaseState::Expired {
+        return;
+    }
+    let outstanding = lease.outstanding();
+    account.forfeited = account.forfeited.minus(outstanding);
+    lease.returned = lease.returned.plus(outstanding);
+    lease.state = LeaseState::Closed;
+}
+
+/// Brings a lease that is not closed under a new holder. What had expired is lent again: its user is known.
+pub fn adopt(account: &mut Account, lease: &mut Lease, ttl: Duration, now: Wall) {
+    if lease.state == LeaseState::Closed {
+        return;
+    }
+    revive(account, lease);
+    lease.expires_at = now.plus(ttl);
+}
+
+/// What the passing of time asks to be done with a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Its time ran out: [`expire`] it.
+    Expire,
+    /// Its slots can no longer be in use: [`free_slots`].
+    FreeSlots,
+    /// Nobody asks for it any more: delete its row.
+    Forget,
+}
+
+/// What is due for a lease on an account of this dimension.
+#[must_use]
+pub fn due(dimension: Dimension, lease: &Lease, now: Wall) -> Option<Due> {
+    let passed = |after: Duration| lease.expires_at.plus(after) < now;
+    match lease.state {
+        LeaseState::Active => passed(GRACE).then_some(Due::Expire),
+        LeaseState::Expired if dimension == Dimension::Requests => {
+            passed(GRACE.saturating_add(ROLLING_MINUTE)).then_some(Due::FreeSlots)
+        }
+        LeaseState::Expired => None,
+        LeaseState::Closed => passed(CLOSED_KEPT).then_some(Due::Forget),
+    }
+}
+
+/// Checks one account against all leases that were ever opened on it. `direct` is what reached it without a lease.
+///
+/// # Errors
+/// The first invariant that does not hold, with its numbers.
+pub fn check_invariants(account: &Account, leases: &[Lease], direct: Units) -> Result<(), String> {
+    let sum = |of: &dyn Fn(&Lease) -> Units| leases.iter().map(of).fold(Units::ZERO, Units::plus);
+    let outstanding = |state| {
+        sum(&move |lease| if lease.state == state { lease.outstanding() } else { Units::ZERO })
+    };
+    let equal = |name: &str, is: i64, should: i64| {
+        if is == should {
+            Ok(())
+        } else {
+            Err(format!("{name} is {is} and should be {should}: {account:?} {leases:?}"))
+        }
+    };
+    equal("I1: leased", account.leased.get(), outstanding(LeaseState::Active).get())?;
+    equal("I2: forfeited", account.forfeited.get(), outstanding(LeaseState::Expired).get())?;
+    equal("I3: spent", account.spent.get(), sum(&|lease| lease.consumed).plus(direct).get())?;
+    let live = leases.iter().filter(|lease| lease.state == LeaseState::Active).count();
+    equal("holders", i64::from(account.holders), i64::try_from(live).unwrap_or(i64::MAX))?;
+    match leases.iter().find(|lease| lease.outstanding() < Units::ZERO) {
+        Some(lease) => Err(format!("I5: more consumed and returned than lent: {lease:?}")),
+        None => Ok(()),
+    }
+}
+
+impl Account {
+    /// What can be lent under this limit; negative after an overdraft or a lowered limit.
+    #[must_use]
+    pub const fn free(&self, limit: Units) -> Units {
+        limit.plus(self.base).minus(self.spent).minus(self.leased).minus(self.forfeited)
+    }
+
+    /// The account as it stands, for the holder of a lease with this much lent in all.
+    fn grant(&self, granted: Units, limit: Units, ttl: Duration) -> Grant {
+        Grant {
+            granted,
+            limit,
+            spent: self.spent.minus(self.base),
+            forfeited: self.forfeited,
+            free: self.free(limit),
+            holders: self.holders,
+            ttl,
+        }
+    }
+}
+
+impl Lease {
+    /// Lent and neither consumed nor handed back.
+    #[must_use]
+    pub const fn outstanding(&self) -> Units {
+        self.granted.minus(self.consumed).minus(self.returned)
+    }
+
+    /// Whether this exchange was applied already. A closed lease answers only the exchange that closed it: to renew it
+    /// again would let its holder go on.
+    fn answered(&self, request: &Exchange) -> bool {
+        self.seq == request.seq && (self.state != LeaseState::Closed || request.then == Then::Close)
+    }
+
+    /// Whether this exchange comes next. An expired lease takes it, whatever the time: until now its outstanding amount
+    /// was counted as spent, so its holder owes nobody anything.
+    fn takes(&self, request: &Exchange) -> bool {
+        self.state != LeaseState::Closed
+            && self.seq.checked_add(1) == Some(request.seq)
+            && self.consumed <= request.consumed
+            && self.returned <= request.returned
+            && self.overrun <= request.overrun
+    }
+}
+
+/// Makes a lease active; what it has outstanding is lent instead of forfeited.
+fn revive(account: &mut Account, lease: &mut Lease) {
+    if lease.state != LeaseState::Expired {
+        return;
+    }
+    let outstanding = lease.outstanding();
+    account.forfeited = account.forfeited.minus(outstanding);
+    account.leased = account.leased.plus(outstanding);
+    account.holders = account.holders.saturating_add(1);
+    lease.state = LeaseState::Active;
+}
+
+/// Takes over what the holder reports. What it consumed beyond its grants, said or not, is granted after the fact and
+/// recorded as overdraft, so that it eats nobody else's cover.
+fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
+    let consumed = request.consumed.minus(lease.consumed);
+    let used = consumed.plus(request.returned.minus(lease.returned));
+    let overrun = request.overrun.minus(lease.overrun);
+    let unsaid = used.minus(lease.outstanding().plus(overrun)).or_zero();
+    let beyond = overrun.plus(unsaid);
+    account.spent = account.spent.plus(consumed);
+    account.leased = account.leased.plus(beyond).minus(used);
+    account.overdraft = account.overdraft.plus(beyond);
+    lease.granted = lease.granted.plus(beyond);
+    lease.consumed = request.consumed;
+    lease.returned = request.returned;
+    lease.overrun = request.overrun;
+}
+
+/// Lends what is asked for, and leaves the other holders their part: half of what is free, shared among all. Less
+/// than the smallest waiting request needs would help nobody and is not lent at all.
+fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Units) {
+    let free = account.free(limit);
+    let Some(draw) = draw.filter(|draw| free > Units::ZERO && draw.need_min <= free) else {
+        return;
+    };
+    let parts = i64::from(account.holders).saturating_mul(2);
+    let part = Units::new(free.get().checked_div(parts).unwrap_or(0));
+    let fair = if account.holders > 1 { draw.need.max(part) } else { free };
+    let lent = draw.want.min(free).min(fair).or_zero();
+    account.leased = account.leased.plus(lent);
+    lease.granted = lease.granted.plus(lent);
+}
+
+/// Ends an active lease; what it has outstanding goes back to the pool.
+fn close(account: &mut Account, lease: &mut Lease) {
+    let outstanding = lease.outstanding();
+    account.leased = account.leased.minus(outstanding);
+    account.holders = account.holders.saturating_sub(1);
+    lease.returned = lease.returned.plus(outstanding);
+    lease.state = LeaseState::Closed;
 }

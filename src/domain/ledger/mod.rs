@@ -1,3 +1,191 @@
-//! The ledger: reserve, settle, release, and the leases behind them.
+//! The ledger of one workspace: reserve, settle, release, and the leases behind them.
+//!
+//! A synchronous state machine. It admits against leases that it holds, and hands out batches for the store that report
+//! what was consumed and draw what is needed. Whoever drives it sends one batch at a time, repeats it until the store has
+//! answered, and brings the answer back. It reads no clock and draws no random number: both are arguments.
+//!
+//! Invariant: settle never fails.
+//! Invariant: nothing is charged before every gate has passed.
+//! Invariant: what is reserved never exceeds what was lent (plus what was recorded as overrun).
 
+pub mod account;
+mod accounts;
+mod administer;
+mod budgets;
 pub mod escrow;
+mod exchange;
+mod gates;
+mod minute;
+mod reserve;
+mod restore;
+mod settle;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+pub use self::accounts::ACCOUNTS_MAX;
+pub use self::exchange::{Applied, Outgoing};
+pub use self::reserve::{Verdict, WaiterId};
+pub use self::restore::{RestoredHold, RestoredReservation, Stamp};
+pub use self::settle::{Actual, Correcting};
+
+use self::account::{AccountIndex, Standing};
+use self::accounts::Accounts;
+use self::budgets::Budgets;
+use self::reserve::Waiter;
+use crate::domain::decision::Decision;
+use crate::domain::ids::{HolderId, Id, ReservationId};
+use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::money::{Amounts, Units};
+use crate::domain::period::Window;
+use crate::domain::settlement::Settlement;
+use crate::domain::subject::Subject;
+use crate::domain::time::{Mono, Now, Wall};
+
+/// Open reservations of one workspace at the most: some 300 MB. Beyond it nothing more is admitted.
+pub const RESERVATIONS_MAX: usize = 1_000_000;
+/// Requests of one workspace that wait for the store at the most.
+pub const WAITERS_MAX: usize = 10_000;
+
+/// What the ledger's owner decides once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// After this time an open reservation is ended.
+    pub reservation_timeout: Duration,
+    /// How it is ended.
+    pub on_timeout: OnTimeout,
+    /// Time to live that leases are asked for with; leases without use are closed after it.
+    pub lease_ttl: Duration,
+}
+
+/// What becomes of a reservation that nobody settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTimeout {
+    /// It is charged in full and marked estimated: silence is no proof that nothing was spent.
+    #[default]
+    Charge,
+    /// It is given back.
+    Release,
+}
+
+/// The amount set aside for one request in flight.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// Who asked.
+    pub subject: Arc<Subject>,
+    /// What it may cost.
+    pub estimate: Amounts,
+    /// When it was made.
+    pub made_at: Now,
+    /// What each account holds for it.
+    pub holds: SmallVec<[Hold; 6]>,
+}
+
+/// The part of a reservation that one account bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The account.
+    pub account: AccountIndex,
+    /// In the account's dimension; one slot for requests.
+    pub amount: Units,
+}
+
+/// The ledger of one workspace.
+#[derive(Debug)]
+pub struct Ledger {
+    workspace: Id,
+    holder: HolderId,
+    terms: Terms,
+    budgets: Budgets,
+    accounts: Accounts,
+    reservations: HashMap<ReservationId, Reservation, RandomState>,
+    /// Open reservations in the order in which they time out; settled ones are passed over.
+    timeouts: VecDeque<(Mono, ReservationId)>,
+    waiters: VecDeque<Waiter>,
+    next_waiter: u64,
+    decided: Vec<(WaiterId, Decision)>,
+    /// Settlements that no batch has taken yet.
+    outbox: Vec<Settlement>,
+    /// Accounts that have something to tell the store.
+    queue: Vec<AccountIndex>,
+    pending: Option<exchange::Pending>,
+    last_epoch: u32,
+    /// How far the search for idle accounts has come.
+    swept_to: AccountIndex,
+    /// What was admitted without a lease since the store last answered, per account.
+    blind: HashMap<AccountIndex, Units, RandomState>,
+    /// The window of request accounts.
+    always: Arc<Window>,
+}
+
+impl Ledger {
+    /// A ledger without budgets.
+    #[must_use]
+    pub fn new(workspace: Id, holder: HolderId, terms: Terms) -> Self {
+        Self {
+            workspace,
+            holder,
+            terms,
+            budgets: Budgets::default(),
+            accounts: Accounts::default(),
+            reservations: HashMap::default(),
+            timeouts: VecDeque::new(),
+            waiters: VecDeque::new(),
+            next_waiter: 0,
+            decided: Vec::new(),
+            outbox: Vec::new(),
+            queue: Vec::new(),
+            pending: None,
+            last_epoch: 0,
+            swept_to: 0,
+            blind: HashMap::default(),
+            always: Arc::new(Window { start: Wall::from_ms(0), end: None, label: Arc::from("") }),
+        }
+    }
+
+    /// An open reservation.
+    #[must_use]
+    pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
+        self.reservations.get(&id)
+    }
+
+    /// How many reservations are open.
+    #[must_use]
+    pub fn open_reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// All open reservations, in no particular order.
+    pub fn reservations(&self) -> impl Iterator<Item = (ReservationId, &Reservation)> {
+        self.reservations.iter().map(|(id, reservation)| (*id, reservation))
+    }
+
+    /// How many accounts are in memory.
+    #[must_use]
+    pub fn live_accounts(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// The full name of an account; `None` once its budget was deleted.
+    #[must_use]
+    pub fn key(&self, at: AccountIndex) -> Option<AccountKey> {
+        let account = self.accounts.get(at).filter(|account| account.standing != Standing::Dead)?;
+        Some(AccountKey {
+            workspace: self.workspace.clone(),
+            budget: self.budgets.get(account.budget)?.id,
+            generation: account.generation,
+            dimension: account.dimension,
+            target: account.target.clone(),
+            window: Arc::clone(&account.window.label),
+        })
+    }
+
+    /// Answers for requests that were waiting, since the last call.
+    pub fn take_decided(&mut self) -> Vec<(WaiterId, Decision)> {
+        std::mem::take(&mut self.decided)
+    }
+}

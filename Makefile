@@ -1,0 +1,24 @@
+# What a person does with this repository. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test bench lint audit
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Bursar, a real Envoy and a sample LLM upstream, with budgets that refuse (CI=1: end by itself)
+	@CI="$(CI)" python3 scripts/demo
+
+run: ## Bursar alone with its defaults: gRPC on 127.0.0.1:9191, HTTP on 127.0.0.1:9192, SQLite in bursar.db
+	cargo run -- serve
+
+test: ## Everything that must pass before a change is taken: formatting, lints, tests, documentation
+	@scripts/test
+
+bench: ## The figures of the README
+	cargo bench --bench '*'
+
+lint: ## Formatting and lints only
+	@scripts/test fmt clippy
+
+audit: ## Licences, duplicates, advisories and unused dependencies (builds its tools the first time)
+	@scripts/audit

@@ -1,0 +1,305 @@
+//! One account as this replica sees it: its lease, what is reserved against it, and what the store last said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::budget::{Budget, Dimension};
+use crate::domain::ids::Id;
+use crate::domain::ledger::escrow::Grant;
+use crate::domain::ledger::minute::Minute;
+use crate::domain::money::Units;
+use crate::domain::period::Window;
+use crate::domain::time::{Mono, Now};
+
+/// Position of an account in [`super::accounts::Accounts`].
+pub type AccountIndex = u32;
+/// Position of a budget in [`super::budgets::Budgets`].
+pub type BudgetIndex = u32;
+
+/// How far a holder's clock may drift from the store's, in parts per million.
+const DRIFT_PPM: u32 = 200;
+/// Subtracted from every lease, for what measuring costs.
+const LEASE_MARGIN: Duration = Duration::from_millis(200);
+/// A refill is asked for when less than this part is left of what was in hand after the last grant.
+const LOW_WATER_DIVISOR: i64 = 4;
+/// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
+const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// A first grant covers this many requests like the one that waits.
+const FIRST_GRANT_REQUESTS: i64 = 4;
+
+/// What an account is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It decides.
+    Live,
+    /// Its window has passed, or its budget's schedule changed: it only takes what its open reservations settle.
+    Retired,
+    /// Its budget was deleted: nothing is reported any more.
+    Dead,
+}
+
+/// Where the account's lease stands in the exchange protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchanging {
+    /// Nothing to tell.
+    Idle,
+    /// On the list for the next batch.
+    Queued,
+    /// In the batch under way.
+    Sent,
+    /// In the batch under way, and there is more to tell after it.
+    SentAndQueued,
+}
+
+/// Totals of a lease; all are cumulative and never fall. See `domain::ledger::escrow::Lease` for the store's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalLease {
+    /// Which lease of this holder; unique among all that the ledger ever opened.
+    pub epoch: u32,
+    /// Number of the last exchange that was sent; 0 before the first.
+    pub seq: u32,
+    /// Lent by the store.
+    pub granted: Units,
+    /// Settled.
+    pub consumed: Units,
+    /// Handed back.
+    pub returned: Units,
+    /// Settled beyond what was lent.
+    pub overrun: Units,
+}
+
+/// A local account.
+#[derive(Debug)]
+pub struct LocalAccount {
+    /// Its budget.
+    pub budget: BudgetIndex,
+    /// The budget's generation when the account was made.
+    pub generation: u32,
+    /// What it counts.
+    pub dimension: Dimension,
+    /// What it is good for.
+    pub standing: Standing,
+    /// Where its lease stands.
+    pub exchanging: Exchanging,
+    /// Whom it counts.
+    pub target: Id,
+    /// The window it counts in.
+    pub window: Arc<Window>,
+    /// Its lease.
+    pub lease: LocalLease,
+    /// Set aside by open reservations.
+    pub reserved: Units,
+    /// Number of open reservations that name it.
+    pub holds: u32,
+    /// Until when the lease may be admitted against.
+    pub deadline: Mono,
+    /// Until when what the store said last is taken as true.
+    pub known_until: Mono,
+    /// When a request last asked.
+    pub last_used: Mono,
+    /// Own consumption that the store has confirmed.
+    reported: Units,
+    /// What others settled, by the store's last word: spent − own consumed. May be negative after a reset.
+    spent_elsewhere: Units,
+    /// Outstanding at expired leases, by the store's last word.
+    forfeited: Units,
+    /// Free in the pool, by the store's last word.
+    free: Units,
+    /// What was admitted since the store last answered.
+    demand: Units,
+    /// When the store last answered.
+    told_at: Mono,
+    /// What was in hand when the store had answered.
+    full: Units,
+    /// Stamps of the rolling minute, for a requests account.
+    pub minute: Option<Box<Minute>>,
+}
+
+impl LocalAccount {
+    /// A new account without a lease.
+    pub fn new(
+        (place, budget): (BudgetIndex, &Budget),
+        dimension: Dimension,
+        target: Id,
+        window: Arc<Window>,
+    ) -> Self {
+        Self {
+            budget: place,
+            generation: budget.generation,
+            dimension,
+            standing: Standing::Live,
+            exchanging: Exchanging::Idle,
+            target,
+            window,
+            lease: LocalLease::default(),
+            reserved: Units::ZERO,
+            holds: 0,
+            deadline: Mono::default(),
+            known_until: Mono::default(),
+            last_used: Mono::default(),
+            reported: Units::ZERO,
+            spent_elsewhere: Units::ZERO,
+            forfeited: Units::ZERO,
+            free: Units::ZERO,
+            demand: Units::ZERO,
+            told_at: Mono::default(),
+            full: Units::ZERO,
+            minute: (dimension == Dimension::Requests).then(Box::default),
+        }
+    }
+
+    /// Lent and neither settled, handed back nor set aside.
+    pub fn available(&self) -> Units {
+        self.lease
+            .granted
+            .minus(self.lease.returned)
+            .minus(self.lease.consumed)
+            .minus(self.reserved)
+    }
+
+    /// Whether the lease may be admitted against.
+    pub fn is_leased(&self, now: Now) -> bool {
+        self.lease.seq > 0 && now.mono < self.deadline
+    }
+
+    /// Whether what the store said last still counts.
+    pub fn is_known(&self, now: Now) -> bool {
+        now.mono < self.known_until
+    }
+
+    /// Limit minus spent and forfeited: what settlements have left of the window.
+    pub fn left(&self, limit: Units) -> Units {
+        limit.minus(self.spent_elsewhere).minus(self.lease.consumed).minus(self.forfeited)
+    }
+
+    /// Slots lent of the rolling minute.
+    pub fn quota(&self) -> Units {
+        self.lease.granted.minus(self.lease.returned)
+    }
+
+    /// Free in the pool when the store last answered. Negative after an overdraft or a lowered limit.
+    pub fn free(&self) -> Units {
+        self.free
+    }
+
+    /// Whether the store ever answered for this account.
+    pub fn is_told(&self) -> bool {
+        self.told_at > Mono::default()
+    }
+
+    /// What settlements and requests in flight here have left of the window: what a shadow gate goes by.
+    pub fn left_in_flight(&self, limit: Units) -> Units {
+        self.left(limit).minus(self.reserved)
+    }
+
+    /// Sets an amount aside.
+    pub fn hold(&mut self, amount: Units, now: Now) {
+        self.reserved = self.reserved.plus(amount);
+        self.holds = self.holds.saturating_add(1);
+        self.demand = self.demand.plus(amount.max(Units::ONE));
+        self.last_used = now.mono;
+    }
+
+    /// Ends a hold without using it.
+    pub fn unhold(&mut self, amount: Units) {
+        self.reserved = self.reserved.minus(amount);
+        self.holds = self.holds.saturating_sub(1);
+    }
+
+    /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
+    /// does not eat the cover of other reservations. Returns the overrun.
+    pub fn consume(&mut self, amount: Units) -> Units {
+        let uncovered = amount.minus(self.available().or_zero()).or_zero();
+        self.extend(uncovered);
+        self.lease.consumed = self.lease.consumed.plus(amount);
+        uncovered
+    }
+
+    /// Raises the grant beyond what the store lent. It is reported, and counted there as overdraft.
+    pub fn extend(&mut self, amount: Units) {
+        self.lease.granted = self.lease.granted.plus(amount);
+        self.lease.overrun = self.lease.overrun.plus(amount);
+    }
+
+    /// Hands back whatever nobody holds. Counts from now on, whether or not the store hears of it at once.
+    pub fn hand_back(&mut self) {
+        if self.dimension != Dimension::Requests {
+            self.lease.returned = self.lease.returned.plus(self.available().or_zero());
+        }
+    }
+
+    /// Whether a refill should be asked for ahead of need.
+    pub fn is_low(&self) -> bool {
+        let low_water = self.full.get().checked_div(LOW_WATER_DIVISOR).unwrap_or(0);
+        self.dimension != Dimension::Requests
+            && self.free > Units::ZERO
+            && self.available().get() < low_water
+    }
+
+    /// Whether two thirds of the lease have passed.
+    pub fn wants_renewal(&self, ttl: Duration, now: Now) -> bool {
+        let third = ttl.checked_div(3).unwrap_or(ttl);
+        self.lease.seq > 0 && now.mono.plus(third) >= self.deadline
+    }
+
+    /// What a grant should cover, given what waiting requests lack: two seconds of use at the rate seen since the store last
+    /// answered, or a few requests like the waiting ones.
+    pub fn want(&self, need: Units, now: Now) -> Units {
+        let since = now.mono.since(self.told_at).max(RATE_INTERVAL_MIN);
+        let ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(1);
+        let two_seconds = self.demand.get().saturating_mul(2000).checked_div(ms).unwrap_or(0);
+        let first = need.get().saturating_mul(FIRST_GRANT_REQUESTS);
+        need.max(Units::new(two_seconds.max(first)))
+    }
+
+    /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.
+    pub fn take_grant(&mut self, grant: &Grant, sent: &LocalLease, sent_at: Mono, now: Now) {
+        let overrun_since = self.lease.overrun.minus(sent.overrun);
+        self.lease.granted = grant.granted.plus(overrun_since);
+        self.reported = sent.consumed;
+        self.spent_elsewhere = grant.spent.minus(sent.consumed);
+        self.forfeited = grant.forfeited;
+        self.free = grant.free;
+        self.demand = Units::ZERO;
+        self.told_at = now.mono;
+        self.full = self.available();
+        self.deadline = sent_at.plus(good_for(grant.ttl));
+    }
+
+    /// Takes the lease's totals as the store's own.
+    pub fn confirm_reported(&mut self) {
+        self.reported = self.lease.consumed;
+    }
+
+    /// Own consumption that the store has confirmed.
+    pub fn reported(&self) -> Units {
+        self.reported
+    }
+
+    /// The lease has ended, with `reported` booked under it. What was consumed since, and what is still set aside, is carried
+    /// into the next lease as overrun: counted, never hidden.
+    pub fn begin_again(&mut self, reported: Units) {
+        let unreported = self.lease.consumed.minus(reported);
+        let carried = unreported.plus(self.reserved);
+        self.lease = LocalLease {
+            granted: carried,
+            consumed: unreported,
+            overrun: carried,
+            ..LocalLease::default()
+        };
+        self.spent_elsewhere = self.spent_elsewhere.plus(reported);
+        self.reported = Units::ZERO;
+        self.deadline = Mono::default();
+    }
+
+    /// Forgets what the store said, so that the next request asks it.
+    pub fn doubt(&mut self) {
+        self.known_until = Mono::default();
+    }
+}
+
+/// How long a lease of this time to live is admitted against: less than the store keeps it, whatever the clocks do.
+fn good_for(ttl: Duration) -> Duration {
+    let drift = ttl.checked_div(1_000_000).unwrap_or_default().saturating_mul(DRIFT_PPM);
+    ttl.saturating_sub(drift).saturating_sub(LEASE_MARGIN)
+}

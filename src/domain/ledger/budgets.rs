@@ -1,0 +1,195 @@
+//! Which budgets apply to a subject: an index by scope, so that a decision's cost does not grow with the number of budgets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use crate::domain::budget::{Budget, Dimension};
+use crate::domain::ids::{BudgetId, Id};
+use crate::domain::ledger::account::BudgetIndex;
+use crate::domain::money::Units;
+use crate::domain::period::Window;
+use crate::domain::subject::{ScopeKind, Subject, Target};
+use crate::domain::time::Wall;
+
+/// A budget in force, and the window it is in.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The rule.
+    pub budget: Budget,
+    window: Option<Arc<Window>>,
+}
+
+/// The budgets of a workspace.
+#[derive(Debug, Default)]
+pub(super) struct Budgets {
+    slots: Vec<Option<Entry>>,
+    vacant: Vec<BudgetIndex>,
+    by_id: HashMap<BudgetId, BudgetIndex, RandomState>,
+    own: [HashMap<Id, BudgetIndex, RandomState>; 6],
+    each: [Option<BudgetIndex>; 6],
+}
+
+/// A budget that applies, and the target that it counts.
+pub(super) type Applicable = SmallVec<[(BudgetIndex, Id); 7]>;
+
+impl Budgets {
+    /// Adds or replaces a budget. Gives its place, and the budget that it replaces.
+    pub(super) fn put(&mut self, budget: Budget) -> (BudgetIndex, Option<Budget>) {
+        if let Some(index) = self.by_id.get(&budget.id).copied() {
+            let slot = self.slots.get_mut(place(index)).and_then(Option::as_mut);
+            let old =
+                slot.map(|entry| std::mem::replace(entry, Entry { budget, window: None }).budget);
+            return (index, old);
+        }
+        let index = self.vacant.pop().unwrap_or_else(|| self.extend());
+        self.by_id.insert(budget.id, index);
+        let kind = budget.scope.kind;
+        match &budget.scope.target {
+            Target::Each => set(&mut self.each, kind, Some(index)),
+            Target::One(id) => {
+                if let Some(own) = self.own.get_mut(position(kind)) {
+                    own.insert(id.clone(), index);
+                }
+            }
+        }
+        if let Some(slot) = self.slots.get_mut(place(index)) {
+            *slot = Some(Entry { budget, window: None });
+        }
+        (index, None)
+    }
+
+    /// Takes a budget out.
+    pub(super) fn remove(&mut self, id: BudgetId) -> Option<(BudgetIndex, Budget)> {
+        let index = self.by_id.remove(&id)?;
+        let entry = self.slots.get_mut(place(index))?.take()?;
+        let kind = entry.budget.scope.kind;
+        match &entry.budget.scope.target {
+            Target::Each => set(&mut self.each, kind, None),
+            Target::One(id) => {
+                if let Some(own) = self.own.get_mut(position(kind)) {
+                    own.remove(id);
+                }
+            }
+        }
+        self.vacant.push(index);
+        Some((index, entry.budget))
+    }
+
+    /// The budget at a place.
+    pub(super) fn get(&self, index: BudgetIndex) -> Option<&Budget> {
+        self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
+    }
+
+    /// Where a budget is.
+    pub(super) fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The window that a budget's cost and tokens are counted in at this instant.
+    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<Arc<Window>> {
+        let entry = self.slots.get_mut(place(index))?.as_mut()?;
+        if let Some(window) = &entry.window
+            && window.start <= at
+            && window.end.is_none_or(|end| at < end)
+        {
+            return Some(Arc::clone(window));
+        }
+        let window = Arc::new(entry.budget.limits.schedule.as_ref()?.window_at(at));
+        entry.window = Some(Arc::clone(&window));
+        Some(window)
+    }
+
+    /// All budgets that apply to a subject, in the order of scope kinds.
+    pub(super) fn applicable(&self, subject: &Subject, at: Wall) -> Applicable {
+        let mut found = Applicable::new();
+        for kind in ScopeKind::ALL {
+            let Some(said) = subject.id(kind) else { continue };
+            let bare = match kind {
+                ScopeKind::Model => subject.bare_model(),
+                ScopeKind::Workspace
+                | ScopeKind::Project
+                | ScopeKind::Identity
+                | ScopeKind::ApiKey
+                | ScopeKind::Provider => None,
+            };
+            self.add_of_kind(&mut found, kind, said, bare, at);
+        }
+        found
+    }
+
+    fn extend(&mut self) -> BudgetIndex {
+        let index = BudgetIndex::try_from(self.slots.len()).unwrap_or(BudgetIndex::MAX);
+        self.slots.push(None);
+        index
+    }
+
+    /// Adds the budgets that a target of this kind has of its own, or the default for those that have none. A shadow
+    /// budget of its own does not lift the default.
+    fn add_of_kind(
+        &self,
+        found: &mut Applicable,
+        kind: ScopeKind,
+        said: &Id,
+        bare: Option<&str>,
+        at: Wall,
+    ) {
+        let mut has_own = false;
+        if let Some(own) = self.own.get(position(kind)) {
+            for name in [Some(said.as_str()), bare].into_iter().flatten() {
+                if let Some((target, index)) = own.get_key_value(name)
+                    && let Some(budget) = self.get(*index).filter(|budget| budget.applies_at(at))
+                {
+                    has_own |= !budget.shadow;
+                    found.push((*index, target.clone()));
+                }
+            }
+        }
+        let default = self.each.get(position(kind)).copied().flatten().filter(|_| !has_own);
+        if let Some(index) = default
+            && self.get(index).is_some_and(|budget| budget.applies_at(at))
+        {
+            // One account for a model however it is named, so that nobody gets two allowances by naming it twice.
+            let target = bare.and_then(|bare| Id::parse(bare).ok()).unwrap_or_else(|| said.clone());
+            found.push((index, target));
+        }
+    }
+}
+
+impl Budget {
+    /// The limit of one dimension, in its unit.
+    #[must_use]
+    pub fn limit(&self, dimension: Dimension) -> Option<Units> {
+        match dimension {
+            Dimension::Cost => self.limits.cost.map(Units::from),
+            Dimension::Tokens => self.limits.tokens.map(Units::from),
+            Dimension::Requests => {
+                self.limits.requests_per_minute.map(|n| Units::new(i64::from(n)))
+            }
+        }
+    }
+}
+
+fn place(index: BudgetIndex) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+fn set(slots: &mut [Option<BudgetIndex>; 6], kind: ScopeKind, value: Option<BudgetIndex>) {
+    if let Some(slot) = slots.get_mut(position(kind)) {
+        *slot = value;
+    }
+}
+
+/// Position of a kind in `ScopeKind::ALL`.
+fn position(kind: ScopeKind) -> usize {
+    match kind {
+        ScopeKind::Workspace => 0,
+        ScopeKind::Project => 1,
+        ScopeKind::Identity => 2,
+        ScopeKind::ApiKey => 3,
+        ScopeKind::Provider => 4,
+        ScopeKind::Model => 5,
+    }
+}

@@ -1,0 +1,321 @@
+//! The replica's side of the lease protocol: what the next batch says, and what its answer changes.
+
+use std::time::Duration;
+
+use crate::domain::budget::Dimension;
+use crate::domain::ledger::Ledger;
+use crate::domain::ledger::account::{
+    AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
+};
+use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
+use crate::domain::money::Units;
+use crate::domain::settlement::Settlement;
+use crate::domain::time::{Mono, Now};
+
+/// What the store said is taken as true for at least this long; a flood of refused requests costs it nothing in between.
+const KNOWN_MIN: Duration = Duration::from_millis(250);
+/// And at most for this much longer, spread over the accounts so that they do not ask in step.
+const KNOWN_SPREAD_MS: u32 = 750;
+/// Exchanges in one batch at the most, which bounds a transaction; what is left goes into the next.
+const EXCHANGES_MAX: usize = 2_000;
+/// Accounts looked at in one search for idle leases: about a millisecond's work.
+const SWEEP_PLACES: AccountIndex = 16_384;
+
+/// A batch for the store. Settlements come first in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Entries to record.
+    pub settlements: Vec<Settlement>,
+    /// Leases to report on, in the order of their account keys.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// The batch that was sent and not answered.
+#[derive(Debug)]
+pub(super) struct Pending {
+    sent_at: Mono,
+    exchanges: Vec<(AccountIndex, LocalLease, Then)>,
+}
+
+/// How an answer fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was taken in.
+    Yes,
+    /// No batch was waiting for it, or it has another length: it was ignored.
+    Stray,
+}
+
+impl Ledger {
+    /// Whether [`Ledger::next_batch`] would give one.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        self.pending.is_none() && (!self.queue.is_empty() || !self.outbox.is_empty())
+    }
+
+    /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
+    pub fn next_batch(&mut self, now: Now) -> Option<Outgoing> {
+        if !self.has_batch() {
+            return None;
+        }
+        let settlements = std::mem::take(&mut self.outbox);
+        // Entries and the totals that include them must travel together, so only accounts without an entry may wait.
+        let rest = match settlements.is_empty() {
+            true => self.queue.len().min(EXCHANGES_MAX),
+            false => self.queue.len(),
+        };
+        let mut sending: Vec<AccountIndex> = self.queue.drain(..rest).collect();
+        sending.sort_unstable();
+        sending.dedup();
+        let draws = self.draws(&sending, now);
+        let mut exchanges = Vec::with_capacity(sending.len());
+        for (at, draw) in sending.into_iter().zip(draws) {
+            exchanges.extend(self.exchange(at, draw, now));
+        }
+        exchanges.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
+        let (places, exchanges): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
+        let sent = places
+            .into_iter()
+            .zip(&exchanges)
+            .map(|(at, exchange)| (at, sent(exchange), exchange.then));
+        self.pending = Some(Pending { sent_at: now.mono, exchanges: sent.collect() });
+        Some(Outgoing { settlements, exchanges })
+    }
+
+    /// Takes in the answer to the batch under way: one grant for each exchange, in its order. Decides on whoever waited.
+    pub fn apply(&mut self, grants: &[Grant], now: Now) -> Applied {
+        let Some(pending) = self.pending.take() else { return Applied::Stray };
+        if pending.exchanges.len() != grants.len() {
+            self.pending = Some(pending);
+            return Applied::Stray;
+        }
+        for ((at, sent, then), grant) in pending.exchanges.iter().zip(grants) {
+            self.take_grant(*at, sent, *then, grant, pending.sent_at, now);
+        }
+        self.retry_waiters(now);
+        Applied::Yes
+    }
+
+    /// The store does not know a lease of the batch under way and applied nothing of it. The lease is followed by a new one
+    /// that carries what was not reported, as overrun: it is counted, never hidden. The entries must be sent again.
+    pub fn lease_lost(&mut self, key: &AccountKey, settlements: Vec<Settlement>) {
+        let Some(pending) = self.pending.take() else { return };
+        self.outbox.splice(0..0, settlements);
+        for (at, sent, _) in pending.exchanges {
+            let lost = self.key(at).is_some_and(|own| own == *key);
+            if let Some(account) = self.accounts.get_mut(at) {
+                account.exchanging = Exchanging::Idle;
+                match lost {
+                    true => account.begin_again(account.reported()),
+                    // The same numbers go out again, under the same sequence.
+                    false => account.lease.seq = sent.seq.saturating_sub(1),
+                }
+            }
+            self.enqueue(at);
+        }
+    }
+
+    /// Puts an account on the list for the next batch.
+    pub(super) fn enqueue(&mut self, at: AccountIndex) {
+        let Some(account) = self.accounts.get_mut(at) else { return };
+        match account.exchanging {
+            Exchanging::Queued | Exchanging::SentAndQueued => {}
+            Exchanging::Idle => {
+                account.exchanging = Exchanging::Queued;
+                self.queue.push(at);
+            }
+            Exchanging::Sent => account.exchanging = Exchanging::SentAndQueued,
+        }
+    }
+
+    /// Looks at some more accounts: leases in use are renewed before they expire, those without use are closed.
+    pub fn tend_leases(&mut self, now: Now) {
+        let places = self.accounts.places();
+        let end = self.swept_to.saturating_add(SWEEP_PLACES).min(places);
+        for at in self.swept_to..end {
+            let Some(account) = self.accounts.get_mut(at) else { continue };
+            let idle = account.is_idle(self.terms.lease_ttl, now);
+            if idle && account.has_no_lease() {
+                self.accounts.vacate(at);
+            } else if idle
+                || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now))
+            {
+                self.enqueue(at);
+            }
+        }
+        self.swept_to = if end >= places { 0 } else { end };
+    }
+
+    /// Lets go of an account that only waited for its last reservation.
+    pub(super) fn forget_if_done(&mut self, at: AccountIndex) {
+        match self.accounts.get(at).map(|account| (account.standing, account.holds)) {
+            Some((Standing::Dead, 0)) => self.accounts.vacate(at),
+            Some((Standing::Retired, 0)) => self.enqueue(at),
+            _ => {}
+        }
+    }
+
+    /// What each of these accounts should draw: what waiting requests lack, or a refill ahead of need.
+    fn draws(&mut self, accounts: &[AccountIndex], now: Now) -> Vec<Option<Draw>> {
+        let mut needs: Vec<(Units, Units)> =
+            vec![(Units::ZERO, Units::new(i64::MAX)); accounts.len()];
+        let waiters = std::mem::take(&mut self.waiters);
+        for waiter in &waiters {
+            let Some(gates) = self.gates(&waiter.subject, waiter.estimate.amounts, now) else {
+                continue;
+            };
+            for gate in gates.iter().filter(|gate| !gate.shadow) {
+                let slot =
+                    accounts.binary_search(&gate.account).ok().and_then(|at| needs.get_mut(at));
+                if let Some((sum, least)) = slot {
+                    *sum = sum.plus(gate.need());
+                    *least = (*least).min(gate.need());
+                }
+            }
+        }
+        self.waiters = waiters;
+        let with_needs = accounts.iter().zip(needs);
+        with_needs.map(|(at, (sum, least))| self.draw(*at, sum, least, now)).collect()
+    }
+
+    fn draw(&self, at: AccountIndex, sum: Units, least: Units, now: Now) -> Option<Draw> {
+        let account = self.accounts.get(at)?;
+        let budget = self.budgets.get(account.budget)?;
+        if budget.shadow || account.standing != Standing::Live {
+            return None;
+        }
+        if account.dimension == Dimension::Requests {
+            let missing = budget.limit(Dimension::Requests)?.minus(account.quota());
+            let in_use = sum > Units::ZERO || account.holds > 0;
+            return (in_use && missing > Units::ZERO).then_some(Draw {
+                need_min: Units::ONE,
+                need: Units::ONE,
+                want: missing,
+            });
+        }
+        let in_hand = account.available().or_zero();
+        let need = sum.minus(in_hand).or_zero();
+        if need == Units::ZERO && !account.is_low() {
+            return None;
+        }
+        let need_min = least.minus(in_hand).max(Units::ONE).min(need.max(Units::ONE));
+        let want = account.want(need.max(Units::ONE), now);
+        Some(Draw { need_min, need: need.max(Units::ONE), want })
+    }
+
+    /// One exchange; `None` for an account that has nothing to say.
+    fn exchange(
+        &mut self,
+        at: AccountIndex,
+        draw: Option<Draw>,
+        now: Now,
+    ) -> Option<(AccountIndex, Exchange)> {
+        let key = self.key(at);
+        let ttl = self.terms.lease_ttl;
+        let shadow = self.accounts.get(at).and_then(|account| self.budgets.get(account.budget));
+        let shadow = shadow.is_some_and(|budget| budget.shadow);
+        let local = self.accounts.get_mut(at)?;
+        let then = local.then(draw, ttl, now);
+        let mute = local.has_no_lease() && draw.is_none() && !shadow;
+        let told = then == Then::Renew && draw.is_none() && local.has_told_all(ttl, now);
+        let Some(account) = key.filter(|_| !mute && !told) else {
+            local.exchanging = Exchanging::Idle;
+            if then == Then::Close || local.standing == Standing::Dead {
+                self.accounts.vacate(at);
+            }
+            return None;
+        };
+        if local.lease.seq == 0 {
+            self.last_epoch = self.last_epoch.saturating_add(1);
+            local.lease.epoch = self.last_epoch;
+        }
+        if then == Then::Close {
+            // Nothing is admitted against a lease that is on its way back.
+            local.deadline = Mono::default();
+        }
+        local.lease.seq = local.lease.seq.saturating_add(1);
+        local.exchanging = Exchanging::Sent;
+        let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
+        let holder = self.holder;
+        Some((
+            at,
+            Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then },
+        ))
+    }
+
+    fn take_grant(
+        &mut self,
+        at: AccountIndex,
+        sent: &LocalLease,
+        then: Then,
+        grant: &Grant,
+        sent_at: Mono,
+        now: Now,
+    ) {
+        self.blind.remove(&at);
+        let Some(account) = self.accounts.get_mut(at) else { return };
+        let again = account.exchanging == Exchanging::SentAndQueued;
+        account.exchanging = Exchanging::Idle;
+        account.take_grant(grant, sent, sent_at, now);
+        let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
+        account.known_until =
+            now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
+        let closed = then == Then::Close;
+        if closed {
+            account.begin_again(sent.consumed);
+        }
+        let (standing, free_of_holds) = (account.standing, account.holds == 0);
+        let gone = standing == Standing::Dead || (closed && account.has_no_lease() && !again);
+        if gone && free_of_holds {
+            self.accounts.vacate(at);
+        } else if again || closed || (standing == Standing::Retired && free_of_holds) {
+            self.enqueue(at);
+        }
+    }
+}
+
+impl LocalAccount {
+    /// A lease without use is closed with its last report: nobody holds anything, and nothing is drawn.
+    fn then(&mut self, draw: Option<Draw>, ttl: Duration, now: Now) -> Then {
+        let retired = self.standing == Standing::Retired && self.holds == 0;
+        if draw.is_none() && (retired || self.is_idle(ttl, now)) {
+            Then::Close
+        } else {
+            Then::Renew
+        }
+    }
+
+    /// Whether it never had a lease, and has nothing to report under one.
+    fn has_no_lease(&self) -> bool {
+        self.lease.seq == 0 && self.lease.consumed == Units::ZERO && self.holds == 0
+    }
+
+    /// Whether requests in flight or in the rolling minute depend on the lease.
+    fn is_in_use(&mut self, now: Now) -> bool {
+        self.holds > 0 || self.minute.as_mut().is_some_and(|minute| minute.used(now.mono) > 0)
+    }
+
+    /// Whether nobody asked for a lease's time to live, and nothing depends on it.
+    fn is_idle(&mut self, ttl: Duration, now: Now) -> bool {
+        !self.is_in_use(now) && now.mono.since(self.last_used) > ttl
+    }
+
+    /// Whether the store knows all that it should.
+    fn has_told_all(&self, ttl: Duration, now: Now) -> bool {
+        self.lease.consumed == self.reported()
+            && self.is_known(now)
+            && !self.wants_renewal(ttl, now)
+    }
+}
+
+/// What an exchange said, to compare its answer with.
+fn sent(exchange: &Exchange) -> LocalLease {
+    LocalLease {
+        epoch: exchange.epoch,
+        seq: exchange.seq,
+        granted: Units::ZERO,
+        consumed: exchange.consumed,
+        returned: exchange.returned,
+        overrun: exchange.overrun,
+    }
+}

@@ -1,0 +1,257 @@
+//! The gates of one request: which accounts it must pass, and how each stands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::domain::budget::{Dimension, WhenUnavailable};
+use crate::domain::decision::{self, DimensionInfo, Refusal, RefusalCode, RefusingGate};
+use crate::domain::ids::{BudgetId, Id};
+use crate::domain::ledger::Ledger;
+use crate::domain::ledger::account::{AccountIndex, BudgetIndex, LocalAccount, Standing};
+use crate::domain::ledger::minute::MINUTE;
+use crate::domain::money::{Amounts, Units};
+use crate::domain::subject::{ScopeKind, Subject};
+use crate::domain::time::{Now, Wall};
+
+/// A client whose request is in the way of others may try again after this.
+pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
+/// Stands for "never" when refusals are compared by how long they stand.
+const FOREVER_SECONDS: u64 = u64::MAX;
+
+/// One budget × one dimension, as applied to one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gate {
+    /// The account behind it.
+    pub account: AccountIndex,
+    /// The budget behind it.
+    pub id: BudgetId,
+    /// The budget's kind of scope.
+    pub kind: ScopeKind,
+    /// What is counted.
+    pub dimension: Dimension,
+    /// What the budget allows.
+    pub limit: Units,
+    /// What the request sets aside here.
+    pub asked: Units,
+    /// Counts, but never refuses.
+    pub shadow: bool,
+    /// What to do when the store is away.
+    pub when_unavailable: WhenUnavailable,
+    /// When a one-time budget ends.
+    pub expires_at: Option<Wall>,
+}
+
+/// The gates of one request, in the order in which ties are broken.
+pub(super) type Gates = SmallVec<[Gate; 8]>;
+
+/// What a gate says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// There is enough here.
+    Pass,
+    /// Not enough here; the store may have more.
+    Lack,
+    /// Not enough anywhere, as far as is known.
+    Short,
+}
+
+impl Gate {
+    /// The least that must be available.
+    pub(super) fn need(&self) -> Units {
+        self.asked.max(Units::ONE)
+    }
+
+    /// How this gate stands towards its request.
+    pub(super) fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
+        let need = self.need();
+        let (here, elsewhere) = self.in_hand(account, now);
+        if account.is_leased(now) && here >= need {
+            return Judgement::Pass;
+        }
+        if account.is_leased(now) && account.is_known(now) && here.plus(elsewhere) < need {
+            return Judgement::Short;
+        }
+        Judgement::Lack
+    }
+
+    /// The numbers of this gate for headers and refusals.
+    pub(super) fn info(&self, account: &mut LocalAccount, now: Now) -> DimensionInfo {
+        let (here, elsewhere) = self.in_hand(account, now);
+        let remaining = here.plus(elsewhere).or_zero().min(self.limit);
+        DimensionInfo {
+            limit: self.limit,
+            remaining,
+            reset_seconds: self.reset_seconds(account, now),
+        }
+    }
+
+    /// The refusal that this gate stands for, and for how many seconds it will stand.
+    pub(super) fn refusal(
+        &self,
+        account: &mut LocalAccount,
+        now: Now,
+    ) -> (RefusalCode, Option<Duration>, u64) {
+        if let Some(minute) = &mut account.minute {
+            let quota = u32::try_from(account.lease.granted.minus(account.lease.returned).get())
+                .unwrap_or(0);
+            let used = minute.used(now.mono);
+            let wait = minute.until_free(used.saturating_sub(quota).saturating_add(1), now.mono);
+            // With no slot to come free, at a limit of zero, waiting does not help.
+            let wait = (wait > Duration::ZERO && self.limit > Units::ZERO).then_some(wait);
+            let stands = wait.map_or(FOREVER_SECONDS, |wait| wait.as_secs());
+            return (RefusalCode::RequestsPerMinuteExceeded, wait.or(self.blocked_wait()), stands);
+        }
+        let reset = self.reset_seconds(account, now);
+        let stands = reset.unwrap_or(FOREVER_SECONDS);
+        let left = account.left(self.limit);
+        if left <= Units::ZERO {
+            let code = match self.dimension {
+                Dimension::Tokens => RefusalCode::TokenBudgetExceeded,
+                Dimension::Cost | Dimension::Requests => RefusalCode::CostBudgetExceeded,
+            };
+            return (code, reset.map(Duration::from_secs), stands);
+        }
+        if left < self.need() {
+            return (RefusalCode::RequestExceedsBudget, None, stands);
+        }
+        (RefusalCode::BudgetInFlight, Some(IN_FLIGHT_RETRY), IN_FLIGHT_RETRY.as_secs())
+    }
+
+    /// A rolling minute without slots in use is short because its slots are quarantined or lent elsewhere.
+    fn blocked_wait(&self) -> Option<Duration> {
+        (self.limit > Units::ZERO).then_some(IN_FLIGHT_RETRY)
+    }
+
+    /// What this replica has in hand, and what the pool had when the store last answered.
+    fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
+        let quota = account.quota();
+        let free = account.free();
+        match &mut account.minute {
+            None => (account.available(), free),
+            Some(minute) => {
+                let used = Units::new(i64::from(minute.used(now.mono)));
+                // A lowered limit holds at once, whatever the lease still says.
+                (quota.min(self.limit).minus(used), free.or_zero())
+            }
+        }
+    }
+
+    fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {
+        if let Some(minute) = &mut account.minute {
+            let wait = minute.until_free(1, now.mono).min(MINUTE);
+            let whole = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+            return (whole > 0).then_some(whole);
+        }
+        account.window.end.or(self.expires_at).map(|end| now.wall.seconds_until(end))
+    }
+}
+
+impl Ledger {
+    /// The gates that apply to a subject now, opening accounts that are not there yet. `None` when there is no room for another
+    /// account.
+    pub(super) fn gates(
+        &mut self,
+        subject: &Subject,
+        estimate: Amounts,
+        now: Now,
+    ) -> Option<Gates> {
+        let mut gates = Gates::new();
+        for (place, target) in self.budgets.applicable(subject, now.wall) {
+            for (dimension, asked) in [
+                (Dimension::Cost, Units::from(estimate.cost)),
+                (Dimension::Tokens, Units::from(estimate.tokens)),
+                (Dimension::Requests, Units::ONE),
+            ] {
+                let Some(limit) =
+                    self.budgets.get(place).and_then(|budget| budget.limit(dimension))
+                else {
+                    continue;
+                };
+                let account = self.live_account(place, dimension, &target, now.wall)?;
+                let budget = self.budgets.get(place)?;
+                gates.push(Gate {
+                    account,
+                    id: budget.id,
+                    kind: budget.scope.kind,
+                    dimension,
+                    limit,
+                    asked,
+                    shadow: budget.shadow,
+                    when_unavailable: budget.when_unavailable,
+                    expires_at: budget.expires_at,
+                });
+            }
+        }
+        Some(gates)
+    }
+
+    /// The account of a target in the current window. One whose window has passed is retired and followed by a new one.
+    fn live_account(
+        &mut self,
+        place: BudgetIndex,
+        dimension: Dimension,
+        target: &Id,
+        at: Wall,
+    ) -> Option<AccountIndex> {
+        let window = match dimension {
+            Dimension::Requests => Arc::clone(&self.always),
+            Dimension::Cost | Dimension::Tokens => self.budgets.window(place, at)?,
+        };
+        if let Some(found) = self.accounts.find(place, dimension, target.as_str()) {
+            if self.accounts.get(found)?.window.start == window.start {
+                return Some(found);
+            }
+            self.accounts.retire(found, Standing::Retired);
+            self.enqueue(found);
+        }
+        let budget = self.budgets.get(place)?;
+        self.accounts.add(LocalAccount::new((place, budget), dimension, target.clone(), window))
+    }
+
+    /// The most restrictive numbers of each dimension.
+    pub(super) fn standing(&mut self, gates: &Gates, now: Now) -> decision::Standing {
+        let mut standing = decision::Standing::default();
+        for gate in gates.iter().filter(|gate| !gate.shadow) {
+            let Some(account) = self.accounts.get_mut(gate.account) else { continue };
+            let info = gate.info(account, now);
+            let slot = match gate.dimension {
+                Dimension::Cost => &mut standing.cost,
+                Dimension::Tokens => &mut standing.tokens,
+                Dimension::Requests => &mut standing.requests,
+            };
+            if slot.is_none_or(|most| info.remaining < most.remaining) {
+                *slot = Some(info);
+            }
+        }
+        standing
+    }
+
+    /// The refusal that stands longest among the gates that are short; among equals the first in order.
+    pub(super) fn refusal(&mut self, gates: &Gates, short: &[usize], now: Now) -> Option<Refusal> {
+        let mut longest: Option<(u64, Gate, RefusalCode, Option<Duration>)> = None;
+        for gate in short.iter().filter_map(|at| gates.get(*at)) {
+            let Some(account) = self.accounts.get_mut(gate.account) else { continue };
+            let (code, retry_after, stands) = gate.refusal(account, now);
+            let ahead = longest.as_ref().is_none_or(|(most, first, ..)| {
+                stands > *most || (stands == *most && (gate.kind, gate.id) < (first.kind, first.id))
+            });
+            if ahead {
+                longest = Some((stands, *gate, code, retry_after));
+            }
+        }
+        let (_, gate, code, retry_after) = longest?;
+        let standing = self.standing(gates, now);
+        let account = self.accounts.get_mut(gate.account)?;
+        let gate = RefusingGate {
+            budget: gate.id,
+            scope_kind: gate.kind,
+            target: account.target.clone(),
+            dimension: gate.dimension,
+            info: gate.info(account, now),
+            asked: gate.asked,
+        };
+        Some(Refusal { code, gate: Some(gate), retry_after, standing })
+    }
+}

@@ -1,0 +1,304 @@
+//! Reserve: check every gate, then charge every gate. And what ends a reservation without use.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::domain::budget::{Dimension, WhenUnavailable};
+use crate::domain::decision::{Admission, Decision, Refusal, RefusalCode};
+use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::ids::{BudgetId, ReservationId};
+use crate::domain::ledger::gates::{Gate, Gates, Judgement};
+use crate::domain::ledger::{Hold, Ledger, RESERVATIONS_MAX, Reservation, WAITERS_MAX};
+use crate::domain::money::{Amounts, Units};
+use crate::domain::subject::Subject;
+use crate::domain::time::Now;
+
+/// Names a request that waits for the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);
+
+/// The ledger's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is decided.
+    Decided(Decision),
+    /// A lease is used up and the store may have more. The answer comes with [`Ledger::take_decided`], or when the caller's
+    /// patience ends with [`Ledger::give_up`].
+    Starved(WaiterId),
+}
+
+/// A request that waits for the store.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) id: WaiterId,
+    pub(super) subject: Arc<Subject>,
+    pub(super) estimate: Estimate,
+    /// What to set aside under; `None` for a bare check.
+    pub(super) reservation: Option<ReservationId>,
+}
+
+/// What all gates together say.
+struct Judged {
+    gates: Gates,
+    /// Places of gates that refuse.
+    short: SmallVec<[usize; 4]>,
+    /// Places of gates that must ask the store.
+    lacking: SmallVec<[usize; 4]>,
+    shadow_refusals: u32,
+}
+
+impl Ledger {
+    /// Decides on a request. An admission sets its estimate aside under `reservation`; without one it only counts the request.
+    pub fn reserve(
+        &mut self,
+        subject: Arc<Subject>,
+        estimate: Estimate,
+        reservation: Option<ReservationId>,
+        now: Now,
+    ) -> Verdict {
+        let waiter = Waiter { id: WaiterId(self.next_waiter), subject, estimate, reservation };
+        if let Some(decision) = self.decide(&waiter, now) {
+            return Verdict::Decided(decision);
+        }
+        if self.waiters.len() >= WAITERS_MAX {
+            return Verdict::Decided(Decision::Undecided { budget: None });
+        }
+        self.next_waiter = self.next_waiter.saturating_add(1);
+        let id = waiter.id;
+        self.waiters.push_back(waiter);
+        Verdict::Starved(id)
+    }
+
+    /// Ends a request's wait: the store did not answer in time, so each budget's own rule holds. `None` when the request
+    /// does not wait any more.
+    pub fn give_up(&mut self, id: WaiterId, now: Now) -> Option<Decision> {
+        let at = self.waiters.iter().position(|waiter| waiter.id == id)?;
+        let waiter = self.waiters.remove(at)?;
+        if let Some(decision) = self.decide(&waiter, now) {
+            return Some(decision);
+        }
+        Some(self.decide_blind(&waiter, now))
+    }
+
+    /// Forgets a request that nobody waits for any more.
+    pub fn abandon(&mut self, id: WaiterId) {
+        self.waiters.retain(|waiter| waiter.id != id);
+    }
+
+    /// Decides again on all that wait, first come first served.
+    pub(super) fn retry_waiters(&mut self, now: Now) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            match self.decide(&waiter, now) {
+                Some(decision) => self.decided.push((waiter.id, decision)),
+                None => self.waiters.push_back(waiter),
+            }
+        }
+    }
+
+    /// Gives back what a request had set aside; its slots of the rolling minute stay taken.
+    pub fn release(&mut self, id: ReservationId) -> Option<Reservation> {
+        let reservation = self.reservations.remove(&id)?;
+        for hold in &reservation.holds {
+            self.end_hold(*hold);
+        }
+        Some(reservation)
+    }
+
+    /// Undoes a reservation whose answer never left: its slots of the rolling minute come back as well.
+    pub fn withdraw(&mut self, id: ReservationId) {
+        let Some(reservation) = self.release(id) else { return };
+        for hold in &reservation.holds {
+            let Some(account) = self.accounts.get_mut(hold.account) else { continue };
+            let limit = self.budgets.get(account.budget).and_then(|b| b.limits.requests_per_minute);
+            if let Some(minute) = &mut account.minute {
+                minute.give_back(reservation.made_at.mono, limit.unwrap_or(0));
+            }
+        }
+    }
+
+    /// Ends one hold without use, and what was only kept for it.
+    pub(super) fn end_hold(&mut self, hold: Hold) {
+        let Some(account) = self.accounts.get_mut(hold.account) else { return };
+        let amount = if account.minute.is_some() { Units::ZERO } else { hold.amount };
+        account.unhold(amount);
+        self.forget_if_done(hold.account);
+    }
+
+    /// `None` when the store must be asked first.
+    fn decide(&mut self, waiter: &Waiter, now: Now) -> Option<Decision> {
+        let Some(judged) = self.judge(waiter, now) else {
+            return Some(Decision::Undecided { budget: None });
+        };
+        if let Some(refusal) = self.unpriced(&judged.gates, waiter.estimate.priced, now) {
+            return Some(Decision::Deny(refusal));
+        }
+        if let Some(refusal) = self.refusal(&judged.gates, &judged.short, now) {
+            return Some(Decision::Deny(refusal));
+        }
+        if !judged.lacking.is_empty() {
+            return None;
+        }
+        Some(Decision::Allow(self.admit(waiter, &judged, now)))
+    }
+
+    /// Decides without the store: a gate that lacks a lease does what its budget says.
+    fn decide_blind(&mut self, waiter: &Waiter, now: Now) -> Decision {
+        let Some(judged) = self.judge(waiter, now) else {
+            return Decision::Undecided { budget: None };
+        };
+        let lacking = || judged.lacking.iter().filter_map(|at| judged.gates.get(*at));
+        if let Some(gate) = lacking().find(|gate| !self.may_go_blind(gate)) {
+            return Decision::Undecided { budget: Some(gate.id) };
+        }
+        // After this point the request is admitted.
+        for gate in lacking() {
+            self.go_blind(gate);
+        }
+        Decision::Allow(Admission { unavailable: true, ..self.admit(waiter, &judged, now) })
+    }
+
+    /// Asks every gate. `None` when there is no room for another account or reservation.
+    fn judge(&mut self, waiter: &Waiter, now: Now) -> Option<Judged> {
+        if waiter.reservation.is_some() && self.reservations.len() >= RESERVATIONS_MAX {
+            return None;
+        }
+        let gates = self.gates(&waiter.subject, waiter.estimate.amounts, now)?;
+        let mut judged =
+            Judged { gates, short: SmallVec::new(), lacking: SmallVec::new(), shadow_refusals: 0 };
+        for at in 0..judged.gates.len() {
+            self.judge_gate(at, &mut judged, now);
+        }
+        Some(judged)
+    }
+
+    fn judge_gate(&mut self, at: usize, judged: &mut Judged, now: Now) {
+        let Some(gate) = judged.gates.get(at).copied() else { return };
+        let Some(account) = self.accounts.get_mut(gate.account) else { return };
+        if gate.shadow {
+            let short = account.is_told() && account.left_in_flight(gate.limit) < gate.need();
+            judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(short));
+            if !account.is_known(now) {
+                self.enqueue(gate.account);
+            }
+            return;
+        }
+        match gate.judge(account, now) {
+            Judgement::Pass => {}
+            Judgement::Short => judged.short.push(at),
+            Judgement::Lack => {
+                judged.lacking.push(at);
+                self.enqueue(gate.account);
+            }
+        }
+    }
+
+    /// Refuses a model without a price where money is counted.
+    fn unpriced(&mut self, gates: &Gates, priced: Priced, now: Now) -> Option<Refusal> {
+        if priced != Priced::No
+            || !gates.iter().any(|g| g.dimension == Dimension::Cost && !g.shadow)
+        {
+            return None;
+        }
+        let standing = self.standing(gates, now);
+        Some(Refusal { code: RefusalCode::ModelNotPriced, gate: None, retry_after: None, standing })
+    }
+
+    /// Charges all gates, which have passed.
+    fn admit(&mut self, waiter: &Waiter, judged: &Judged, now: Now) -> Admission {
+        let mut holds = SmallVec::new();
+        for gate in &judged.gates {
+            holds.push(Hold { account: gate.account, amount: gate.asked });
+            self.charge_gate(gate, waiter.reservation.is_some(), now);
+        }
+        if let Some(id) = waiter.reservation {
+            let reservation = Reservation {
+                subject: Arc::clone(&waiter.subject),
+                estimate: waiter.estimate.amounts,
+                made_at: now,
+                holds,
+            };
+            self.keep(id, reservation);
+        }
+        Admission {
+            reservation: waiter.reservation,
+            standing: self.standing(&judged.gates, now),
+            unavailable: false,
+            shadow_refusals: judged.shadow_refusals,
+        }
+    }
+
+    /// Opens a reservation.
+    pub(super) fn keep(&mut self, id: ReservationId, reservation: Reservation) {
+        let deadline = reservation.made_at.mono.plus(self.terms.reservation_timeout);
+        self.timeouts.push_back((deadline, id));
+        self.reservations.insert(id, reservation);
+        // Settled reservations leave their entry behind; the list is cleared of them when they are the most of it.
+        if self.timeouts.len() > self.reservations.len().saturating_mul(2).saturating_add(1024) {
+            let Self { timeouts, reservations, .. } = self;
+            timeouts.retain(|(_, id)| reservations.contains_key(id));
+        }
+    }
+
+    /// Charges one gate, and asks for a refill or a renewal ahead of need.
+    fn charge_gate(&mut self, gate: &Gate, sets_aside: bool, now: Now) {
+        let ttl = self.terms.lease_ttl;
+        let Some(account) = self.accounts.get_mut(gate.account) else { return };
+        if let Some(minute) = &mut account.minute {
+            minute.take(now.mono, u32::try_from(gate.limit.get()).unwrap_or(u32::MAX));
+        }
+        let amount = if account.minute.is_some() { Units::ZERO } else { gate.asked };
+        if sets_aside {
+            account.hold(amount, now);
+        }
+        account.last_used = now.mono;
+        if !gate.shadow && (account.is_low() || account.wants_renewal(ttl, now)) {
+            self.enqueue(gate.account);
+        }
+    }
+
+    /// Whether a gate without a lease may be passed: its budget says so, and its allowance is not used up.
+    fn may_go_blind(&self, gate: &Gate) -> bool {
+        match gate.when_unavailable {
+            WhenUnavailable::Deny => false,
+            WhenUnavailable::Allow => true,
+            WhenUnavailable::AllowUpTo(most) => {
+                let spent = self.blind.get(&gate.account).copied().unwrap_or_default();
+                gate.dimension != Dimension::Cost || spent.plus(gate.need()) <= Units::from(most)
+            }
+        }
+    }
+
+    /// Admits at a gate without a lease. What is admitted is overdraft, reported when the store is back.
+    fn go_blind(&mut self, gate: &Gate) {
+        let Some(account) = self.accounts.get_mut(gate.account) else { return };
+        if account.minute.is_none() {
+            account.extend(gate.asked);
+        }
+        let spent = self.blind.entry(gate.account).or_default();
+        *spent = spent.plus(gate.need());
+    }
+}
+
+impl Estimate {
+    /// Of a bare check: nothing is set aside.
+    pub const NOTHING: Self = Self {
+        amounts: Amounts {
+            cost: crate::domain::money::NanoUsd::ZERO,
+            tokens: crate::domain::money::Tokens::ZERO,
+        },
+        priced: Priced::Yes,
+    };
+}
+
+/// Where a budget is to blame, its id.
+impl Decision {
+    /// The budget that could not be asked.
+    #[must_use]
+    pub const fn undecided_budget(&self) -> Option<BudgetId> {
+        match self {
+            Self::Undecided { budget } => *budget,
+            Self::Allow(_) | Self::Deny(_) => None,
+        }
+    }
+}

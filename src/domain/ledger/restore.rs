@@ -1,0 +1,129 @@
+//! Starting again after a crash: leases come back from the store, reservations and stamps from the journal.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::domain::budget::Dimension;
+use crate::domain::ids::ReservationId;
+use crate::domain::ledger::account::{AccountIndex, LocalAccount, LocalLease};
+use crate::domain::ledger::escrow::{AccountKey, Lease};
+use crate::domain::ledger::{Hold, Ledger, Reservation};
+use crate::domain::money::{Amounts, Units};
+use crate::domain::period::Window;
+use crate::domain::subject::Subject;
+use crate::domain::time::{Mono, Now, Wall};
+
+/// An open reservation as the journal has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredReservation {
+    /// Its id.
+    pub id: ReservationId,
+    /// Who asked.
+    pub subject: Arc<Subject>,
+    /// What it may cost.
+    pub estimate: Amounts,
+    /// When it was made, on the clocks of the same boot.
+    pub made_at: Now,
+    /// What it holds.
+    pub holds: Vec<RestoredHold>,
+}
+
+/// A hold by the account's full name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredHold {
+    /// The account.
+    pub account: AccountKey,
+    /// In the account's dimension.
+    pub amount: Units,
+}
+
+/// An admission that may still hold a slot of a rolling minute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// The requests account.
+    pub account: AccountKey,
+    /// When it was admitted.
+    pub at: Mono,
+}
+
+impl Ledger {
+    /// Takes over a lease of an earlier start. It is admitted against after its next exchange. Leases of deleted budgets are
+    /// passed over.
+    pub fn restore_lease(&mut self, key: &AccountKey, epoch: u32, lease: &Lease, now: Now) {
+        self.last_epoch = self.last_epoch.max(epoch);
+        let Some(at) = self.restored_account(key, now) else { return };
+        if let Some(account) = self.accounts.get_mut(at) {
+            account.lease = LocalLease {
+                epoch,
+                seq: lease.seq,
+                granted: lease.granted,
+                consumed: lease.consumed,
+                returned: lease.returned,
+                overrun: lease.overrun,
+            };
+            account.confirm_reported();
+            account.last_used = now.mono;
+        }
+        self.enqueue(at);
+    }
+
+    /// Opens a reservation again. Call it after the leases are back, and for those only that have no settlement.
+    pub fn restore_reservation(&mut self, restored: RestoredReservation, now: Now) {
+        let mut holds = SmallVec::new();
+        for RestoredHold { account: key, amount } in restored.holds {
+            let Some(at) = self.restored_account(&key, now) else { continue };
+            let Some(account) = self.accounts.get_mut(at) else { continue };
+            let counted = if key.dimension == Dimension::Requests { Units::ZERO } else { amount };
+            account.hold(counted, now);
+            // A hold beyond the lease was admitted as overdraft, or its lease was lost: it stays covered either way.
+            let uncovered = Units::ZERO.minus(account.available()).or_zero();
+            account.extend(uncovered);
+            holds.push(Hold { account: at, amount });
+        }
+        let RestoredReservation { id, subject, estimate, made_at, .. } = restored;
+        self.keep(id, Reservation { subject, estimate, made_at, holds });
+    }
+
+    /// Puts an admission back into its rolling minute. Call it in the order of time.
+    pub fn restore_stamp(&mut self, stamp: &Stamp, now: Now) {
+        let Some(at) = self.restored_account(&stamp.account, now) else { return };
+        let Some(account) = self.accounts.get_mut(at) else { return };
+        let limit =
+            self.budgets.get(account.budget).and_then(|budget| budget.limits.requests_per_minute);
+        if let Some(minute) = &mut account.minute {
+            minute.take(stamp.at, limit.unwrap_or(0));
+            account.last_used = stamp.at;
+        }
+    }
+
+    /// The account of this name: live if it belongs to the current window, otherwise one that only takes settlements.
+    fn restored_account(&mut self, key: &AccountKey, now: Now) -> Option<AccountIndex> {
+        let place = self.budgets.index_of(key.budget)?;
+        if let Some(at) = self.find(key).or_else(|| self.find_retired(key)) {
+            return Some(at);
+        }
+        let window = match key.dimension {
+            Dimension::Requests => Arc::clone(&self.always),
+            Dimension::Cost | Dimension::Tokens => self.budgets.window(place, now.wall)?,
+        };
+        let budget = self.budgets.get(place)?;
+        let is_current = budget.generation == key.generation && window.label == key.window;
+        let generation = key.generation;
+        let window = if is_current { window } else { Arc::new(past(&key.window)) };
+        let mut account =
+            LocalAccount::new((place, budget), key.dimension, key.target.clone(), window);
+        account.generation = generation;
+        if is_current { self.accounts.add(account) } else { self.accounts.add_retired(account) }
+    }
+
+    fn find_retired(&self, key: &AccountKey) -> Option<AccountIndex> {
+        (0..self.accounts.places()).find(|at| self.key(*at).is_some_and(|own| own == *key))
+    }
+}
+
+/// A window of which only the name is known, and that it has passed.
+fn past(label: &Arc<str>) -> Window {
+    let never = Wall::from_ms(i64::MIN);
+    Window { start: never, end: Some(never), label: Arc::clone(label) }
+}

@@ -1,0 +1,223 @@
+//! Settle: the actual amount replaces what was set aside. It never fails; what cannot be covered is recorded as overrun.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::budget::Dimension;
+use crate::domain::ids::{Id, ReservationId};
+use crate::domain::ledger::account::{AccountIndex, Standing};
+use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::ledger::{Ledger, OnTimeout};
+use crate::domain::money::{Amounts, Units};
+use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
+use crate::domain::subject::Subject;
+use crate::domain::time::{Now, Wall};
+use crate::domain::usage::Usage;
+
+/// What was really used, ready to be booked.
+#[derive(Debug, Clone)]
+pub struct Actual {
+    /// Chosen by the reporter.
+    pub settlement: Id,
+    /// How sure the amounts are.
+    pub certainty: Certainty,
+    /// What was used.
+    pub amounts: Amounts,
+    /// Token counts, where reported.
+    pub usage: Option<Usage>,
+    /// The model that was priced.
+    pub model: Option<Id>,
+    /// Table version and rates.
+    pub rates: Option<Arc<str>>,
+}
+
+/// The entry that an adjustment corrects, with everything that earlier entries charged for the same reservation.
+#[derive(Debug, Clone)]
+pub struct Correcting {
+    /// Who is charged.
+    pub subject: Arc<Subject>,
+    /// The reservation.
+    pub reservation: Option<ReservationId>,
+    /// When the usage took place.
+    pub at: Wall,
+    /// Every charge so far.
+    pub charges: Vec<Charge>,
+}
+
+impl Ledger {
+    /// Settles an open reservation: queues the entry for the store and returns it. `None` when it is not open here.
+    pub fn settle(&mut self, id: ReservationId, actual: Actual) -> Option<Settlement> {
+        let reservation = self.reservations.remove(&id)?;
+        let mut charges = Vec::with_capacity(reservation.holds.len());
+        for hold in &reservation.holds {
+            self.end_hold(*hold);
+            charges.extend(self.charge(hold.account, actual.amounts));
+        }
+        let subject = Arc::clone(&reservation.subject);
+        let settlement = entry(actual, subject, Some(id), reservation.made_at.wall, charges);
+        self.outbox.push(settlement.clone());
+        Some(settlement)
+    }
+
+    /// Books usage that was not asked about before to whatever budgets apply to the subject. Usage of an earlier window
+    /// is booked there. `None` when there is no room for another account.
+    pub fn book(
+        &mut self,
+        subject: Arc<Subject>,
+        actual: Actual,
+        at: Wall,
+        now: Now,
+    ) -> Option<Settlement> {
+        let gates = self.gates(&subject, actual.amounts, now)?;
+        let mut charges = Vec::new();
+        for gate in gates.iter().filter(|gate| gate.dimension != Dimension::Requests) {
+            match self.earlier_account(gate.account, at) {
+                None => charges.extend(self.charge(gate.account, actual.amounts)),
+                Some(account) => {
+                    charges.push(Charge { account, amount: gate.asked, road: Road::Direct })
+                }
+            }
+        }
+        let settlement = entry(actual, subject, None, at, charges);
+        self.outbox.push(settlement.clone());
+        Some(settlement)
+    }
+
+    /// Replaces what was charged for a reservation by other amounts: an adjustment entry carries the difference.
+    pub fn adjust(&mut self, earlier: Correcting, actual: Actual) -> Settlement {
+        let mut charged: HashMap<AccountKey, Units> = HashMap::new();
+        let mut order = Vec::new();
+        for charge in earlier.charges {
+            let sum = charged.entry(charge.account.clone()).or_insert_with(|| {
+                order.push(charge.account.clone());
+                Units::ZERO
+            });
+            *sum = sum.plus(charge.amount);
+        }
+        let mut charges = Vec::with_capacity(order.len());
+        for account in order {
+            let due = amount_in(account.dimension, actual.amounts);
+            let difference = due.minus(charged.get(&account).copied().unwrap_or_default());
+            charges.extend(self.correct(account, difference));
+        }
+        let actual = Actual { certainty: Certainty::Adjustment, ..actual };
+        let settlement = entry(actual, earlier.subject, earlier.reservation, earlier.at, charges);
+        self.outbox.push(settlement.clone());
+        settlement
+    }
+
+    /// Ends reservations whose time is up. Returns what was ended, settled or released.
+    pub fn end_overdue(&mut self, now: Now) -> Vec<ReservationId> {
+        let mut ended = Vec::new();
+        while let Some((deadline, id)) = self.timeouts.front().copied() {
+            if now.mono < deadline {
+                break;
+            }
+            self.timeouts.pop_front();
+            let Some(estimate) = self.reservations.get(&id).map(|reservation| reservation.estimate)
+            else {
+                continue;
+            };
+            match self.terms.on_timeout {
+                OnTimeout::Release => {
+                    self.release(id);
+                }
+                OnTimeout::Charge => {
+                    self.settle(id, charged_in_full(id, estimate));
+                }
+            }
+            ended.push(id);
+        }
+        ended
+    }
+
+    /// Charges an account with its part of the amounts. Nothing for request accounts and deleted budgets.
+    fn charge(&mut self, at: AccountIndex, amounts: Amounts) -> Option<Charge> {
+        let key = self.key(at)?;
+        if key.dimension == Dimension::Requests {
+            return None;
+        }
+        let shadow = self.budgets.get(self.accounts.get(at)?.budget)?.shadow;
+        let amount = amount_in(key.dimension, amounts);
+        let account = self.accounts.get_mut(at)?;
+        if shadow {
+            // A shadow account holds no lease: all it consumes is beyond a grant.
+            account.extend(amount);
+        }
+        account.consume(amount);
+        self.enqueue(at);
+        Some(Charge { account: key, amount, road: Road::Lease })
+    }
+
+    /// Charges a difference to an account by its name: more goes through the live lease where there is one, so that what it has
+    /// in hand covers it; less is given back to the pool.
+    fn correct(&mut self, account: AccountKey, difference: Units) -> Option<Charge> {
+        if difference == Units::ZERO {
+            return None;
+        }
+        let live = self.find(&account);
+        if let Some(at) = live {
+            self.enqueue(at);
+            if difference > Units::ZERO {
+                self.accounts.get_mut(at)?.consume(difference);
+                return Some(Charge { account, amount: difference, road: Road::Lease });
+            }
+        }
+        Some(Charge { account, amount: difference, road: Road::Direct })
+    }
+
+    /// The live account of this name.
+    pub(super) fn find(&self, key: &AccountKey) -> Option<AccountIndex> {
+        let place = self.budgets.index_of(key.budget)?;
+        let at = self.accounts.find(place, key.dimension, key.target.as_str())?;
+        let account = self.accounts.get(at)?;
+        let same = account.generation == key.generation
+            && account.window.label == key.window
+            && account.standing == Standing::Live;
+        same.then_some(at)
+    }
+
+    /// The name of the account that was in force at an instant before the current window; `None` when the instant lies in it.
+    fn earlier_account(&self, at: AccountIndex, instant: Wall) -> Option<AccountKey> {
+        let account = self.accounts.get(at)?;
+        if instant >= account.window.start {
+            return None;
+        }
+        let schedule = self.budgets.get(account.budget)?.limits.schedule.as_ref()?;
+        Some(AccountKey { window: schedule.window_at(instant).label, ..self.key(at)? })
+    }
+}
+
+/// The amount that counts in a dimension.
+fn amount_in(dimension: Dimension, amounts: Amounts) -> Units {
+    match dimension {
+        Dimension::Cost => amounts.cost.into(),
+        Dimension::Tokens => amounts.tokens.into(),
+        Dimension::Requests => Units::ZERO,
+    }
+}
+
+/// What is booked for a reservation that nobody settled in time.
+fn charged_in_full(id: ReservationId, estimate: Amounts) -> Actual {
+    // The reservation's own name makes the entry idempotent, whoever writes it.
+    let settlement = id.timeout_settlement();
+    Actual {
+        settlement,
+        certainty: Certainty::Estimated,
+        amounts: estimate,
+        usage: None,
+        model: None,
+        rates: None,
+    }
+}
+
+fn entry(
+    actual: Actual,
+    subject: Arc<Subject>,
+    reservation: Option<ReservationId>,
+    at: Wall,
+    charges: Vec<Charge>,
+) -> Settlement {
+    let Actual { settlement: id, certainty, amounts, usage, model, rates } = actual;
+    Settlement { id, subject, reservation, certainty, amounts, usage, model, rates, at, charges }
+}

@@ -1,0 +1,130 @@
+//! What one batch does to the rows that it names. Pure, so that every adapter applies the same rule: it loads the rows,
+//! lets the batch be posted, and saves them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::domain::budget::{Dimension, Limits};
+use crate::domain::ids::{BudgetId, HolderId, Id};
+use crate::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
+use crate::domain::money::Units;
+use crate::domain::settlement::{Charge, Road, Settlement};
+use crate::domain::time::Wall;
+use crate::store::{Batch, StoreError};
+
+/// What a budget allows at the moment.
+#[derive(Debug, Clone)]
+pub(super) struct Allowance {
+    /// The budget's generation.
+    pub(super) generation: u32,
+    /// Its limits.
+    pub(super) limits: Limits,
+}
+
+impl Allowance {
+    /// The limit of one of the budget's accounts. Nothing more is lent of a dimension that is no longer limited or of an
+    /// earlier generation, whose window has gone on under another account.
+    fn limit(&self, account: &AccountKey) -> Units {
+        if self.generation != account.generation {
+            return Units::ZERO;
+        }
+        let limit = match account.dimension {
+            Dimension::Cost => self.limits.cost.map(Units::from),
+            Dimension::Tokens => self.limits.tokens.map(Units::from),
+            Dimension::Requests => {
+                self.limits.requests_per_minute.map(|limit| Units::new(i64::from(limit)))
+            }
+        };
+        limit.unwrap_or(Units::ZERO)
+    }
+}
+
+/// Names a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LeaseKey<'a> {
+    pub(super) account: &'a AccountKey,
+    pub(super) holder: HolderId,
+    pub(super) epoch: u32,
+}
+
+impl<'a> LeaseKey<'a> {
+    fn of(exchange: &'a Exchange) -> Self {
+        Self { account: &exchange.account, holder: exchange.holder, epoch: exchange.epoch }
+    }
+}
+
+/// The rows that a batch names, in key order, so that a store that locks rows locks them in one order. `None` is a row
+/// that does not exist.
+#[derive(Debug)]
+pub(super) struct Rows<'a> {
+    /// Only budgets that exist.
+    pub(super) budgets: BTreeMap<BudgetId, Allowance>,
+    pub(super) accounts: BTreeMap<&'a AccountKey, Option<Account>>,
+    pub(super) leases: BTreeMap<LeaseKey<'a>, Option<Lease>>,
+    /// Ids of the batch's settlements that are on record.
+    pub(super) on_record: BTreeSet<&'a Id>,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows that a batch names, none of which is loaded yet.
+    pub(super) fn named_by(batch: &'a Batch) -> Self {
+        let exchanged = batch.exchanges.iter().map(|exchange| &exchange.account);
+        let charged =
+            batch.settlements.iter().flat_map(directly_charged).map(|charge| &charge.account);
+        Self {
+            budgets: BTreeMap::new(),
+            accounts: exchanged.chain(charged).map(|account| (account, None)).collect(),
+            leases: batch.exchanges.iter().map(|exchange| (LeaseKey::of(exchange), None)).collect(),
+            on_record: BTreeSet::new(),
+        }
+    }
+}
+
+/// Posts a batch: changes the rows and gives the settlements to record and the grants, both in the batch's order.
+pub(super) fn post<'a>(
+    batch: &'a Batch,
+    rows: &mut Rows<'a>,
+    ttl: Duration,
+    now: Wall,
+) -> Result<(Vec<&'a Settlement>, Vec<Grant>), StoreError> {
+    let fresh: Vec<_> = batch
+        .settlements
+        .iter()
+        .filter(|settlement| rows.on_record.insert(&settlement.id))
+        .collect();
+    for charge in fresh.iter().copied().flat_map(directly_charged) {
+        rows.charge(charge);
+    }
+    let grants = batch.exchanges.iter().map(|exchange| rows.exchange(exchange, ttl, now));
+    Ok((fresh, grants.collect::<Result<_, _>>()?))
+}
+
+impl<'a> Rows<'a> {
+    /// An account of a budget that is gone is not made again; its charge stays in the audit trail.
+    fn charge(&mut self, charge: &'a Charge) {
+        let Some(allowance) = self.budgets.get(&charge.account.budget) else { return };
+        let account = self.accounts.entry(&charge.account).or_default().get_or_insert_default();
+        escrow::charge(account, charge.amount, allowance.limit(&charge.account));
+    }
+
+    fn exchange(
+        &mut self,
+        exchange: &'a Exchange,
+        ttl: Duration,
+        now: Wall,
+    ) -> Result<Grant, StoreError> {
+        let Some(allowance) = self.budgets.get(&exchange.account.budget) else {
+            return Ok(escrow::gone(exchange, ttl));
+        };
+        let limit = allowance.limit(&exchange.account);
+        let account = self.accounts.entry(&exchange.account).or_default().get_or_insert_default();
+        let lease = self.leases.entry(LeaseKey::of(exchange)).or_default();
+        escrow::exchange(account, lease, exchange, limit, ttl, now)
+            .map_err(|escrow::Lost| StoreError::LeaseLost(Box::new(exchange.account.clone())))
+    }
+}
+
+/// The charges of a settlement that no lease carries.
+fn directly_charged(settlement: &Settlement) -> impl Iterator<Item = &Charge> {
+    settlement.charges.iter().filter(|charge| charge.road == Road::Direct)
+}
