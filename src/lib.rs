@@ -1,7 +1,9 @@
 //! Bursar decides whether an LLM request can be paid for.
 
+pub mod admin;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod envoy;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,142 @@
+//! Who may call: keys, their roles, and the workspace that a call is about.
+
+use axum::http::HeaderMap;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tonic::Code;
+
+use super::fault::Fault;
+use crate::domain::ids::Id;
+use crate::domain::keys::KeyHash;
+
+/// Names the workspace of an operator's call.
+pub(super) const WORKSPACE_HEADER: &str = "x-bursar-workspace";
+
+/// Which keys the HTTP API and `bursar.v1` accept, and what they default to.
+#[derive(Clone)]
+pub struct Settings {
+    /// Every accepted key. Without one, every call is refused with an answer that says how to set one.
+    pub keys: Vec<AdminKey>,
+    /// The workspace of an operator's call that names none.
+    pub default_workspace: Id,
+}
+
+/// A key that callers of the API show as `Authorization: Bearer KEY`.
+#[derive(Clone)]
+pub struct AdminKey {
+    /// SHA-256 of the key, so that its secret is nowhere in memory for longer than a call.
+    pub hash: KeyHash,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Everything in any workspace, named in the request.
+    Operator,
+    /// Everything in this workspace.
+    Manage(Id),
+    /// Check and report usage in this workspace.
+    Check(Id),
+}
+
+/// What a call needs of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// To check and to report usage.
+    Use,
+    /// To read and change budgets and keys.
+    Manage,
+}
+
+/// A caller that showed a key with the right that the call needs.
+#[derive(Debug)]
+pub(super) struct Caller {
+    role: Role,
+    default_workspace: Id,
+}
+
+impl Settings {
+    /// Looks up the key of an `authorization` value.
+    pub(super) fn caller(
+        &self,
+        authorization: Option<&[u8]>,
+        right: Right,
+    ) -> Result<Caller, Fault> {
+        if self.keys.is_empty() {
+            return Err(Fault::forbidden(
+                "no key is configured, so nobody may call; set BURSAR_MANAGEMENT_KEY or list keys in the configuration file, then start Bursar again",
+            ));
+        }
+        let secret = bearer(authorization).ok_or_else(|| {
+            Fault::new(Code::Unauthenticated, "send a key as `authorization: Bearer KEY`")
+        })?;
+        let role = self
+            .role_of(&Sha256::digest(secret).into())
+            .ok_or_else(|| Fault::new(Code::Unauthenticated, "the key is not known"))?;
+        match (role, right) {
+            (Role::Check(_), Right::Manage) => {
+                Err(Fault::forbidden("not authorized for this endpoint"))
+            }
+            (Role::Operator | Role::Manage(_) | Role::Check(_), _) => {
+                Ok(Caller { role: role.clone(), default_workspace: self.default_workspace.clone() })
+            }
+        }
+    }
+
+    /// Compares with every key, whichever matches, so that time tells nothing.
+    fn role_of(&self, hash: &KeyHash) -> Option<&Role> {
+        self.keys.iter().fold(None, |found, key| {
+            if bool::from(key.hash.ct_eq(hash)) { Some(&key.role) } else { found }
+        })
+    }
+}
+
+impl Caller {
+    /// The workspace that the call is about. All places that name one must agree, with each other and with the key.
+    pub(super) fn workspace(
+        &self,
+        named: impl IntoIterator<Item = Option<Id>>,
+    ) -> Result<Id, Fault> {
+        let own = match &self.role {
+            Role::Operator => None,
+            Role::Manage(workspace) | Role::Check(workspace) => Some(workspace.clone()),
+        };
+        let mut workspace = own.clone();
+        for name in named.into_iter().flatten() {
+            match &workspace {
+                Some(one) if *one != name && own.is_some() => {
+                    return Err(Fault::forbidden(format!("this key is not for workspace {name}")));
+                }
+                Some(one) if *one != name => {
+                    return Err(Fault::forbidden(format!(
+                        "the call names two workspaces, {one} and {name}"
+                    )));
+                }
+                _ => workspace = Some(name),
+            }
+        }
+        Ok(workspace.unwrap_or_else(|| self.default_workspace.clone()))
+    }
+}
+
+/// The workspace that a header names.
+pub(super) fn workspace_header(headers: &HeaderMap) -> Result<Option<Id>, Fault> {
+    headers.get(WORKSPACE_HEADER).map(|value| workspace_name(value.as_bytes())).transpose()
+}
+
+/// Reads a header's value as a workspace.
+pub(super) fn workspace_name(value: &[u8]) -> Result<Id, Fault> {
+    let text = std::str::from_utf8(value)
+        .map_err(|_| Fault::invalid(format!("header {WORKSPACE_HEADER} is not UTF-8")))?;
+    Id::parse(text).map_err(|error| Fault::invalid(format!("header {WORKSPACE_HEADER} {error}")))
+}
+
+/// The secret in `Bearer SECRET`. The scheme's name is case-insensitive, as HTTP has it.
+fn bearer(authorization: Option<&[u8]>) -> Option<&[u8]> {
+    let value = authorization?.trim_ascii();
+    let (scheme, secret) = value.split_at_checked(b"bearer ".len())?;
+    let secret = secret.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !secret.is_empty()).then_some(secret)
+}
