@@ -8,12 +8,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::env::{self, Environment};
 use super::fault::FaultLog;
-use super::settings::{
-    Estimate, EstimateMode, Listen, Log, LogFormat, OnTimeout, Price, Reply, Reservation, Settings,
-    StoreUrl, UnknownModel, Unpriced,
-};
+use super::settings::{Listen, Log, LogFormat, OnTimeout, Reply, Reservation, Settings, StoreUrl};
 use super::walk::Section;
-use super::{keys, mapping, parse};
+use super::{estimate, keys, mapping, parse};
 use crate::domain::ids::Id;
 
 /// The workspace of a Bursar that was told of none.
@@ -43,7 +40,7 @@ pub(super) fn settings(
         patience: root.read("patience", within(PATIENCE)).unwrap_or(Duration::from_millis(50)),
         drain_timeout: root.read("drain_timeout", within(DRAIN)).unwrap_or(Duration::from_secs(20)),
         reservation: reservation(&mut root),
-        estimate: estimate(&mut root),
+        estimate: estimate::read(&mut root),
         prices: prices(&mut root),
         mapping: mapping::read(&mut root),
         reply: reply(&mut root),
@@ -162,79 +159,6 @@ fn reservation(root: &mut Section<'_>) -> Reservation {
     };
     section.close();
     reservation
-}
-
-fn estimate(root: &mut Section<'_>) -> Estimate {
-    let mut section = root.section("estimate");
-    let estimate = Estimate {
-        mode: section
-            .read("mode", parse::one_of(&EstimateMode::NAMES))
-            .unwrap_or(EstimateMode::Estimate),
-        unknown_model: unknown_model(&mut section),
-        unpriced: unpriced(&mut section),
-    };
-    section.close();
-    estimate
-}
-
-fn unknown_model(estimate: &mut Section<'_>) -> UnknownModel {
-    let default = UnknownModel::default();
-    let mut section = estimate.section("unknown_model");
-    let unknown_model = UnknownModel {
-        cost: section.read("cost", parse::usd).unwrap_or(default.cost),
-        tokens: section.read("tokens", parse::tokens).unwrap_or(default.tokens),
-    };
-    section.close();
-    unknown_model
-}
-
-/// What `estimate.unpriced` says, before the price it may need.
-#[derive(Clone, Copy)]
-enum UnpricedName {
-    Deny,
-    DefaultPrice,
-    CountTokensOnly,
-}
-
-fn unpriced(estimate: &mut Section<'_>) -> Unpriced {
-    let names = [
-        ("deny", UnpricedName::Deny),
-        ("default_price", UnpricedName::DefaultPrice),
-        ("count_tokens_only", UnpricedName::CountTokensOnly),
-    ];
-    let policy = estimate.node("unpriced");
-    let price = estimate.node("default_price");
-    let read_price = price.clone().and_then(|node| default_price(node.section()));
-    let name = policy
-        .as_ref()
-        .and_then(|policy| policy.read(parse::one_of(&names)))
-        .unwrap_or(UnpricedName::Deny);
-    match (name, policy, price) {
-        (UnpricedName::DefaultPrice, Some(policy), None) => {
-            policy.fault("needs estimate.default_price: {input: 5, output: 15}, in dollars per million tokens");
-            Unpriced::Deny
-        }
-        (UnpricedName::DefaultPrice, _, _) => {
-            read_price.map_or(Unpriced::Deny, Unpriced::DefaultPrice)
-        }
-        (UnpricedName::Deny, _, price) => {
-            price.iter().for_each(|price| price.warning(UNUSED_PRICE));
-            Unpriced::Deny
-        }
-        (UnpricedName::CountTokensOnly, _, price) => {
-            price.iter().for_each(|price| price.warning(UNUSED_PRICE));
-            Unpriced::CountTokensOnly
-        }
-    }
-}
-
-const UNUSED_PRICE: &str = "counts only with unpriced: default_price";
-
-fn default_price(mut section: Section<'_>) -> Option<Price> {
-    let input = section.required("input", parse::usd);
-    let output = section.required("output", parse::usd);
-    section.close();
-    Some(Price { input: input?, output: output? })
 }
 
 fn prices(root: &mut Section<'_>) -> Option<PathBuf> {

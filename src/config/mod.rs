@@ -1,6 +1,7 @@
 //! Floor 1: the operator's file and environment, checked and turned into settings. All faults are found in one go, each with its place.
 
 mod env;
+mod estimate;
 mod fault;
 mod file;
 mod keys;
@@ -17,9 +18,8 @@ use std::path::Path;
 pub use env::Environment;
 pub use fault::{Fault, Faults};
 pub use settings::{
-    AccessKey, Estimate, EstimateMode, Listen, Log, LogFormat, Mapping, NoWorkspace, OnTimeout,
-    Price, Reply, Reservation, Role, Settings, Source, StoreUrl, UnknownKeys, UnknownModel,
-    Unpriced,
+    AccessKey, Listen, Log, LogFormat, Mapping, NoWorkspace, OnTimeout, PrincipalPart, Reply,
+    Reservation, Role, Settings, Source, StoreUrl, UnknownKeys,
 };
 
 use fault::FaultLog;

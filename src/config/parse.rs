@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::domain::ids::Id;
 use crate::domain::keys::KeyHash;
 use crate::domain::money::{NanoUsd, Tokens};
+use crate::domain::pricing::Rate;
 
 use super::settings::StoreUrl;
 
@@ -102,6 +103,18 @@ pub(super) fn usd(text: &str) -> Result<NanoUsd, String> {
         .map_err(|cause| format!("{text:?} {cause}; dollars such as 0.05 are expected"))?;
     if amount < NanoUsd::ZERO { Err(format!("{text} is negative")) } else { Ok(amount) }
 }
+
+/// A price in US dollars per million tokens.
+pub(super) fn usd_per_million(text: &str) -> Result<Rate, String> {
+    let amount = usd(text)?;
+    if amount > USD_PER_MILLION_MAX {
+        return Err(format!("{text} is above {USD_PER_MILLION_MAX} dollars per million tokens"));
+    }
+    u64::try_from(amount.get()).map(Rate::per_million).map_err(|_| format!("{text} is negative"))
+}
+
+/// No token costs a dollar; the products that rates are used in are bounded by it.
+const USD_PER_MILLION_MAX: NanoUsd = NanoUsd::new(1_000_000_000_000_000);
 
 /// A number of LLM tokens.
 pub(super) fn tokens(text: &str) -> Result<Tokens, String> {

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::domain::estimate::Policy;
 use crate::domain::ids::Id;
 use crate::domain::keys::KeyHash;
-use crate::domain::money::{NanoUsd, Tokens};
 use crate::domain::subject::ScopeKind;
 
 /// All settings.
@@ -29,7 +29,7 @@ pub struct Settings {
     /// What becomes of reservations that nobody settles.
     pub reservation: Reservation,
     /// How the cost of a request is estimated.
-    pub estimate: Estimate,
+    pub estimate: Policy,
     /// A file of prices that come before the bundled ones.
     pub prices: Option<PathBuf>,
     /// How a request maps to scope ids.
@@ -86,57 +86,6 @@ pub enum OnTimeout {
     Charge,
     /// It is given back.
     Release,
-}
-
-/// How the cost of a request is estimated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// How carefully.
-    pub mode: EstimateMode,
-    /// What is set aside while the model is not known.
-    pub unknown_model: UnknownModel,
-    /// What happens to a model that is known but has no price.
-    pub unpriced: Unpriced,
-}
-
-/// What is set aside for a request whose model is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnknownModel {
-    /// Money.
-    pub cost: NanoUsd,
-    /// LLM tokens.
-    pub tokens: Tokens,
-}
-
-/// How carefully a request is estimated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EstimateMode {
-    /// A token for each byte, and the most that the model can answer.
-    Strict,
-    /// What such a request costs at most in practice.
-    Estimate,
-    /// One unit must be in hand and nothing is set aside: budgets may be exceeded.
-    Postpaid,
-}
-
-/// What happens to a model without a price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unpriced {
-    /// Refused where a cost budget applies.
-    Deny,
-    /// Priced like this.
-    DefaultPrice(Price),
-    /// Its tokens are counted, its cost is not.
-    CountTokensOnly,
-}
-
-/// A price in nano-USD per million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Price {
-    /// Of what goes in.
-    pub input: NanoUsd,
-    /// Of what comes out.
-    pub output: NanoUsd,
 }
 
 /// How a request maps to scope ids.
@@ -258,12 +207,6 @@ impl OnTimeout {
         [("charge", Self::Charge), ("release", Self::Release)];
 }
 
-impl EstimateMode {
-    /// How each is written.
-    pub(super) const NAMES: [(&'static str, Self); 3] =
-        [("strict", Self::Strict), ("estimate", Self::Estimate), ("postpaid", Self::Postpaid)];
-}
-
 impl NoWorkspace {
     /// How each is written.
     pub(super) const NAMES: [(&'static str, Self); 2] =
@@ -309,12 +252,6 @@ impl Default for Listen {
 impl Default for Reservation {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(600), on_timeout: OnTimeout::Charge }
-    }
-}
-
-impl Default for UnknownModel {
-    fn default() -> Self {
-        Self { cost: NanoUsd::new(50_000_000), tokens: Tokens::new(4096) }
     }
 }
 

@@ -3,12 +3,15 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::estimate::MODES;
 use super::mapping::setting;
 use super::parse::shown;
 use super::settings::{
-    EstimateMode, LogFormat, NoWorkspace, OnTimeout, PrincipalPart, Role, Settings, Source,
-    StoreUrl, UnknownKeys, Unpriced,
+    LogFormat, NoWorkspace, OnTimeout, PrincipalPart, Role, Settings, Source, StoreUrl, UnknownKeys,
 };
+use crate::domain::estimate::Unpriced;
+use crate::domain::money::NanoUsd;
+use crate::domain::pricing::Rate;
 use crate::domain::subject::ScopeKind;
 
 /// Width of the column of names.
@@ -36,10 +39,10 @@ impl Display for Settings {
         line("drain_timeout", &shown(self.drain_timeout))?;
         line("reservation.timeout", &shown(self.reservation.timeout))?;
         line("reservation.on_timeout", &name_of(&OnTimeout::NAMES, self.reservation.on_timeout))?;
-        line("estimate.mode", &name_of(&EstimateMode::NAMES, self.estimate.mode))?;
+        line("estimate.mode", &name_of(&MODES, self.estimate.mode))?;
         line("estimate.unknown_model.cost", &self.estimate.unknown_model.cost)?;
         line("estimate.unknown_model.tokens", &self.estimate.unknown_model.tokens.get())?;
-        line("estimate.unpriced", &self.estimate.unpriced)?;
+        line("estimate.unpriced", &unpriced(&self.estimate.unpriced))?;
         line(
             "prices.file",
             &self.prices.as_ref().map_or("none".to_owned(), |path| path.display().to_string()),
@@ -69,27 +72,27 @@ fn list<T: Display>(elements: &[T]) -> String {
     format!("[{}]", shown.join(", "))
 }
 
+fn unpriced(policy: &Unpriced) -> String {
+    match policy {
+        Unpriced::Deny => "deny".to_owned(),
+        Unpriced::DefaultPrice(price) => {
+            let (input, output) = (dollars(price.rates.input), dollars(price.rates.output));
+            format!("default_price, {input} in and {output} out per million tokens")
+        }
+        Unpriced::CountTokensOnly => "count_tokens_only".to_owned(),
+    }
+}
+
+/// A rate in US dollars per million tokens.
+fn dollars(rate: Rate) -> NanoUsd {
+    NanoUsd::new(i64::try_from(rate.get()).unwrap_or(i64::MAX))
+}
+
 impl Display for StoreUrl {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite { url, .. } => f.write_str(url),
             Self::Postgres { .. } => f.write_str("postgres://…"),
-        }
-    }
-}
-
-impl Display for Unpriced {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deny => f.write_str("deny"),
-            Self::DefaultPrice(price) => {
-                write!(
-                    f,
-                    "default_price, {} in and {} out per million tokens",
-                    price.input, price.output
-                )
-            }
-            Self::CountTokensOnly => f.write_str("count_tokens_only"),
         }
     }
 }

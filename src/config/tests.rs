@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::estimate::Unpriced;
 use crate::domain::subject::ScopeKind;
 
 const EXAMPLE: &str = include_str!("../../deploy/bursar.yaml");
@@ -240,6 +241,10 @@ fn what_is_written_wrongly_is_answered() {
         (
             "estimate: {unpriced: default_price}",
             "line 1: estimate.unpriced: needs estimate.default_price: {input: 5, output: 15}, in dollars per million tokens",
+        ),
+        (
+            "estimate: {default_price: {input: 1, output: 1000001}}",
+            "line 1: estimate.default_price.output: 1000001 is above 1000000 dollars per million tokens",
         ),
         ("estimate: {default_price: {input: 1}}", "line 1: estimate.default_price: has no output"),
         (
