@@ -13,8 +13,20 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
-fn loaded(text: &str, variables: &[(&str, &str)]) -> Loaded {
-    from_text(text, &environment(variables)).unwrap_or_else(|faults| panic!("{text}\n{faults}"))
+struct Read {
+    settings: Settings,
+    warnings: Vec<Fault>,
+}
+
+fn loaded(text: &str, variables: &[(&str, &str)]) -> Read {
+    let read = super::settings(text, &environment(variables));
+    let (settings, warnings) = read.unwrap_or_else(|faults| {
+        panic!(
+            "{text}
+{faults}"
+        )
+    });
+    Read { settings, warnings }
 }
 
 fn settings(text: &str) -> Settings {
@@ -23,7 +35,7 @@ fn settings(text: &str) -> Settings {
 
 /// The faults of a file, one a line.
 fn faults(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    match from_text(text, &environment(variables)) {
+    match super::settings(text, &environment(variables)) {
         Ok(_) => Vec::new(),
         Err(Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
     }
@@ -31,7 +43,7 @@ fn faults(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn without_file_and_variables_there_are_defaults() {
-    let Loaded { settings, warnings } = load(None, &Environment::default()).unwrap();
+    let Loaded { settings, warnings, .. } = load(None, &Environment::default()).unwrap();
     assert_eq!(warnings, []);
     assert_eq!(settings.workspace.as_str(), "default");
     assert_eq!(settings.listen.grpc.unwrap().to_string(), "127.0.0.1:9191");
@@ -382,7 +394,7 @@ fn a_file_that_cannot_be_read_is_a_fault() {
     let told = |path: &Path| load(Some(path), &Environment::default()).unwrap_err().to_string();
     let missing = folder.path().join("missing.yaml");
     assert!(
-        told(&missing).contains("missing.yaml: cannot be read: No such file"),
+        told(&missing).contains("missing.yaml cannot be read: No such file"),
         "{}",
         told(&missing)
     );
@@ -392,4 +404,20 @@ fn a_file_that_cannot_be_read_is_a_fault() {
     let binary = folder.path().join("binary.yaml");
     std::fs::write(&binary, [0xff, 0xfe]).unwrap();
     assert!(told(&binary).contains("valid UTF-8"), "{}", told(&binary));
+}
+
+#[test]
+fn faults_of_the_prices_are_told_with_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (prices, file) = (folder.path().join("prices.json"), folder.path().join("bursar.yaml"));
+    std::fs::write(&prices, "{\"m\": {\"input_cost_per_token\": -1}}").unwrap();
+    std::fs::write(&file, format!("patience: x\nprices: {{file: '{}'}}", prices.display()))
+        .unwrap();
+    let told = load(Some(&file), &Environment::default()).unwrap_err();
+    let places: Vec<&str> = told.0.iter().map(|fault| fault.place.as_str()).collect();
+    assert_eq!(places[..2], ["patience", "prices.file"]);
+    assert!(told.to_string().contains("prices.json: m"), "{told}");
+    std::fs::remove_file(&prices).unwrap();
+    let told = load(Some(&file), &Environment::default()).unwrap_err().to_string();
+    assert!(told.contains("prices.json cannot be read: No such file"), "{told}");
 }

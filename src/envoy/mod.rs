@@ -2,6 +2,9 @@
 //! engine, and goes out as protobuf. Nothing here talks to the store except through the engine.
 
 pub mod attributes;
+pub mod authorize;
+mod dialect;
+mod headers;
 pub mod keys;
 pub mod mapping;
 pub mod reply;

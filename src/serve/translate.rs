@@ -101,14 +101,14 @@ mod tests {
 
     #[test]
     fn without_a_file_the_envoy_side_has_its_own_defaults() {
-        let settings = config::load(None, &Environment::default()).unwrap().settings;
+        let settings = config::settings("", &Environment::default()).unwrap().0;
         assert_eq!(envoy(&settings).unwrap(), envoy::Settings::default());
     }
 
     #[test]
     fn a_header_is_trusted_only_where_the_file_says_so() {
         let text = "mapping: {trusted_headers: [x-a], project: [header: x-a, header: x-b], no_workspace: refuse}";
-        let settings = config::from_text(text, &Environment::default()).unwrap().settings;
+        let settings = config::settings(text, &Environment::default()).unwrap().0;
         let mapping = envoy(&settings).unwrap().mapping;
         let untrusted: Vec<&str> = mapping.untrusted_headers().map(HeaderName::as_str).collect();
         assert!(untrusted.contains(&"x-b") && !untrusted.contains(&"x-a"), "{untrusted:?}");
