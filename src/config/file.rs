@@ -8,10 +8,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::env::{self, Environment};
 use super::fault::FaultLog;
-use super::settings::{Listen, Log, LogFormat, OnTimeout, Reply, Reservation, Settings, StoreUrl};
+use super::settings::{Listen, Log, LogFormat, Reply, Settings, StoreUrl};
 use super::walk::Section;
 use super::{estimate, keys, mapping, parse};
 use crate::domain::ids::Id;
+use crate::domain::ledger::{OnTimeout, Terms};
 
 /// The workspace of a Bursar that was told of none.
 const DEFAULT_WORKSPACE: &str = "default";
@@ -36,10 +37,9 @@ pub(super) fn settings(
     let settings = Settings {
         listen: listen(&mut root, environment, log),
         journal: journal(&mut root, &store),
-        lease_ttl: lease_ttl(&mut root),
+        terms: terms(&mut root),
         patience: root.read("patience", within(PATIENCE)).unwrap_or(Duration::from_millis(50)),
         drain_timeout: root.read("drain_timeout", within(DRAIN)).unwrap_or(Duration::from_secs(20)),
-        reservation: reservation(&mut root),
         estimate: estimate::read(&mut root),
         prices: prices(&mut root),
         mapping: mapping::read(&mut root),
@@ -141,25 +141,24 @@ fn journal(root: &mut Section<'_>, store: &StoreUrl) -> PathBuf {
     journal
 }
 
-fn lease_ttl(root: &mut Section<'_>) -> Duration {
-    let mut section = root.section("lease");
-    let ttl = section.read("ttl", within(LEASE_TTL));
-    section.close();
-    ttl.unwrap_or(Duration::from_secs(10))
+fn terms(root: &mut Section<'_>) -> Terms {
+    let mut lease = root.section("lease");
+    let mut reservation = root.section("reservation");
+    let terms = Terms {
+        lease_ttl: lease.read("ttl", within(LEASE_TTL)).unwrap_or(Duration::from_secs(10)),
+        reservation_timeout: reservation
+            .read("timeout", within(RESERVATION))
+            .unwrap_or(Duration::from_secs(600)),
+        on_timeout: reservation.read("on_timeout", parse::one_of(&ON_TIMEOUT)).unwrap_or_default(),
+    };
+    lease.close();
+    reservation.close();
+    terms
 }
 
-fn reservation(root: &mut Section<'_>) -> Reservation {
-    let default = Reservation::default();
-    let mut section = root.section("reservation");
-    let reservation = Reservation {
-        timeout: section.read("timeout", within(RESERVATION)).unwrap_or(default.timeout),
-        on_timeout: section
-            .read("on_timeout", parse::one_of(&OnTimeout::NAMES))
-            .unwrap_or(default.on_timeout),
-    };
-    section.close();
-    reservation
-}
+/// How each end of an unsettled reservation is written.
+pub(super) const ON_TIMEOUT: [(&str, OnTimeout); 2] =
+    [("charge", OnTimeout::Charge), ("release", OnTimeout::Release)];
 
 fn prices(root: &mut Section<'_>) -> Option<PathBuf> {
     let mut section = root.section("prices");

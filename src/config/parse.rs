@@ -41,13 +41,11 @@ const OFF: &str = "off";
 /// Where the store is.
 pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     if let Some(rest) = text.strip_prefix("sqlite:") {
-        let file = rest.trim_start_matches("//").split('?').next().unwrap_or_default();
-        return match file {
-            "" => {
-                Err("names no file; write it as sqlite:PATH, such as sqlite:bursar.db".to_owned())
-            }
-            file => Ok(StoreUrl::Sqlite { url: text.to_owned(), file: PathBuf::from(file) }),
-        };
+        let file = rest.strip_prefix("//").unwrap_or(rest);
+        if file.is_empty() || file.starts_with(':') || file.contains('?') {
+            return Err(format!("{text:?} is not sqlite:PATH, such as sqlite:bursar.db"));
+        }
+        return Ok(StoreUrl::Sqlite { url: text.to_owned(), file: PathBuf::from(file) });
     }
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
         return Ok(StoreUrl::Postgres { url: text.to_owned() });
@@ -203,9 +201,10 @@ mod tests {
             other => format!("{other:?}"),
         };
         assert_eq!(file("sqlite:bursar.db"), "bursar.db");
-        assert_eq!(file("sqlite:///var/lib/bursar.db?mode=rwc"), "/var/lib/bursar.db");
+        assert_eq!(file("sqlite:///var/lib/bursar.db"), "/var/lib/bursar.db");
         assert!(matches!(store_url("postgres://u:p@h/d"), Ok(StoreUrl::Postgres { .. })));
-        for bad in ["", "sqlite:", "sqlite://?mode=ro", "mysql://u:secret@h/d"] {
+        for bad in ["", "sqlite:", "sqlite::memory:", "sqlite:b.db?mode=ro", "mysql://u:secret@h/d"]
+        {
             assert!(store_url(bad).is_err_and(|message| !message.contains("secret")), "{bad}");
         }
     }

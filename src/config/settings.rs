@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::domain::estimate::Policy;
 use crate::domain::ids::Id;
 use crate::domain::keys::KeyHash;
+use crate::domain::ledger::Terms;
 use crate::domain::subject::ScopeKind;
 
 /// All settings.
@@ -20,14 +21,12 @@ pub struct Settings {
     pub store: StoreUrl,
     /// The file that restores what was in flight when the process dies.
     pub journal: PathBuf,
-    /// How long a lease lasts while the store is away.
-    pub lease_ttl: Duration,
+    /// How leases and reservations end.
+    pub terms: Terms,
     /// How long a decision may wait for a lease.
     pub patience: Duration,
     /// How long a stopping Bursar keeps serving those who are still connected.
     pub drain_timeout: Duration,
-    /// What becomes of reservations that nobody settles.
-    pub reservation: Reservation,
     /// How the cost of a request is estimated.
     pub estimate: Policy,
     /// A file of prices that come before the bundled ones.
@@ -68,24 +67,6 @@ pub enum StoreUrl {
         /// As it was written; may hold a password.
         url: String,
     },
-}
-
-/// What becomes of a reservation that nobody settles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reservation {
-    /// How long a settlement is waited for.
-    pub timeout: Duration,
-    /// What happens then.
-    pub on_timeout: OnTimeout,
-}
-
-/// What happens to a reservation when its time is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnTimeout {
-    /// It is charged in full and marked as estimated.
-    Charge,
-    /// It is given back.
-    Release,
 }
 
 /// How a request maps to scope ids.
@@ -201,12 +182,6 @@ pub enum LogFormat {
     Json,
 }
 
-impl OnTimeout {
-    /// How each is written.
-    pub(super) const NAMES: [(&'static str, Self); 2] =
-        [("charge", Self::Charge), ("release", Self::Release)];
-}
-
 impl NoWorkspace {
     /// How each is written.
     pub(super) const NAMES: [(&'static str, Self); 2] =
@@ -246,12 +221,6 @@ impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self { grpc: Some(loopback(9191)), unix: None, http: loopback(9192) }
-    }
-}
-
-impl Default for Reservation {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(600), on_timeout: OnTimeout::Charge }
     }
 }
 

@@ -4,10 +4,11 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::estimate::MODES;
+use super::file::ON_TIMEOUT;
 use super::mapping::setting;
 use super::parse::shown;
 use super::settings::{
-    LogFormat, NoWorkspace, OnTimeout, PrincipalPart, Role, Settings, Source, StoreUrl, UnknownKeys,
+    LogFormat, NoWorkspace, PrincipalPart, Role, Settings, Source, StoreUrl, UnknownKeys,
 };
 use crate::domain::estimate::Unpriced;
 use crate::domain::money::NanoUsd;
@@ -34,11 +35,11 @@ impl Display for Settings {
         line("listen.http", &self.listen.http)?;
         line("store.url", &self.store)?;
         line("journal.path", &self.journal.display())?;
-        line("lease.ttl", &shown(self.lease_ttl))?;
+        line("lease.ttl", &shown(self.terms.lease_ttl))?;
         line("patience", &shown(self.patience))?;
         line("drain_timeout", &shown(self.drain_timeout))?;
-        line("reservation.timeout", &shown(self.reservation.timeout))?;
-        line("reservation.on_timeout", &name_of(&OnTimeout::NAMES, self.reservation.on_timeout))?;
+        line("reservation.timeout", &shown(self.terms.reservation_timeout))?;
+        line("reservation.on_timeout", &name_of(&ON_TIMEOUT, self.terms.on_timeout))?;
         line("estimate.mode", &name_of(&MODES, self.estimate.mode))?;
         line("estimate.unknown_model.cost", &self.estimate.unknown_model.cost)?;
         line("estimate.unknown_model.tokens", &self.estimate.unknown_model.tokens.get())?;
