@@ -194,8 +194,8 @@ databse: x
             "line 9: mapping.identity[2].header: \"a b\" is not a header name such as x-bursar-workspace",
             "line 10: keys[0].role: \"admin\" is not one of operator, manage, check",
             "line 10: keys[0]: has no secret; name a variable with env, or write the secret's SHA-256 with sha256",
-            "line 11: databse: is no setting; the settings are workspace, store, keys, listen, journal, lease, patience, \
-             drain_timeout, reservation, estimate, prices, mapping, reply, log",
+            "line 11: databse: is no setting; the settings are workspace, store, keys, listen, journal, lease, reservation, patience, \
+             drain_timeout, estimate, prices, mapping, reply, log",
             "BURSAR_WORKSPACE: contains a control character at byte 1",
             "BURSAR_STORE_URL: is not a store such as sqlite:bursar.db or postgres://user@host/database",
         ]

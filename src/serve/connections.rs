@@ -26,7 +26,8 @@ impl Connections {
         incoming: impl Stream<Item = io::Result<IO>>,
     ) -> impl Stream<Item = io::Result<Counted<IO>>> {
         let connections = self.clone();
-        incoming.map(move |accepted| accepted.map(|io| Counted { io, _open: Open::one(&connections) }))
+        incoming
+            .map(move |accepted| accepted.map(|io| Counted { io, _open: Open::one(&connections) }))
     }
 
     /// Returns as soon as no connection is open.
@@ -69,13 +70,21 @@ impl<IO: Connected> Connected for Counted<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 

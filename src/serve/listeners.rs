@@ -120,7 +120,9 @@ async fn remove_stale(path: &Path) -> Result<()> {
             bail!("{shown} belongs to another user's process; choose another path");
         }
         // A connection, or a queue that is full: either way there is a process behind it.
-        _ => bail!("{shown} is in use: another process listens on this socket path; stop it or choose another path"),
+        _ => bail!(
+            "{shown} is in use: another process listens on this socket path; stop it or choose another path"
+        ),
     }
 }
 
@@ -158,10 +160,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("notes.txt");
         fs::write(&file, "mine").unwrap();
-        assert!(refusal(&file).await.ends_with("notes.txt exists and is no socket; choose another path or remove it"));
+        assert!(
+            refusal(&file)
+                .await
+                .ends_with("notes.txt exists and is no socket; choose another path or remove it")
+        );
         assert_eq!(fs::read(&file).unwrap(), b"mine");
         let missing = refusal(&folder.path().join("missing/b.sock")).await;
-        assert!(missing.ends_with("missing is no directory; make it before Bursar starts"), "{missing}");
+        assert!(
+            missing.ends_with("missing is no directory; make it before Bursar starts"),
+            "{missing}"
+        );
         let long = refusal(&folder.path().join("x".repeat(120))).await;
         assert!(long.contains("cannot listen on") && long.contains("SUN_LEN"), "{long}");
     }
@@ -170,9 +179,15 @@ mod tests {
     async fn a_port_in_use_is_told_with_its_setting() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let holder = TcpListener::bind(taken).await.unwrap();
-        let told = |listen: Listen| async move { format!("{:#}", Listeners::bind(&listen).await.expect_err("in use")) };
+        let told = |listen: Listen| async move {
+            format!("{:#}", Listeners::bind(&listen).await.expect_err("in use"))
+        };
         let grpc = told(Listen { grpc: Some(taken), ..listen(None) }).await;
-        assert!(grpc.starts_with(&format!("listen.grpc: {taken} is in use")) && grpc.contains("BURSAR_LISTEN_GRPC"), "{grpc}");
+        assert!(
+            grpc.starts_with(&format!("listen.grpc: {taken} is in use"))
+                && grpc.contains("BURSAR_LISTEN_GRPC"),
+            "{grpc}"
+        );
         let http = told(Listen { http: taken, ..listen(None) }).await;
         assert!(http.starts_with(&format!("listen.http: {taken} is in use")), "{http}");
         drop(holder);

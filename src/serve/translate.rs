@@ -43,7 +43,9 @@ fn mapping(settings: &config::Settings) -> Result<mapping::Mapping> {
     };
     let mut workspace = of(ScopeKind::Workspace)?;
     match settings.mapping.no_workspace {
-        NoWorkspace::UseDefault => workspace.push(source::Source::Constant(settings.workspace.clone())),
+        NoWorkspace::UseDefault => {
+            workspace.push(source::Source::Constant(settings.workspace.clone()))
+        }
         NoWorkspace::Refuse => {}
     }
     Ok(mapping::Mapping {
@@ -66,20 +68,27 @@ fn source(written: &Source, mapping: &config::Mapping) -> Result<source::Source>
         Source::Metadata { namespace, path } => {
             source::Source::Metadata { namespace: namespace.clone(), keys: path.clone() }
         }
-        Source::Principal(PrincipalPart::Whole) => source::Source::Principal(source::PrincipalPart::Whole),
+        Source::Principal(PrincipalPart::Whole) => {
+            source::Source::Principal(source::PrincipalPart::Whole)
+        }
         Source::Principal(PrincipalPart::After(segment)) => {
             source::Source::Principal(source::PrincipalPart::After(segment.clone()))
         }
         Source::Context(key) => source::Source::Extension(key.clone()),
         Source::ApiKey => source::Source::ApiKey,
         Source::Header(name) => {
-            let trust = if mapping.trusted_headers.contains(name) { Trust::Trusted } else { Trust::Untrusted };
-            let name = HeaderName::from_bytes(name.as_bytes()).with_context(|| format!("header {name:?}"))?;
+            let trust = if mapping.trusted_headers.contains(name) {
+                Trust::Trusted
+            } else {
+                Trust::Untrusted
+            };
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .with_context(|| format!("header {name:?}"))?;
             source::Source::Header(name, trust)
         }
-        Source::Body(pointer) => {
-            source::Source::Body(JsonPointer::parse(pointer).with_context(|| format!("pointer {pointer:?}"))?)
-        }
+        Source::Body(pointer) => source::Source::Body(
+            JsonPointer::parse(pointer).with_context(|| format!("pointer {pointer:?}"))?,
+        ),
         Source::Constant(id) => source::Source::Constant(id.clone()),
     })
 }
@@ -112,6 +121,8 @@ mod tests {
         let mapping = envoy(&settings).unwrap().mapping;
         let untrusted: Vec<&str> = mapping.untrusted_headers().map(HeaderName::as_str).collect();
         assert!(untrusted.contains(&"x-b") && !untrusted.contains(&"x-a"), "{untrusted:?}");
-        assert!(!mapping.workspace.iter().any(|source| matches!(source, source::Source::Constant(_))));
+        assert!(
+            !mapping.workspace.iter().any(|source| matches!(source, source::Source::Constant(_)))
+        );
     }
 }
