@@ -23,8 +23,8 @@ const TOKENS: Names =
 const OPENAI_REQUESTS: Names =
     ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 
-/// The most headers that one answer carries, so that a list of them is allocated once.
-const HEADERS_MAX: usize = 20;
+/// Three for each dimension, and three for the client library: a list of this size is allocated once.
+const HEADERS_USUAL: usize = 12;
 
 /// Requests in flight end within seconds, so this is soon enough and no flood.
 const SOON: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ pub(super) struct Headers(Vec<HeaderValueOption>);
 
 impl Headers {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(HEADERS_MAX))
+        Self(Vec::with_capacity(HEADERS_USUAL))
     }
 
     /// Envoy writes values as they are, and a line break in one would start another header: such a value is not written.

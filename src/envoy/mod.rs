@@ -14,6 +14,8 @@ mod testing;
 
 use std::time::Duration;
 
+pub use hyper::header::HeaderName;
+
 use crate::domain::estimate::Policy;
 use crate::envoy::mapping::Mapping;
 use crate::envoy::reply::Style;

@@ -200,7 +200,12 @@ mod tests {
             RefusalCode::CreditsExhausted => {
                 (Dimension::Cost, info(10_000_000_000, 0, None), 1, None)
             }
-            _ => (Dimension::Cost, info(5_000_000_000, 18_400, Some(7200)), 320_000_000, None),
+            RefusalCode::RequestExceedsBudget
+            | RefusalCode::UnknownSubject
+            | RefusalCode::ScopeMismatch
+            | RefusalCode::UnknownKey => {
+                (Dimension::Cost, info(5_000_000_000, 18_400, Some(7200)), 320_000_000, None)
+            }
         };
         let gate = RefusingGate {
             budget: BudgetId(7),
@@ -228,11 +233,12 @@ mod tests {
 
     /// The answer for this code, from where it arises: before the engine or in it.
     fn answer(code: RefusalCode, path: &str) -> CheckResponse {
-        match code {
-            RefusalCode::UnknownSubject | RefusalCode::ScopeMismatch | RefusalCode::UnknownKey => {
-                Style::default().reject(&rejection(code), path)
-            }
-            code => Style::default().refuse(&refusal(code), path),
+        let before =
+            [RefusalCode::UnknownSubject, RefusalCode::ScopeMismatch, RefusalCode::UnknownKey];
+        if before.contains(&code) {
+            Style::default().reject(&rejection(code), path)
+        } else {
+            Style::default().refuse(&refusal(code), path)
         }
     }
 
