@@ -98,7 +98,7 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let tables = self.tables();
-        let place = |budget: &Budget| (budget.updated_at, budget.id);
+        let place = |budget: &Budget| (filter.sort_by.of(budget), budget.id);
         let edge = match cursor {
             Cursor::Start => None,
             Cursor::After(id) | Cursor::Before(id) => {

@@ -67,9 +67,35 @@ pub struct BudgetFilter {
     pub periods: Vec<Period>,
     /// A part of the target's text, case-sensitive.
     pub target_contains: Option<String>,
+    /// In which order.
+    pub sort_by: SortBy,
 }
 
-/// Where a page of a listing starts. Listings are in the order (updated_at, id), newest first.
+/// The instant by which a listing is ordered, newest first; budgets without one come last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SortBy {
+    /// When it was last changed.
+    #[default]
+    UpdatedAt,
+    /// When it was made.
+    CreatedAt,
+    /// When it ends.
+    ExpiresAt,
+}
+
+impl SortBy {
+    /// The instant of this budget.
+    #[must_use]
+    pub fn of(self, budget: &Budget) -> Wall {
+        match self {
+            Self::UpdatedAt => budget.updated_at,
+            Self::CreatedAt => budget.created_at,
+            Self::ExpiresAt => budget.expires_at.unwrap_or(Wall::from_ms(i64::MIN)),
+        }
+    }
+}
+
+/// Where a page of a listing starts. Listings are in the order ([`SortBy`], id), newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
     /// From the newest.
