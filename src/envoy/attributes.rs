@@ -238,6 +238,12 @@ mod tests {
     }
 
     #[test]
+    fn the_path_comes_without_its_query() {
+        let request = Request::new(Form::Raw).path("/v1/messages?beta=true").build();
+        assert_eq!(Attributes::of(&request).path(), "/v1/messages");
+    }
+
+    #[test]
     fn a_request_that_says_nothing_reads_as_nothing() {
         let request = CheckRequest { attributes: None };
         let attributes = Attributes::of(&request);

@@ -127,16 +127,19 @@ impl Mapping {
             return self.agreed(kind, fixed, attributes).map(Some);
         }
         for source in self.sources(kind) {
-            match source {
-                Source::Constant(id) => return Ok(Some(id.clone())),
-                Source::ApiKey if kind == ScopeKind::ApiKey && key.is_some() => {
-                    return Ok(key.map(|key| key.id.clone()));
+            let id = match source {
+                Source::Constant(id) => Some(id.clone()),
+                Source::ApiKey => {
+                    key.filter(|_| kind == ScopeKind::ApiKey).map(|key| key.id.clone())
                 }
-                source => {
-                    if let Some(id) = said(kind, source, attributes)? {
-                        return Ok(Some(id));
-                    }
-                }
+                Source::Metadata { .. }
+                | Source::Principal(_)
+                | Source::Extension(_)
+                | Source::Header(..)
+                | Source::Body(_) => said(kind, source, attributes)?,
+            };
+            if id.is_some() {
+                return Ok(id);
             }
         }
         Ok(None)
@@ -151,12 +154,17 @@ impl Mapping {
         attributes: &Attributes<'_>,
     ) -> Result<Id, Rejection> {
         let disagrees = |source: &&Source| match source {
-            Source::Header(name, _) => attributes
-                .header_values(name)
-                .any(|value| !value.is_empty() && value != fixed.as_str().as_bytes()),
-            source => source
+            Source::Header(name, _) => {
+                let mut values = attributes.header_values(name);
+                values.any(|value| !value.is_empty() && value != fixed.as_str().as_bytes())
+            }
+            Source::Metadata { .. }
+            | Source::Principal(_)
+            | Source::Extension(_)
+            | Source::Body(_) => source
                 .text(attributes)
                 .map_or(true, |text| text.is_some_and(|text| text != fixed.as_str())),
+            Source::ApiKey | Source::Constant(_) => false,
         };
         match self.sources(kind).iter().find(disagrees) {
             Some(source) => Err(Rejection {
@@ -218,6 +226,8 @@ const fn noun(kind: ScopeKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::envoy::source::PrincipalPart;
     use crate::envoy::testing::{Form, Request, key};
@@ -375,5 +385,21 @@ mod tests {
             subject(&named, Request::new(Form::Raw), None).unwrap().workspace.as_str(),
             "acme"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_gives_ids_or_one_clean_sentence(
+            header in prop::collection::vec(any::<u8>(), 0..300),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            model in ".*",
+        ) {
+            let body = if body.len() % 2 == 0 { body } else { format!("{{\"model\":{model:?}}}").into_bytes() };
+            let request = Request::new(Form::Raw).header("x-orq-identity-id", &header).body(&body);
+            if let Err(rejection) = subject(&Mapping::default(), request, None) {
+                prop_assert!(!rejection.message.contains(char::is_control), "{}", rejection.message);
+                prop_assert!(rejection.message.starts_with("The "));
+            }
+        }
     }
 }

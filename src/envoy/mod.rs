@@ -2,6 +2,9 @@
 //! engine, and goes out as protobuf. Nothing here talks to the store except through the engine.
 
 pub mod attributes;
+pub mod authorize;
+mod dialect;
+mod headers;
 pub mod keys;
 pub mod mapping;
 pub mod reply;
@@ -10,6 +13,8 @@ pub mod source;
 mod testing;
 
 use std::time::Duration;
+
+pub use hyper::header::HeaderName;
 
 use crate::domain::estimate::Policy;
 use crate::envoy::mapping::Mapping;

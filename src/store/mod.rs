@@ -1,8 +1,11 @@
 //! Floor 1: the port to durable storage. The inside says what it needs; an adapter translates and nothing more. The
 //! lease arithmetic is `domain::ledger::escrow`, written once.
 
+#[cfg(test)]
+mod contract;
 pub mod memory;
 mod posting;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use thiserror::Error;

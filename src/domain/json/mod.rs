@@ -5,8 +5,10 @@
 //! occurs twice has the value that stands last, as in the parsers of Python, JavaScript and Go; in a text that was cut off
 //! that is the last one in sight.
 
+mod strings;
 mod value;
 
+pub use strings::{Strings, strings};
 pub use value::{Extent, Raw, Text};
 
 /// What stands at a path.

@@ -73,6 +73,8 @@ pub struct LocalLease {
 pub struct LocalAccount {
     /// Its budget.
     pub budget: BudgetIndex,
+    /// A number that no other account of the ledger ever had.
+    pub serial: u32,
     /// The budget's generation when the account was made.
     pub generation: u32,
     /// What it counts.
@@ -125,6 +127,7 @@ impl LocalAccount {
     ) -> Self {
         Self {
             budget: place,
+            serial: 0,
             generation: budget.generation,
             dimension,
             standing: Standing::Live,

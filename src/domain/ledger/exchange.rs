@@ -50,7 +50,19 @@ impl Ledger {
     /// Whether [`Ledger::next_batch`] would give one.
     #[must_use]
     pub fn has_batch(&self) -> bool {
-        self.pending.is_none() && (!self.queue.is_empty() || !self.outbox.is_empty())
+        self.pending.is_none() && self.has_more()
+    }
+
+    /// Whether there is something to tell beyond the batch under way.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.queue.is_empty() || !self.outbox.is_empty()
+    }
+
+    /// Whether a batch was sent and not answered.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
@@ -73,6 +85,9 @@ impl Ledger {
             exchanges.extend(self.exchange(at, draw, now));
         }
         exchanges.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
+        if exchanges.is_empty() && settlements.is_empty() {
+            return None;
+        }
         let (places, exchanges): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
         let sent = places
             .into_iter()
@@ -144,6 +159,16 @@ impl Ledger {
             }
         }
         self.swept_to = if end >= places { 0 } else { end };
+    }
+
+    /// Hands everything back that no reservation holds, and asks for the leases to be closed.
+    pub fn close_leases(&mut self) {
+        for at in 0..self.accounts.places() {
+            if let Some(account) = self.accounts.get_mut(at) {
+                account.last_used = Mono::default();
+                self.enqueue(at);
+            }
+        }
     }
 
     /// Lets go of an account that only waited for its last reservation.

@@ -32,6 +32,12 @@ impl Minute {
         self.used
     }
 
+    /// Instants at which slots were taken that still count, and how many at each.
+    pub(super) fn stamps(&mut self, now: Mono) -> impl Iterator<Item = (Mono, u32)> {
+        self.used(now);
+        self.stamps.iter().copied()
+    }
+
     /// Takes a slot. Above [`EXACT_MAX`] the stamp is moved to the end of its bucket, so that it leaves late rather than early.
     pub fn take(&mut self, now: Mono, limit: u32) {
         let at = if limit > EXACT_MAX { end_of_bucket(now) } else { now };

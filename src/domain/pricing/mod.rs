@@ -9,7 +9,7 @@ use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::usage::Usage;
 
 pub use rate::{Rate, RateError};
-pub use table::{ModelName, PriceTable};
+pub use table::{Entries, Entry, PriceTable};
 
 /// The prices and limits of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]

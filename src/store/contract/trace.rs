@@ -1,0 +1,1 @@
+//! The same random trace on every store gives the same results.
