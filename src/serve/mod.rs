@@ -16,11 +16,12 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::serve::ListenerExt;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -35,6 +36,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::config::{Loaded, Settings, StoreUrl};
 use crate::domain::pricing::PriceTable;
+use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
 use crate::store::sqlite::SqliteStore;
@@ -140,7 +142,8 @@ async fn start_engine(
         unpriced: settings.estimate.unpriced.clone(),
     };
     let store = Arc::new(store.clone());
-    Ok(Engine::start(store, own, Arc::new(prices), metrics.clone()).await?)
+    let (_, prices) = watch::channel(Arc::new(prices));
+    Engine::start(own, store, prices, Arc::new(SystemClock), metrics.clone()).await
 }
 
 /// All gRPC services, the same on every socket: `bursar.v1` asks for a key wherever it is reached.
