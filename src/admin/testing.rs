@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::{AdminKey, Role, Settings};
 use crate::domain::estimate::Unpriced;
 use crate::domain::ids::Id;
-use crate::domain::ledger::Terms;
+use crate::domain::ledger::{OnTimeout, Terms};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::Wall;
 use crate::engine::clock::ManualClock;
@@ -40,11 +42,19 @@ pub(super) fn settings() -> Settings {
     Settings { keys, default_workspace: Id::parse("default").unwrap() }
 }
 
+/// How long leases last. The clock stands still, so that any time will do.
+const LEASE_TTL: Duration = Duration::from_secs(10);
+
 /// An engine without budgets and prices.
 pub(super) async fn engine(metrics: Metrics) -> Engine {
-    let settings =
-        engine::Settings { terms: Terms::default(), journal: None, unpriced: Unpriced::Deny };
-    let prices = Arc::new(PriceTable::new("test", HashMap::default()));
+    let terms = Terms {
+        reservation_timeout: Duration::from_secs(600),
+        on_timeout: OnTimeout::Charge,
+        lease_ttl: LEASE_TTL,
+    };
+    let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
+    let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", HashMap::default())));
     let clock = Arc::new(ManualClock::at(NOW));
-    Engine::start(settings, Arc::new(MemoryStore::default()), prices, clock, metrics).await.unwrap()
+    let store = Arc::new(MemoryStore::new(LEASE_TTL));
+    Engine::start(settings, store, prices, clock, metrics).await.unwrap()
 }

@@ -276,8 +276,7 @@ async fn workspaces_are_kept_apart() {
     let client = Client::new().await;
     let id = client.new_budget(five_dollars()).await;
     let operator = client.with(Some(OPERATOR));
-    let elsewhere = operator.refused(&format!("GET /v2/budgets/{id}?workspace_id=b"), "", 404, 5);
-    elsewhere.await;
+    operator.refused(&format!("GET /v2/budgets/{id}?workspace_id=b"), "", 404, 5).await;
     let mut other = five_dollars();
     other["workspace_id"] = json!("b");
     let (status, created) = operator.send("POST /v2/budgets", other.to_string()).await;
@@ -305,9 +304,9 @@ async fn bad_requests_get_a_clear_answer() {
     let client = Client::new().await;
     let id = client.new_budget(five_dollars()).await;
     let budget = format!("/v2/budgets/{id}");
-    let deep = format!("{{\"limits\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let limits =
         |limits: &str| format!(r#"{{"scope": {{"workspace": {{}}}}, "limits": {limits}}}"#);
+    let deep = limits(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
     let daily = |rest: &str| limits(&format!(r#"{{"period": "BUDGET_PERIOD_DAILY", {rest}}}"#));
     for (call, body, says) in [
         ("POST /v2/budgets", String::new(), "the body is not JSON"),

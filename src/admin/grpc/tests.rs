@@ -6,6 +6,7 @@ use super::proto::report_request::Against as Settles;
 use super::*;
 use crate::admin::testing::{self, CHECK, OPERATOR, WORKSPACE};
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
+use crate::domain::ids::BudgetId;
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::subject::{Scope, ScopeKind, Target};
 use crate::telemetry::Metrics;
@@ -13,16 +14,16 @@ use crate::telemetry::Metrics;
 const DOLLAR: i64 = 1_000_000_000;
 
 /// The service, with a budget of 5 dollars a day for everybody.
-async fn service() -> BudgetsService {
+async fn service() -> (BudgetsService, BudgetId) {
     let engine = testing::engine(Metrics::new()).await;
-    let workspace = Id::parse(WORKSPACE).unwrap();
+    let id = engine.new_budget_id();
     let schedule =
         Schedule { period: Period::Daily, zone: Zone::utc(), week_start: WeekStart::Monday };
     let budget = Budget {
-        workspace: workspace.clone(),
-        id: engine.new_budget_id(),
+        workspace: workspace(),
+        id,
         generation: 0,
-        scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace) },
+        scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
         limits: Limits {
             cost: Some(NanoUsd::new(5 * DOLLAR)),
             schedule: Some(schedule),
@@ -37,7 +38,11 @@ async fn service() -> BudgetsService {
         updated_at: engine.wall(),
     };
     engine.create_budget(budget).await.unwrap();
-    BudgetsService { engine, settings: Arc::new(testing::settings()) }
+    (BudgetsService { engine, settings: Arc::new(testing::settings()) }, id)
+}
+
+fn workspace() -> Id {
+    Id::parse(WORKSPACE).unwrap()
 }
 
 fn request<T>(key: &str, message: T) -> Request<T> {
@@ -65,7 +70,8 @@ fn report_of(settlement_id: &str, against: Option<Settles>, cost: i64) -> proto:
 
 #[tokio::test]
 async fn a_check_without_an_estimate_reserves_nothing() {
-    let answer = check(&service().await, None).await;
+    let (service, _) = service().await;
+    let answer = check(&service, None).await;
     assert!(answer.allowed && answer.reservation_id.is_empty() && answer.rejection.is_none());
     let cost = answer.cost.unwrap();
     assert_eq!((cost.limit, cost.remaining), (5 * DOLLAR, 5 * DOLLAR));
@@ -75,7 +81,7 @@ async fn a_check_without_an_estimate_reserves_nothing() {
 
 #[tokio::test]
 async fn an_estimate_is_reserved_until_it_is_reported() {
-    let service = service().await;
+    let (service, budget) = service().await;
     let estimate = proto::Estimate { cost_nano_usd: 3 * DOLLAR, tokens: 100 };
     let first = check(&service, Some(estimate)).await;
     assert!(first.allowed);
@@ -97,12 +103,13 @@ async fn an_estimate_is_reserved_until_it_is_reported() {
     assert_eq!(refused.code(), Code::AlreadyExists);
     let correction = proto::ReportRequest { correction: true, ..sharper };
     service.report(request(CHECK, correction)).await.unwrap();
-    assert_eq!(check(&service, None).await.cost.unwrap().remaining, 4 * DOLLAR);
+    let budget = service.engine.budget(&workspace(), budget).await.unwrap().unwrap();
+    assert_eq!(service.engine.consumption(&budget).await.unwrap().cost, NanoUsd::new(DOLLAR));
 }
 
 #[tokio::test]
 async fn calls_need_a_key_and_stay_in_its_workspace() {
-    let service = service().await;
+    let (service, _) = service().await;
     let code = |status: Result<_, Status>| status.err().map(|status| status.code());
     let bare = Request::new(proto::CheckRequest::default());
     assert_eq!(code(service.check(bare).await), Some(Code::Unauthenticated));
@@ -120,7 +127,7 @@ async fn calls_need_a_key_and_stay_in_its_workspace() {
 
 #[tokio::test]
 async fn bad_messages_name_their_field() {
-    let service = service().await;
+    let (service, _) = service().await;
     let subject = |subject| Some(Settles::Subject(subject));
     let anybody = || subject(proto::Subject::default());
     let late = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
