@@ -124,7 +124,7 @@ impl From<ReportError> for Fault {
             ReportError::UnknownReservation => Self::not_found(
                 "reservation_id is not known in this workspace; report against the subject's ids instead",
             ),
-            ReportError::Unpriced(_) => Self::invalid(error.to_string()),
+            ReportError::Unpriced(_) | ReportError::ReservedId => Self::invalid(error.to_string()),
             ReportError::Differs(_) | ReportError::SettledBefore(_) => {
                 Self::exists(error.to_string())
             }

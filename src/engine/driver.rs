@@ -201,7 +201,7 @@ impl Shared {
             }
             for waiting in room.recording.remove(&settlement.id).unwrap_or_default() {
                 // Whoever gave up waiting will find the entry on record.
-                drop(waiting.send(()));
+                let _ = waiting.send(());
             }
         }
         room.deliver();
@@ -284,7 +284,7 @@ impl Room {
         for (waiter, decision) in self.ledger.take_decided() {
             if let Some(sender) = self.deciding.remove(&waiter) {
                 // Whoever left has undone its request by itself.
-                drop(sender.send(decision));
+                let _ = sender.send(decision);
             }
         }
     }
@@ -293,7 +293,9 @@ impl Room {
     fn count_down(&mut self) {
         for (left, sender) in std::mem::take(&mut self.flushing) {
             match left.saturating_sub(1) {
-                0 => drop(sender.send(())),
+                0 => {
+                    let _ = sender.send(());
+                }
                 left => self.flushing.push((left, sender)),
             }
         }

@@ -15,10 +15,10 @@ mod start;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::clock::Clock;
@@ -37,6 +37,9 @@ use crate::telemetry::Metrics;
 pub use self::administer::Consumption;
 pub use self::decide::{Ask, Held};
 pub use self::report::{Against, Correction, Report, ReportError, Settled, Used};
+
+/// The price table in force; whoever holds the other end puts a new one in its place.
+pub type Prices = watch::Receiver<Arc<PriceTable>>;
 
 /// Workspaces of one replica at the most. Beyond it requests of new ones are answered "unavailable".
 const WORKSPACES_MAX: usize = 10_000;
@@ -65,7 +68,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     metrics: Metrics,
-    prices: RwLock<Arc<PriceTable>>,
+    prices: Prices,
     keys: KeyCache,
     journal: Option<Journal>,
     state: Mutex<State>,
@@ -120,12 +123,7 @@ impl Engine {
     /// The prices in force.
     #[must_use]
     pub fn prices(&self) -> Arc<PriceTable> {
-        Arc::clone(&self.shared.prices.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts other prices in force.
-    pub fn set_prices(&self, prices: Arc<PriceTable>) {
-        *self.shared.prices.write().unwrap_or_else(PoisonError::into_inner) = prices;
+        Arc::clone(&self.shared.prices.borrow())
     }
 
     /// Whether the store answers and the journal can be written: what `/readyz` says. The text is the reason.

@@ -1,7 +1,7 @@
 //! Starting: the journal is read, leases are taken over from the process that wrote it, and everything that was open is open again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use tokio::sync::Notify;
@@ -10,10 +10,9 @@ use super::clock::Clock;
 use super::entropy::Entropy;
 use super::journal::{JournalFile, Recovered, boot_id};
 use super::keys::KeyCache;
-use super::{Engine, Journal, Settings, Shared, State, driver};
+use super::{Engine, Journal, Prices, Settings, Shared, State, driver};
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::RestoredReservation;
-use crate::domain::pricing::PriceTable;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -25,7 +24,7 @@ impl Engine {
     pub async fn start(
         settings: Settings,
         store: Arc<dyn Store>,
-        prices: Arc<PriceTable>,
+        prices: Prices,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self> {
@@ -42,7 +41,7 @@ impl Engine {
             clock,
             store,
             metrics,
-            prices: RwLock::new(prices),
+            prices,
             keys: KeyCache::default(),
             journal,
             state: Mutex::new(State { entropy, ..State::default() }),

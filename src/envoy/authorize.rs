@@ -7,7 +7,6 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorizati
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use hyper::header::HeaderName;
 use smallvec::SmallVec;
-use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -15,7 +14,6 @@ use crate::domain::decision::{Decision, Refusal};
 use crate::domain::estimate::{Priced, RequestFacts, estimate};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
-use crate::domain::pricing::PriceTable;
 use crate::domain::subject::Subject;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
 use crate::engine::{Ask, Engine, Held};
@@ -28,14 +26,10 @@ use crate::telemetry::Metrics;
 /// What is kept of Envoy's deadline for the way back: an answer that arrives late is no answer.
 const WAY_BACK: Duration = Duration::from_millis(5);
 
-/// The prices in force. They are replaced as a whole when their file changes.
-pub type Prices = watch::Receiver<Arc<PriceTable>>;
-
 /// The ext_authz service.
 pub struct Authorizer {
     engine: Engine,
     settings: Settings,
-    prices: Prices,
     metrics: Metrics,
     untrusted_headers: Vec<String>,
 }
@@ -62,10 +56,10 @@ type KeyHeaders<'a> = SmallVec<[&'a HeaderName; 1]>;
 impl Authorizer {
     /// A service over this engine.
     #[must_use]
-    pub fn new(engine: Engine, settings: Settings, prices: Prices, metrics: Metrics) -> Self {
+    pub fn new(engine: Engine, settings: Settings, metrics: Metrics) -> Self {
         let untrusted_headers =
             settings.mapping.untrusted_headers().map(ToString::to_string).collect();
-        Self { engine, settings, prices, metrics, untrusted_headers }
+        Self { engine, settings, metrics, untrusted_headers }
     }
 
     /// How long to wait for a lease at the most.
@@ -116,7 +110,7 @@ impl Authorizer {
             path: attributes.path(),
             body: attributes.body(),
         };
-        let estimate = estimate(&facts, &self.prices.borrow(), &self.settings.estimate);
+        let estimate = estimate(&facts, &self.engine.prices(), &self.settings.estimate);
         if estimate.priced != Priced::Yes {
             self.metrics.unpriced_model();
         }

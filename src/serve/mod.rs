@@ -99,10 +99,9 @@ pub async fn run(
     let Loaded { settings, prices, warnings } = loaded;
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let metrics = Metrics::new();
-    let prices = Arc::new(prices);
     let store = open_store(&settings).await?;
-    let engine = start_engine(&settings, &store, Arc::clone(&prices), &metrics).await?;
-    let api = Api { settings: &settings, engine: &engine, prices, metrics: &metrics };
+    let engine = start_engine(&settings, &store, prices, &metrics).await?;
+    let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
     let served = answer(api, listeners, ready_file, stop).await;
     flush(&engine, &store).await?;
     served
@@ -112,7 +111,6 @@ pub async fn run(
 struct Api<'a> {
     settings: &'a Settings,
     engine: &'a Engine,
-    prices: Arc<PriceTable>,
     metrics: &'a Metrics,
 }
 
@@ -160,7 +158,7 @@ async fn open_store(settings: &Settings) -> Result<SqliteStore> {
 async fn start_engine(
     settings: &Settings,
     store: &SqliteStore,
-    prices: Arc<PriceTable>,
+    prices: PriceTable,
     metrics: &Metrics,
 ) -> Result<Engine> {
     let own = engine::Settings {
@@ -169,7 +167,8 @@ async fn start_engine(
         unpriced: settings.estimate.unpriced.clone(),
     };
     let store = Arc::new(store.clone());
-    Ok(Engine::start(own, store, prices, Arc::new(SystemClock), metrics.clone()).await?)
+    let (_, prices) = watch::channel(Arc::new(prices));
+    Engine::start(own, store, prices, Arc::new(SystemClock), metrics.clone()).await
 }
 
 /// All gRPC services, the same on every socket: `bursar.v1` asks for a key wherever it is reached.
@@ -178,9 +177,8 @@ async fn services(api: &Api<'_>) -> Result<(HealthReporter, Routes)> {
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let prices = watch::Sender::new(Arc::clone(&api.prices)).subscribe();
     let settings = translate::envoy(api.settings)?;
-    let authorizer = Authorizer::new(api.engine.clone(), settings, prices, api.metrics.clone());
+    let authorizer = Authorizer::new(api.engine.clone(), settings, api.metrics.clone());
     let budgets = admin::service(api.engine.clone(), translate::admin(api.settings));
     let routes = Routes::new(health_service)
         .add_service(AuthorizationServer::new(authorizer))
