@@ -182,16 +182,6 @@ impl LocalAccount {
         self.free
     }
 
-    /// Whether the store ever answered for this account.
-    pub fn is_told(&self) -> bool {
-        self.told_at > Mono::default()
-    }
-
-    /// What settlements and requests in flight here have left of the window: what a shadow gate goes by.
-    pub fn left_in_flight(&self, limit: Units) -> Units {
-        self.left(limit).minus(self.reserved)
-    }
-
     /// Sets an amount aside.
     pub fn hold(&mut self, amount: Units, now: Now) {
         self.reserved = self.reserved.plus(amount);
@@ -207,12 +197,10 @@ impl LocalAccount {
     }
 
     /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
-    /// does not eat the cover of other reservations. Returns the overrun.
-    pub fn consume(&mut self, amount: Units) -> Units {
-        let uncovered = amount.minus(self.available().or_zero()).or_zero();
-        self.extend(uncovered);
+    /// does not eat the cover of other reservations. A shadow account has no lease: all that it consumes is overrun.
+    pub fn consume(&mut self, amount: Units) {
+        self.extend(amount.minus(self.available().or_zero()).or_zero());
         self.lease.consumed = self.lease.consumed.plus(amount);
-        uncovered
     }
 
     /// Raises the grant beyond what the store lent. It is reported, and counted there as overdraft.

@@ -193,14 +193,14 @@ impl Ledger {
                 want: missing,
             });
         }
-        let in_hand = account.available().or_zero();
-        let need = sum.minus(in_hand).or_zero();
-        if need == Units::ZERO && !account.is_low() {
+        let in_hand = account.available();
+        let waits = sum > Units::ZERO && in_hand < sum;
+        if !waits && !account.is_low() {
             return None;
         }
-        let need_min = least.minus(in_hand).max(Units::ONE).min(need.max(Units::ONE));
-        let want = account.want(need.max(Units::ONE), now);
-        Some(Draw { need_min, need: need.max(Units::ONE), want })
+        let need = sum.minus(in_hand).max(Units::ONE);
+        let need_min = least.minus(in_hand).max(Units::ONE).min(need);
+        Some(Draw { need_min, need, want: account.want(need, now) })
     }
 
     /// One exchange; `None` for an account that has nothing to say.

@@ -80,6 +80,16 @@ impl Gate {
         Judgement::Lack
     }
 
+    /// Whether it would refuse if it were not a shadow, by what is known without a lease: settlements everywhere, and
+    /// requests in flight here.
+    pub(super) fn would_refuse(&self, account: &mut LocalAccount, now: Now) -> bool {
+        let left = match &mut account.minute {
+            Some(minute) => self.limit.minus(Units::new(i64::from(minute.used(now.mono)))),
+            None => account.left(self.limit).minus(account.reserved),
+        };
+        left < self.need()
+    }
+
     /// The numbers of this gate for headers and refusals.
     pub(super) fn info(&self, account: &mut LocalAccount, now: Now) -> DimensionInfo {
         let (here, elsewhere) = self.in_hand(account, now);

@@ -176,9 +176,10 @@ impl Ledger {
         let Some(gate) = judged.gates.get(at).copied() else { return };
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
         if gate.shadow {
-            let short = account.is_told() && account.left_in_flight(gate.limit) < gate.need();
-            judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(short));
-            if !account.is_known(now) {
+            let refused = gate.would_refuse(account, now);
+            judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(refused));
+            // What others settled is worth asking for; whose slots others use is not told by leases.
+            if !account.is_known(now) && account.minute.is_none() {
                 self.enqueue(gate.account);
             }
             return;
@@ -273,7 +274,7 @@ impl Ledger {
     fn go_blind(&mut self, gate: &Gate) {
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
         if account.minute.is_none() {
-            account.extend(gate.asked);
+            account.extend(gate.asked.minus(account.available().or_zero()).or_zero());
         }
         let spent = self.blind.entry(gate.account).or_default();
         *spent = spent.plus(gate.need());

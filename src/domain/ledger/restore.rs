@@ -76,9 +76,10 @@ impl Ledger {
             let Some(account) = self.accounts.get_mut(at) else { continue };
             let counted = if key.dimension == Dimension::Requests { Units::ZERO } else { amount };
             account.hold(counted, now);
-            // A hold beyond the lease was admitted as overdraft, or its lease was lost: it stays covered either way.
-            let uncovered = Units::ZERO.minus(account.available()).or_zero();
-            account.extend(uncovered);
+            if !self.budgets.get(account.budget).is_some_and(|budget| budget.shadow) {
+                // A hold beyond the lease was admitted as overdraft, or its lease was lost: it stays covered either way.
+                account.extend(Units::ZERO.minus(account.available()).or_zero());
+            }
             holds.push(Hold { account: at, amount });
         }
         let RestoredReservation { id, subject, estimate, made_at, .. } = restored;

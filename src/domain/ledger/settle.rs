@@ -137,14 +137,8 @@ impl Ledger {
         if key.dimension == Dimension::Requests {
             return None;
         }
-        let shadow = self.budgets.get(self.accounts.get(at)?.budget)?.shadow;
         let amount = amount_in(key.dimension, amounts);
-        let account = self.accounts.get_mut(at)?;
-        if shadow {
-            // A shadow account holds no lease: all it consumes is beyond a grant.
-            account.extend(amount);
-        }
-        account.consume(amount);
+        self.accounts.get_mut(at)?.consume(amount);
         self.enqueue(at);
         Some(Charge { account: key, amount, road: Road::Lease })
     }
