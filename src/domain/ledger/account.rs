@@ -49,6 +49,8 @@ pub enum Exchanging {
     Sent,
     /// In the batch under way, and there is more to tell after it.
     SentAndQueued,
+    /// Likewise, and the budget was changed meanwhile: what the answer grants was lent under rules that no longer hold.
+    Overtaken,
 }
 
 /// Totals of a lease; all are cumulative and never fall. See `domain::ledger::escrow::Lease` for the store's side.
@@ -209,11 +211,17 @@ impl LocalAccount {
         self.lease.overrun = self.lease.overrun.plus(amount);
     }
 
-    /// Hands back whatever nobody holds. Counts from now on, whether or not the store hears of it at once.
-    pub fn hand_back(&mut self) {
-        if self.dimension != Dimension::Requests {
-            self.lease.returned = self.lease.returned.plus(self.available().or_zero());
-        }
+    /// Hands back what nobody holds, at most this much; a slot is held for a minute after its use. It counts from now on,
+    /// whether or not the store hears of it at once. Returns how much it was.
+    pub fn hand_back(&mut self, most: Units, now: Now) -> Units {
+        let quota = self.quota();
+        let unheld = match &mut self.minute {
+            None => self.available(),
+            Some(minute) => quota.minus(Units::new(i64::from(minute.used(now.mono)))),
+        };
+        let amount = unheld.or_zero().min(most);
+        self.lease.returned = self.lease.returned.plus(amount);
+        amount
     }
 
     /// Whether a refill should be asked for ahead of need.

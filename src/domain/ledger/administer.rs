@@ -3,7 +3,10 @@
 use crate::domain::budget::Budget;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::Ledger;
-use crate::domain::ledger::account::{AccountIndex, BudgetIndex, LocalAccount, Standing};
+use crate::domain::ledger::account::{
+    AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
+};
+use crate::domain::money::Units;
 use crate::domain::time::Now;
 
 impl Ledger {
@@ -19,7 +22,9 @@ impl Ledger {
                 self.accounts.retire(at, Standing::Retired);
                 self.forget_if_done(at);
             } else if old.limits != limits || old.shadow != shadow {
-                self.change(at, LocalAccount::hand_back);
+                self.change(at, |account| {
+                    account.hand_back(Units::MAX, now);
+                });
             }
         }
         self.retry_waiters(now);
@@ -73,6 +78,9 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(at) else { return };
         change(account);
         account.doubt();
+        if matches!(account.exchanging, Exchanging::Sent | Exchanging::SentAndQueued) {
+            account.exchanging = Exchanging::Overtaken;
+        }
         self.enqueue(at);
     }
 

@@ -175,6 +175,7 @@ impl Ledger {
     fn judge_gate(&mut self, at: usize, judged: &mut Judged, now: Now) {
         let Some(gate) = judged.gates.get(at).copied() else { return };
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
+        account.last_used = now.mono;
         if gate.shadow {
             let refused = gate.would_refuse(account, now);
             judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(refused));
@@ -252,7 +253,6 @@ impl Ledger {
         if sets_aside {
             account.hold(amount, now);
         }
-        account.last_used = now.mono;
         if !gate.shadow && (account.is_low() || account.wants_renewal(ttl, now)) {
             self.enqueue(gate.account);
         }

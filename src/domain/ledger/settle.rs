@@ -151,11 +151,15 @@ impl Ledger {
         }
         let live = self.find(&account);
         if let Some(at) = live {
-            self.enqueue(at);
+            let local = self.accounts.get_mut(at)?;
             if difference > Units::ZERO {
-                self.accounts.get_mut(at)?.consume(difference);
+                local.consume(difference);
+                self.enqueue(at);
                 return Some(Charge { account, amount: difference, road: Road::Lease });
             }
+            // The pool grows by what is given back, so what the store said last no longer counts.
+            local.doubt();
+            self.enqueue(at);
         }
         Some(Charge { account, amount: difference, road: Road::Direct })
     }
