@@ -1,11 +1,14 @@
 //! Changes of budgets. They are in force with the next decision.
 
+use std::sync::Arc;
+
 use crate::domain::budget::Budget;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{
     AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
 };
+use crate::domain::ledger::minute::Minute;
 use crate::domain::money::Units;
 use crate::domain::time::Now;
 
@@ -19,7 +22,9 @@ impl Ledger {
         let Some(old) = old else { return };
         for at in self.accounts_of(place) {
             if old.generation != generation {
+                let minute = self.take_minute(at);
                 self.accounts.retire(at, Standing::Retired);
+                self.carry_over(at, minute);
                 self.forget_if_done(at);
             } else if old.limits != limits || old.shadow != shadow {
                 self.change(at, |account| {
@@ -71,6 +76,23 @@ impl Ledger {
     #[must_use]
     pub fn budget(&self, id: BudgetId) -> Option<&Budget> {
         self.budgets.get(self.budgets.index_of(id)?)
+    }
+
+    fn take_minute(&mut self, at: AccountIndex) -> Option<Box<Minute>> {
+        let account = self.accounts.get_mut(at)?;
+        let is_live = account.standing == Standing::Live;
+        account.minute.as_mut().filter(|_| is_live).map(std::mem::take)
+    }
+
+    /// A rolling minute does not follow the calendar: what a retired account admitted holds its slots under the next one.
+    fn carry_over(&mut self, at: AccountIndex, minute: Option<Box<Minute>>) {
+        let (Some(retired), Some(minute)) = (self.accounts.get(at), minute) else { return };
+        let Some(budget) = self.budgets.get(retired.budget) else { return };
+        let (target, window) = (retired.target.clone(), Arc::clone(&retired.window));
+        let mut next =
+            LocalAccount::new((retired.budget, budget), retired.dimension, target, window);
+        next.minute = Some(minute);
+        self.accounts.add(next);
     }
 
     /// Changes an account and makes the store's next word the one that counts.

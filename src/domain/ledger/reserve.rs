@@ -233,7 +233,9 @@ impl Ledger {
     /// Opens a reservation.
     pub(super) fn keep(&mut self, id: ReservationId, reservation: Reservation) {
         let deadline = reservation.made_at.mono.plus(self.terms.reservation_timeout);
-        self.timeouts.push_back((deadline, id));
+        // Always the last place, but for reservations that come back after a restart in no particular order.
+        let place = self.timeouts.partition_point(|(other, _)| *other <= deadline);
+        self.timeouts.insert(place, (deadline, id));
         self.reservations.insert(id, reservation);
         // Settled reservations leave their entry behind; the list is cleared of them when they are the most of it.
         if self.timeouts.len() > self.reservations.len().saturating_mul(2).saturating_add(1024) {
