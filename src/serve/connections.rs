@@ -21,10 +21,10 @@ impl Connections {
     }
 
     /// The same connections, each counted for as long as it lives.
-    pub(super) fn counting<IO, S: Stream<Item = io::Result<IO>>>(
+    pub(super) fn counting<IO, I: Stream<Item = io::Result<IO>>>(
         &self,
-        incoming: S,
-    ) -> impl Stream<Item = io::Result<Counted<IO>>> + use<IO, S> {
+        incoming: I,
+    ) -> impl Stream<Item = io::Result<Counted<IO>>> + use<IO, I> {
         let connections = self.clone();
         incoming
             .map(move |accepted| accepted.map(|io| Counted { io, _open: Open::one(&connections) }))
