@@ -10,7 +10,7 @@ use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
 use crate::store::sqlite::rows::{BudgetRow, when_unavailable_columns};
-use crate::store::{BudgetFilter, Cursor, Page, StoreError};
+use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
 
 const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = ?1 AND id = ?2";
 
@@ -86,11 +86,30 @@ pub(super) async fn all(db: &mut SqliteConnection) -> Result<Vec<Budget>, StoreE
     rows.into_iter().map(Budget::try_from).collect()
 }
 
-/// The part of a listing's statements that is the same in both directions. An absent filter is null.
+/// The statements of a listing in one order.
+struct Listing {
+    /// The newest of those that are older than the edge.
+    older: &'static str,
+    /// The oldest of those that are newer than the edge.
+    newer: &'static str,
+}
+
+/// The statements of a listing by one instant. An absent filter is null.
 macro_rules! listing {
-    ($beyond_the_edge:literal) => {
+    ($instant:literal) => {
+        Listing {
+            older: listing!(
+                $instant,
+                "(?7 IS NULL OR (instant, id) < (?7, ?8)) ORDER BY instant DESC, id DESC"
+            ),
+            newer: listing!($instant, "(instant, id) > (?7, ?8) ORDER BY instant, id"),
+        }
+    };
+    ($instant:literal, $beyond_the_edge:literal) => {
         concat!(
-            "SELECT * FROM budget
+            "SELECT *, ",
+            $instant,
+            " AS instant FROM budget
              WHERE workspace = ?1
                AND (?2 IS NULL OR scope_kind IN (SELECT value FROM json_each(?2)))
                AND (?3 IS NULL OR target = ?3)
@@ -103,10 +122,11 @@ macro_rules! listing {
         )
     };
 }
-const OLDER_FIRST_NEWEST: &str =
-    listing!("(?7 IS NULL OR (updated_at_ms, id) < (?7, ?8)) ORDER BY updated_at_ms DESC, id DESC");
-const NEWER_FIRST_OLDEST: &str =
-    listing!("(updated_at_ms, id) > (?7, ?8) ORDER BY updated_at_ms, id");
+
+const BY_UPDATED_AT: Listing = listing!("updated_at_ms");
+const BY_CREATED_AT: Listing = listing!("created_at_ms");
+/// What never ends comes last, as [`SortBy::of`] has it: the least integer cannot be written as one literal.
+const BY_EXPIRES_AT: Listing = listing!("coalesce(expires_at_ms, -9223372036854775807 - 1)");
 
 pub(super) async fn list(
     db: &mut SqliteConnection,
@@ -115,10 +135,15 @@ pub(super) async fn list(
     cursor: Cursor,
     limit: usize,
 ) -> Result<Page, StoreError> {
+    let listing = match filter.sort_by {
+        SortBy::UpdatedAt => BY_UPDATED_AT,
+        SortBy::CreatedAt => BY_CREATED_AT,
+        SortBy::ExpiresAt => BY_EXPIRES_AT,
+    };
     let (statement, edge) = match cursor {
-        Cursor::Start => (OLDER_FIRST_NEWEST, None),
-        Cursor::After(id) => (OLDER_FIRST_NEWEST, Some(id)),
-        Cursor::Before(id) => (NEWER_FIRST_OLDEST, Some(id)),
+        Cursor::Start => (listing.older, None),
+        Cursor::After(id) => (listing.older, Some(id)),
+        Cursor::Before(id) => (listing.newer, Some(id)),
     };
     let edge = match edge {
         None => None,
@@ -136,7 +161,7 @@ pub(super) async fn list(
         .bind(filter.is_active)
         .bind(any_of(filter.periods.iter().copied().map(Period::as_str)))
         .bind(filter.target_contains.as_deref())
-        .bind(edge.as_ref().map(|budget| budget.updated_at.as_ms()))
+        .bind(edge.as_ref().map(|budget| filter.sort_by.of(budget).as_ms()))
         .bind(edge.as_ref().map(|budget| budget.id.to_string()))
         .bind(wanted)
         .fetch_all(db)
