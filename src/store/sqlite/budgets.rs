@@ -1,6 +1,7 @@
 //! Budgets.
 
 use serde_json::Value;
+use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Sqlite, SqliteConnection};
 
@@ -11,7 +12,10 @@ use crate::domain::subject::ScopeKind;
 use crate::store::sqlite::rows::{BudgetRow, when_unavailable_columns};
 use crate::store::{BudgetFilter, Cursor, Page, StoreError};
 
+const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = ?1 AND id = ?2";
+
 pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
+    check_scope_is_free(&mut *db, budget).await?;
     let existing: Option<String> =
         sqlx::query_scalar("SELECT id FROM budget WHERE workspace = ?1 AND id = ?2")
             .bind(budget.workspace.as_str())
@@ -21,8 +25,7 @@ pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result
     if let Some(existing) = existing {
         return Err(StoreError::Conflict { existing });
     }
-    check_scope_is_free(db, budget).await?;
-    save(db, budget).await
+    insert(db, budget).await
 }
 
 pub(super) async fn replace(
@@ -41,7 +44,8 @@ pub(super) async fn replace(
     if let Some(window) = seed.filter(|_| budget.generation > generation) {
         open_seeded(db, budget, window).await?;
     }
-    save(db, budget).await
+    by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;
+    insert(db, budget).await
 }
 
 pub(super) async fn delete(
@@ -49,17 +53,16 @@ pub(super) async fn delete(
     workspace: &Id,
     id: BudgetId,
 ) -> Result<(), StoreError> {
-    let by_id = |statement: &'static str| {
-        let query: sqlx::query::Query<'_, Sqlite, SqliteArguments> = sqlx::query(statement);
-        query.bind(workspace.as_str()).bind(id.to_string())
-    };
-    let deleted =
-        by_id("DELETE FROM budget WHERE workspace = ?1 AND id = ?2").execute(&mut *db).await?;
+    let deleted = by_id(DELETE_BUDGET, workspace, id).execute(&mut *db).await?;
     if deleted.rows_affected() == 0 {
         return Err(StoreError::NotFound);
     }
-    by_id("DELETE FROM account WHERE workspace = ?1 AND budget = ?2").execute(&mut *db).await?;
-    by_id("DELETE FROM lease WHERE workspace = ?1 AND budget = ?2").execute(&mut *db).await?;
+    by_id("DELETE FROM account WHERE workspace = ?1 AND budget = ?2", workspace, id)
+        .execute(&mut *db)
+        .await?;
+    by_id("DELETE FROM lease WHERE workspace = ?1 AND budget = ?2", workspace, id)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -152,6 +155,15 @@ fn any_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
     (names.len() > 0).then(|| names.collect::<Value>().to_string())
 }
 
+/// A statement whose two parameters are a workspace and a budget's id.
+fn by_id<'a>(
+    statement: &'static str,
+    workspace: &'a Id,
+    id: BudgetId,
+) -> Query<'a, Sqlite, SqliteArguments> {
+    sqlx::query(statement).bind(workspace.as_str()).bind(id.to_string())
+}
+
 async fn check_scope_is_free(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
     let existing: Option<String> = sqlx::query_scalar(
         "SELECT id FROM budget WHERE workspace = ?1 AND scope_kind = ?2 AND target = ?3 AND id <> ?4",
@@ -192,12 +204,12 @@ async fn open_seeded(
     Ok(())
 }
 
-/// Writes a budget, new or old.
-async fn save(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
+/// Writes a budget that is not there.
+async fn insert(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
     let schedule = budget.limits.schedule.as_ref();
     let (when_unavailable, unavailable_cost) = when_unavailable_columns(budget.when_unavailable);
     sqlx::query(
-        "INSERT OR REPLACE INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
+        "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
            requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
            unavailable_cost, name, created_at_ms, updated_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
