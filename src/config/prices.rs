@@ -107,7 +107,6 @@ fn check_syntax(text: &str) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
     use crate::domain::pricing::{ModelPrice, Rates, Tier};

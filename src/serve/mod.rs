@@ -104,6 +104,7 @@ pub async fn run(
     let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
     let served = answer(api, listeners, ready_file, stop).await;
     flush(&engine, &store).await?;
+    info!("ended; everything is written down");
     served
 }
 
@@ -309,3 +310,6 @@ async fn flush(engine: &Engine, store: &SqliteStore) -> Result<()> {
     let in_time = timeout(FLUSH_TIMEOUT, flushed).await;
     in_time.context("the store did not take everything in time; the rest is in the journal")
 }
+
+#[cfg(test)]
+mod tests;
