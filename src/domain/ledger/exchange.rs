@@ -302,7 +302,10 @@ impl Ledger {
         let excess = match exchanging {
             Exchanging::Overtaken => Units::MAX,
             // More is lent or spent than the limit allows: nobody is to admit against what is left of it.
-            _ => Units::ZERO.minus(grant.free).or_zero(),
+            Exchanging::Idle
+            | Exchanging::Queued
+            | Exchanging::Sent
+            | Exchanging::SentAndQueued => Units::ZERO.minus(grant.free).or_zero(),
         };
         let mut again = matches!(exchanging, Exchanging::SentAndQueued | Exchanging::Overtaken);
         if account.hand_back(excess, now) > Units::ZERO || exchanging == Exchanging::Overtaken {
