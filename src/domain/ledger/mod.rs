@@ -19,6 +19,8 @@ mod minute;
 mod reserve;
 mod restore;
 mod settle;
+#[cfg(test)]
+mod table_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
