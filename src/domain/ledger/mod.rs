@@ -16,6 +16,8 @@ pub mod escrow;
 mod exchange;
 mod gates;
 mod minute;
+#[cfg(test)]
+mod model_tests;
 mod reserve;
 mod restore;
 mod settle;
