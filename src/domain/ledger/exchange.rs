@@ -226,7 +226,7 @@ impl Ledger {
             return None;
         }
         if account.dimension == Dimension::Requests {
-            let missing = budget.limit(Dimension::Requests)?.minus(account.quota());
+            let missing = budget.limits.of(Dimension::Requests)?.minus(account.quota());
             let in_use = sum > Units::ZERO || account.holds > 0;
             return (in_use && missing > Units::ZERO).then_some(Draw {
                 need_min: Units::ONE,

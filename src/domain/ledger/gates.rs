@@ -182,7 +182,7 @@ impl Ledger {
                 (Dimension::Requests, Units::ONE),
             ] {
                 let Some(limit) =
-                    self.budgets.get(place).and_then(|budget| budget.limit(dimension))
+                    self.budgets.get(place).and_then(|budget| budget.limits.of(dimension))
                 else {
                     continue;
                 };
