@@ -75,6 +75,9 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// What Bursar sets aside for [`Question::of`]: its input by its bytes, and its output cap.
+    pub(crate) const TOKENS: i64 = 127;
+
     /// A chat completion by this identity, of a model with a price and an output of 32 tokens at the most.
     pub(crate) fn of(identity: &str) -> Self {
         let body = json!({

@@ -70,6 +70,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "what a failed test shows")]
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
