@@ -135,6 +135,12 @@ impl Engine {
         if report.settlement.as_str().starts_with(RESERVED_PREFIX) {
             return Err(ReportError::ReservedId);
         }
+        // Looked for before the store is asked: an entry that arrives there in between would be found in neither place, and
+        // be booked twice.
+        if let Some(durable) = self.under_way(&report) {
+            self.recorded(durable).await?;
+            return self.on_record(&report).await;
+        }
         if let Some(settlement) =
             self.shared.store.settlement(&report.workspace, &report.settlement).await?
         {
@@ -156,6 +162,16 @@ impl Engine {
                 "too many accounts are open in this replica".to_owned(),
             ))),
         }
+    }
+
+    /// The end of the wait for an entry of this id that is on its way to the store.
+    fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.shared.state();
+        let room = state.rooms.get_mut(&report.workspace)?;
+        let waiting = room.recording.get_mut(&report.settlement)?;
+        let (sender, receiver) = oneshot::channel();
+        waiting.push(sender);
+        Some(receiver)
     }
 
     /// Books a report in the ledger.
