@@ -76,9 +76,7 @@ impl Engine {
         if timeout(CLOSE_PATIENCE, all).await.is_err() {
             tracing::warn!("the store did not take the leases back in time; they expire");
         }
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.drain(..).for_each(|task| task.abort());
-        drop(tasks);
+        self.stop_tasks().await;
         if let Err(error) = self.shared.write_journal(u64::MAX) {
             tracing::warn!(%error, "the end of the journal could not be written");
         }
@@ -86,6 +84,20 @@ impl Engine {
 }
 
 impl Engine {
+    /// Ends the background tasks. When it returns, none of them does anything any more.
+    pub(super) async fn stop_tasks(&self) {
+        let tasks =
+            std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a background task had ended before its time");
+            }
+        }
+    }
+
     fn has_more(&self, workspace: &Id) -> bool {
         let state = self.shared.state();
         state

@@ -33,10 +33,21 @@ impl Default for KeyCache {
 }
 
 impl KeyCache {
-    fn remember(&self, hash: KeyHash, key: Option<Arc<ApiKey>>, now: Mono, changes: u64) {
+    /// How often keys were changed: read it before the store is asked.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn remember(
+        &self,
+        hash: KeyHash,
+        key: Option<Arc<ApiKey>>,
+        now: Mono,
+        changes: u64,
+    ) {
         self.known.insert(hash, (key, now));
         // A change that comes after this line forgets the entry by itself.
-        if self.changes.load(Ordering::SeqCst) != changes {
+        if self.changes() != changes {
             self.known.invalidate(&hash);
         }
     }
@@ -54,7 +65,7 @@ impl Engine {
     /// When the store has to be asked and cannot be, and was never asked for this key before.
     pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Arc<ApiKey>>, StoreError> {
         let cache = &self.shared.keys;
-        let changes = cache.changes.load(Ordering::SeqCst);
+        let changes = cache.changes();
         let now = self.shared.now().mono;
         let known = cache.known.get(hash);
         if let Some((key, since)) = &known

@@ -12,9 +12,9 @@ mod journal;
 mod keys;
 mod report;
 mod start;
-mod turn;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -136,7 +136,9 @@ impl Engine {
             return Err(ReportError::ReservedId);
         }
         let recorded = Box::pin(self.record(report));
-        tokio::time::timeout(RECORDING_PATIENCE, recorded).await.unwrap_or_else(|_| Err(unconfirmed()))
+        tokio::time::timeout(RECORDING_PATIENCE, recorded)
+            .await
+            .unwrap_or_else(|_| Err(unconfirmed()))
     }
 
     async fn record(&self, report: Report) -> Result<Settled, ReportError> {

@@ -105,11 +105,6 @@ impl Reader {
         let mut reservations: Vec<_> = self.open.into_values().collect();
         // They time out in the order in which they are opened again.
         reservations.sort_by_key(|reservation| reservation.made_at.mono);
-        Recovered {
-            holders: self.holders,
-            stamps: stamps.collect(),
-            reservations,
-            bytes: 0,
-        }
+        Recovered { holders: self.holders, stamps: stamps.collect(), reservations, bytes: 0 }
     }
 }
