@@ -226,7 +226,7 @@ impl Ledger {
             return None;
         }
         if account.dimension == Dimension::Requests {
-            let missing = budget.limit(Dimension::Requests)?.minus(account.quota());
+            let missing = budget.limits.of(Dimension::Requests)?.minus(account.quota());
             let in_use = sum > Units::ZERO || account.holds > 0;
             return (in_use && missing > Units::ZERO).then_some(Draw {
                 need_min: Units::ONE,
@@ -301,16 +301,12 @@ impl Ledger {
         if closed {
             account.begin_again(sent.consumed);
         }
-        let excess = match exchanging {
-            Exchanging::Overtaken => Units::MAX,
-            // More is lent or spent than the limit allows: nobody is to admit against what is left of it.
-            Exchanging::Idle
-            | Exchanging::Queued
-            | Exchanging::Sent
-            | Exchanging::SentAndQueued => Units::ZERO.minus(grant.free).or_zero(),
-        };
-        let mut again = matches!(exchanging, Exchanging::SentAndQueued | Exchanging::Overtaken);
-        if account.hand_back(excess, now) > Units::ZERO || exchanging == Exchanging::Overtaken {
+        let overtaken = exchanging == Exchanging::Overtaken;
+        let mut again = overtaken || exchanging == Exchanging::SentAndQueued;
+        // Where more is lent or spent than the limit allows, nobody is to admit against what is left of it.
+        let in_the_red = Units::ZERO.minus(account.free()).or_zero();
+        let excess = if overtaken { Units::MAX } else { in_the_red };
+        if account.hand_back(excess, now) > Units::ZERO || overtaken {
             account.doubt();
             again = true;
         }

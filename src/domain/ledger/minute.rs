@@ -126,6 +126,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_that_is_free_already_is_not_given_back_in_place_of_another() {
+        let mut minute = Minute::default();
+        minute.take(ms(1), 10);
+        minute.take(ms(50_000), 10);
+        assert_eq!(minute.used(ms(60_001)), 1);
+        minute.give_back(ms(1), 10);
+        assert_eq!(minute.used(ms(60_001)), 1);
+    }
+
+    #[test]
     fn above_six_thousand_slots_come_back_late_by_at_most_a_tenth_of_a_second() {
         let mut minute = Minute::default();
         for at in 0..1000 {

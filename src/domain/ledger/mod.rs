@@ -16,9 +16,13 @@ pub mod escrow;
 mod exchange;
 mod gates;
 mod minute;
+#[cfg(test)]
+mod model_tests;
 mod reserve;
 mod restore;
 mod settle;
+#[cfg(test)]
+mod table_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

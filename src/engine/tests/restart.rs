@@ -130,3 +130,48 @@ async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
     let slots = bench.engine.consumption(&both(10_000, 1000)).await.unwrap().requests;
     assert_eq!(slots, 40);
 }
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_off_before_more_is_written() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(10).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    let journal = settings.journal.clone().unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, [&whole[..], &whole[..7]].concat()).unwrap();
+    let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&clock) as _).await;
+    let bench = Bench { engine, store, clock, settings, _directory };
+    bench.admitted(20).await;
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), 2);
+    assert_eq!(bench.refused(71).await, RefusalCode::BudgetInFlight);
+}
+
+#[tokio::test]
+async fn nothing_is_admitted_while_the_journal_cannot_be_written() {
+    let bench = Bench::with([both(100, 3)]).await;
+    let before = bench.admitted(10).await;
+    let journal = bench.settings.journal.clone().unwrap();
+    // Where the new journal would be written, something stands in the way.
+    let obstacle = journal.with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    bench.engine.shared.journal.as_ref().unwrap().file.fill_the_disk();
+    for _ in 0..5 {
+        let asked = bench.ask(10).await.hand_over();
+        assert_eq!(asked, Decision::Undecided { budget: None });
+        bench.engine.shared.tick();
+    }
+    assert_eq!(bench.open(), 1);
+    assert!(bench.engine.ready().await.is_err());
+    std::fs::remove_dir(&obstacle).unwrap();
+    bench.engine.shared.tick();
+    bench.engine.ready().await.unwrap();
+    let after = bench.admitted(10).await;
+    let bench = bench.killed_and_restarted().await;
+    for (name, reservation) in [("before", before), ("after", after)] {
+        assert!(bench.engine.report(cost_of(reservation, name, 10)).await.unwrap().first);
+    }
+    bench.admitted(80).await;
+    assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
+}
