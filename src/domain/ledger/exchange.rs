@@ -244,7 +244,9 @@ impl Ledger {
         }
         let in_hand = account.available();
         let waits = sum > Units::ZERO && in_hand < sum;
-        if !waits && !account.is_low() {
+        // A lease that nobody uses any more is about to be closed, not refilled.
+        let is_unused = now.mono.since(account.last_used) > self.terms.lease_ttl;
+        if !waits && (is_unused || !account.is_low()) {
             return None;
         }
         let need = sum.minus(in_hand).max(Units::ONE);
