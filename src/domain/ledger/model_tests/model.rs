@@ -333,7 +333,7 @@ impl Model {
         // 22 November 2026 is a Sunday, the 30th is day 8, and 1 January is day 40.
         let window = match rule.period {
             Period::Daily => day,
-            Period::Weekly => (day + 6) / 7,
+            Period::Weekly => day.div_ceil(7),
             Period::Monthly => [9, 40, 71, 99].iter().filter(|first| day >= **first).count() as u64,
             Period::Yearly => u64::from(day >= 40),
             Period::OneTime => 0,
