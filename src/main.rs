@@ -1,3 +1,7 @@
-//! The `bursar` command.
+//! The `bursar` program. All of it is in the library, so that tests can run it in process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bursar::cli::main()
+}

@@ -154,9 +154,10 @@ impl fmt::Display for ReservationId {
     }
 }
 
-/// Reads the canonical form of a ULID, upper or lower case.
+/// Reads the canonical form of a ULID, upper or lower case. A first character above 7 stands for more than 128 bits.
 fn ulid(text: &str) -> Option<u128> {
-    Ulid::from_string(text).ok().map(|ulid| ulid.0)
+    let fits = text.as_bytes().first().is_some_and(|first| (b'0'..=b'7').contains(first));
+    Ulid::from_string(text).ok().filter(|_| fits).map(|ulid| ulid.0)
 }
 
 #[cfg(test)]

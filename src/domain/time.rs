@@ -39,6 +39,12 @@ impl Wall {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This instant moved back, saturating.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// Whole seconds from `self` until `later`, rounded up; 0 when `later` has passed.
     #[must_use]
     pub fn seconds_until(self, later: Self) -> u64 {

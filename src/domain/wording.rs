@@ -44,7 +44,7 @@ impl Refusal {
                 let kind = budget_kind(gate.dimension);
                 let retry = self.retry();
                 format!(
-                    "Requests in flight hold what is left of the {kind} of {owner} ({limit}). {retry}"
+                    "Requests in flight hold what is left of the {kind} of {owner} (limit {limit}). {retry}"
                 )
             }
             RefusalCode::RequestExceedsBudget => too_large(gate),
@@ -55,7 +55,7 @@ impl Refusal {
             }
             RefusalCode::ModelNotPriced => {
                 format!(
-                    "A cost budget of {owner} applies ({limit}), and no price is known for the requested model. Name a model that has a price, or have one added."
+                    "A cost budget of {owner} applies (limit {limit}), and no price is known for the requested model. Name a model that has a price, or have one added."
                 )
             }
             RefusalCode::UnknownSubject | RefusalCode::ScopeMismatch | RefusalCode::UnknownKey => {
@@ -132,7 +132,7 @@ fn too_large(gate: &RefusingGate) -> String {
     let kind = budget_kind(gate.dimension);
     let reset = reset(gate);
     format!(
-        "This request may need up to {asked}, but {left} is left of the {kind} of {owner} ({limit}). Lower its output cap (max_tokens) or shorten it. {reset}"
+        "This request may need up to {asked}, but {left} is left of the {kind} of {owner} (limit {limit}). Lower its output cap (max_tokens) or shorten it. {reset}"
     )
 }
 
@@ -258,7 +258,7 @@ mod tests {
         );
         check(
             refusal(Code::BudgetInFlight, Cost, [5_000_000_000, 0, 1], Some(1)),
-            "Requests in flight hold what is left of the cost budget of identity 'customer-42' ($5). Retry in 1 second.",
+            "Requests in flight hold what is left of the cost budget of identity 'customer-42' (limit $5). Retry in 1 second.",
         );
         check(
             refusal(
@@ -267,7 +267,7 @@ mod tests {
                 [5_000_000_000, 100_000_000, 320_000_000],
                 Some(7200),
             ),
-            "This request may need up to $0.32, but $0.1 is left of the cost budget of identity 'customer-42' ($5). Lower its output cap (max_tokens) or shorten it. It resets in 2 hours.",
+            "This request may need up to $0.32, but $0.1 is left of the cost budget of identity 'customer-42' (limit $5). Lower its output cap (max_tokens) or shorten it. It resets in 2 hours.",
         );
         check(
             refusal(Code::CostBudgetExceeded, Cost, [0, 0, 1], Some(60)),

@@ -1,21 +1,52 @@
-//! Floor 2: the async driver. It runs the ledger's commands against a store, keeps the journal, and owns the one clock.
+//! Floor 2: the async driver. It runs the ledgers' batches against a store, keeps the journal, and owns the one clock.
+//!
+//! All ledgers stand behind one plain mutex: a decision takes about a microsecond, and nothing waits while it is held.
+//! One background task, woken by a `Notify`, talks to the store; another does what time asks for, whatever the store does.
 
-use std::sync::Arc;
+mod administer;
+pub mod clock;
+mod decide;
+mod driver;
+mod entropy;
+mod journal;
+mod keys;
+mod report;
+mod start;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use thiserror::Error;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
 
-use crate::domain::budget::{Budget, Dimension};
-use crate::domain::decision::{Decision, Standing};
-use crate::domain::estimate::Estimate;
-use crate::domain::ids::{BudgetId, Id, ReservationId};
-use crate::domain::keys::{ApiKey, KeyHash};
-use crate::domain::money::{Amounts, NanoUsd, Units};
-use crate::domain::settlement::{Certainty, Settlement};
-use crate::domain::subject::Subject;
-use crate::domain::time::Wall;
-use crate::domain::usage::Usage;
-use crate::store::{BudgetFilter, Cursor, Page, StoreError};
+use self::clock::Clock;
+use self::entropy::Entropy;
+use self::journal::JournalFile;
+use self::keys::KeyCache;
+use crate::domain::decision::Decision;
+use crate::domain::estimate::Unpriced;
+use crate::domain::ids::{HolderId, Id};
+use crate::domain::ledger::{Ledger, Terms, WaiterId};
+use crate::domain::pricing::PriceTable;
+use crate::domain::time::{Now, Wall};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+pub use self::administer::Consumption;
+pub use self::decide::{Ask, Held};
+pub use self::report::{Against, Correction, Report, ReportError, Settled, Used};
+
+/// The price table in force; whoever holds the other end puts a new one in its place.
+pub type Prices = watch::Receiver<Arc<PriceTable>>;
+
+/// Workspaces of one replica at the most. Beyond it requests of new ones are answered "unavailable".
+const WORKSPACES_MAX: usize = 10_000;
 
 /// The handle that adapters hold. Cheap to clone.
 #[derive(Clone)]
@@ -23,246 +54,143 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-struct Shared;
-
-/// A question: may this subject make a request that may cost this much?
+/// What the engine's owner decides.
 #[derive(Debug, Clone)]
-pub struct Ask {
-    /// Who is asking.
-    pub subject: Arc<Subject>,
-    /// What it may cost.
-    pub estimate: Estimate,
+pub struct Settings {
+    /// How reservations and leases end.
+    pub terms: Terms,
+    /// Where the journal is; `None` for none, and then a crash forfeits what was in flight.
+    pub journal: Option<PathBuf>,
+    /// What usage of a model without a price is booked at.
+    pub unpriced: Unpriced,
 }
 
-/// An admission that releases its reservation when it is dropped, until it is handed over.
-#[derive(Debug)]
-pub struct Held {
-    /// The answer. Its reservation is live only for an `Allow`.
-    pub decision: Decision,
+struct Shared {
+    holder: HolderId,
+    terms: Terms,
+    unpriced: Unpriced,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+    prices: Prices,
+    keys: KeyCache,
+    journal: Option<Journal>,
+    state: Mutex<State>,
+    /// Wakes the driver: a ledger has something for the store.
+    work: Notify,
+    /// Adjustments read what is on record before they write, so they take turns.
+    adjusting: tokio::sync::Mutex<()>,
+    /// Changes of budgets take turns, so that what is in force here is what was recorded last.
+    administering: tokio::sync::Mutex<()>,
+    /// A change of a budget was not confirmed: the store knows whether it was made.
+    budgets_in_doubt: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Held {
-    /// The answer is on its way to the client: the reservation stays until it is settled or times out.
-    pub fn hand_over(self) -> Decision {
-        unimplemented!()
-    }
+/// The journal's file and the boot that it belongs to.
+struct Journal {
+    file: JournalFile,
+    boot: String,
 }
 
-/// Actual usage.
-#[derive(Debug, Clone)]
-pub struct Report {
-    /// Chosen by the reporter; reporting the same id twice counts once.
-    pub settlement: Id,
-    /// Whose workspace; a reservation of another workspace is unknown.
-    pub workspace: Id,
-    /// What is settled.
-    pub against: Against,
-    /// What was used.
-    pub used: Used,
-    /// How sure it is: `Exact` or `AtLeast`.
-    pub certainty: Certainty,
-    /// Whether an exact amount may replace an earlier exact one.
-    pub correction: Correction,
-    /// When it took place; `None` for now. Only for reports against a subject.
-    pub at: Option<Wall>,
+/// All that is decided on, under one lock.
+#[derive(Default)]
+struct State {
+    rooms: BTreeMap<Id, Room>,
+    records: journal::Buffer,
+    entropy: Entropy,
+    phase: Phase,
+    /// Settlement ids that are being reported, and who waits to report under them too.
+    turns: HashMap<turn::Name, Vec<oneshot::Sender<()>>>,
 }
 
-/// What a report settles.
-#[derive(Debug, Clone)]
-pub enum Against {
-    /// A reservation.
-    Reservation(ReservationId),
-    /// Whatever budgets apply to this subject: usage that was not asked about before.
-    Subject(Arc<Subject>),
+/// Where the engine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Running,
+    /// Nothing is admitted any more; leases go back to the store.
+    Closing,
 }
 
-/// What was used.
-#[derive(Debug, Clone)]
-pub enum Used {
-    /// Token counts of a model, priced by the table. Without a model the reservation's is taken.
-    Usage {
-        /// The model that answered.
-        model: Option<Id>,
-        /// Its counts.
-        usage: Usage,
-    },
-    /// Money that somebody else counted, and tokens where known.
-    Cost {
-        /// Money.
-        cost: NanoUsd,
-        /// The model that answered.
-        model: Option<Id>,
-        /// Token counts, where known.
-        usage: Option<Usage>,
-    },
-}
-
-/// Whether a report says that it corrects an earlier exact one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Correction {
-    /// A first report, or one that repeats or sharpens an estimate.
-    No,
-    /// `correction: true`.
-    Yes,
-}
-
-/// A report that was durably recorded.
-#[derive(Debug, Clone)]
-pub struct Settled {
-    /// The entry as it stands on record.
-    pub settlement: Settlement,
-    /// Whether this call recorded it, or an earlier one did.
-    pub first: bool,
-    /// What the amounts exceed the reservation by.
-    pub overrun: Amounts,
-}
-
-/// Why a report was not recorded.
-#[derive(Debug, Error)]
-pub enum ReportError {
-    /// The id is on record with other amounts.
-    #[error("settlement {id} is on record with cost {cost} and {tokens} tokens", id = .0.id, cost = .0.amounts.cost, tokens = .0.amounts.tokens)]
-    Differs(Box<Settlement>),
-    /// The reservation was settled exactly before, and this is no correction.
-    #[error("the reservation was settled exactly by {0}; send \"correction\": true to replace it")]
-    SettledBefore(Id),
-    /// No such reservation, or of another workspace.
-    #[error("no such reservation")]
-    UnknownReservation,
-    /// Usage cannot be priced: the model is unknown.
-    #[error("no price is known for model {0}; report a cost, or add a price")]
-    Unpriced(String),
-    /// The store did not confirm it. Reporting again with the same id is safe.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A budget's settled spend in its current window.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumption {
-    /// Label of the window.
-    pub label: Arc<str>,
-    /// Settled money, summed over the accounts of a `*` budget.
-    pub cost: NanoUsd,
-    /// Settled tokens, likewise.
-    pub tokens: i64,
-    /// Requests in the last 60 seconds, as this replica knows them.
-    pub requests: u64,
+/// A workspace: its ledger, and who waits for what.
+struct Room {
+    ledger: Ledger,
+    deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
+    /// Settlements on their way to the store, and who waits for them to be durable.
+    recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
+    /// Who waits for this many more batches.
+    flushing: Vec<(u8, oneshot::Sender<()>)>,
 }
 
 impl Engine {
-    /// Decides on a request, waiting for a lease where one is needed, `patience` at the longest (50 ms unless the caller's
-    /// own deadline is nearer). Dropping the future releases whatever it had set aside.
-    pub async fn reserve(&self, ask: Ask, patience: Duration) -> Held {
-        let _ = (ask, patience);
-        unimplemented!()
-    }
-
-    /// Says what applies without setting cost or tokens aside. An allowed check counts one request in every window
-    /// that applies, a refused one counts in none.
-    pub async fn check(&self, subject: Arc<Subject>, patience: Duration) -> Decision {
-        let _ = (subject, patience);
-        unimplemented!()
-    }
-
-    /// Settles, corrects or records usage. Returns after the entry is durable.
-    pub async fn report(&self, report: Report) -> Result<Settled, ReportError> {
-        let _ = report;
-        unimplemented!()
-    }
-
-    /// Gives back what a request had set aside that never reached its provider. Unknown reservations are passed over.
-    pub fn release(&self, reservation: ReservationId) {
-        let _ = reservation;
-        unimplemented!()
-    }
-
-    /// A fresh budget id, for `Budget::id`.
-    pub fn new_budget_id(&self) -> BudgetId {
-        unimplemented!()
-    }
-
     /// What time it is.
+    #[must_use]
     pub fn wall(&self) -> Wall {
-        unimplemented!()
+        self.shared.now().wall
     }
 
-    /// Records a budget and puts it in force on this replica before it returns.
-    pub async fn create_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
-        Ok(budget)
-    }
-
-    /// Replaces a budget and puts it in force on this replica before it returns. A changed schedule makes a new generation;
-    /// the caller leaves `generation` as it read it.
-    pub async fn replace_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
-        Ok(budget)
-    }
-
-    /// Deletes a budget, with its counters.
-    pub async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
-        let _ = (workspace, id);
-        unimplemented!()
-    }
-
-    /// One budget.
-    pub async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
-        let _ = (workspace, id);
-        unimplemented!()
-    }
-
-    /// One page of a workspace's budgets.
-    pub async fn list_budgets(
-        &self,
-        workspace: &Id,
-        filter: &BudgetFilter,
-        cursor: Cursor,
-        limit: usize,
-    ) -> Result<Page, StoreError> {
-        let _ = (workspace, filter, cursor, limit);
-        unimplemented!()
-    }
-
-    /// A budget's settled spend now; everything settled on this replica before the call is included.
-    pub async fn consumption(&self, budget: &Budget) -> Result<Consumption, StoreError> {
-        let _ = budget;
-        unimplemented!()
-    }
-
-    /// Starts the budget's counters anew, on this replica before it returns.
-    pub async fn reset_budget(&self, budget: &Budget) -> Result<(), StoreError> {
-        let _ = budget;
-        unimplemented!()
-    }
-
-    /// Registers an API key.
-    pub async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
-        let _ = key;
-        unimplemented!()
-    }
-
-    /// A workspace's keys, newest first.
-    pub async fn list_keys(&self, workspace: &Id) -> Result<Vec<ApiKey>, StoreError> {
-        let _ = workspace;
-        unimplemented!()
-    }
-
-    /// Deletes an API key; it is unknown on this replica before this returns.
-    pub async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
-        let _ = (workspace, id);
-        unimplemented!()
-    }
-
-    /// The key with this hash. Answers are remembered for a while, unknown keys for a shorter one.
-    pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Arc<ApiKey>>, StoreError> {
-        let _ = hash;
-        unimplemented!()
+    /// The prices in force.
+    #[must_use]
+    pub fn prices(&self) -> Arc<PriceTable> {
+        Arc::clone(&self.shared.prices.borrow())
     }
 
     /// Whether the store answers and the journal can be written: what `/readyz` says. The text is the reason.
+    ///
+    /// # Errors
+    /// A sentence for a person.
     pub async fn ready(&self) -> Result<(), String> {
-        unimplemented!()
+        if self.shared.state().phase == Phase::Closing {
+            return Err("shutting down".to_owned());
+        }
+        if self.shared.journal.as_ref().is_some_and(|journal| !journal.file.is_good()) {
+            return Err("the journal cannot be written".to_owned());
+        }
+        self.shared.store.ping().await.map_err(|error| error.to_string())
     }
 }
 
-#[expect(dead_code, reason = "placeholder until the driver lands")]
-type Unused = (Dimension, Standing, Amounts, Units);
+impl Shared {
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the journal up to a position. Without a journal there is nothing to wait for.
+    fn write_journal(&self, position: u64) -> std::io::Result<()> {
+        match &self.journal {
+            None => {
+                self.state().records.drain();
+                Ok(())
+            }
+            Some(journal) => journal.file.flush(position, || self.state().records.drain()),
+        }
+    }
+}
+
+impl State {
+    /// The room of a workspace, opened where there is none yet. `None` when there are too many.
+    fn room(&mut self, shared: &Shared, workspace: &Id) -> Option<&mut Room> {
+        if !self.rooms.contains_key(workspace) {
+            if self.rooms.len() >= WORKSPACES_MAX {
+                return None;
+            }
+            let ledger = Ledger::new(workspace.clone(), shared.holder, shared.terms);
+            self.rooms.insert(workspace.clone(), Room::new(ledger));
+        }
+        self.rooms.get_mut(workspace)
+    }
+}
+
+impl Room {
+    fn new(ledger: Ledger) -> Self {
+        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
+    }
+}
+
+/// How long callers are told to be patient when nothing else is said.
+pub const PATIENCE: Duration = Duration::from_millis(50);

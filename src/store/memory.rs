@@ -98,7 +98,7 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let tables = self.tables();
-        let place = |budget: &Budget| (budget.updated_at, budget.id);
+        let place = |budget: &Budget| (filter.sort_by.of(budget), budget.id);
         let edge = match cursor {
             Cursor::Start => None,
             Cursor::After(id) | Cursor::Before(id) => {
@@ -240,25 +240,27 @@ impl Store for MemoryStore {
         now: Wall,
     ) -> Result<Vec<AdoptedLease>, StoreError> {
         let Tables { accounts, leases, .. } = &mut *self.tables();
-        let is_theirs = |holder: &HolderId, lease: &Lease| {
-            from.contains(holder) && *holder != to && lease.state != LeaseState::Closed
+        let is_theirs = |(_, holder, _): &(AccountKey, HolderId, u32), lease: &mut Lease| {
+            from.contains(holder) && lease.state != LeaseState::Closed
         };
-        let theirs: Vec<_> = leases
-            .iter()
-            .filter(|((_, holder, _), lease)| is_theirs(holder, lease))
-            .map(|(key, _)| key.clone())
-            .collect();
-        let mut adopted = Vec::new();
-        for key in theirs {
-            let (account, _, epoch) = key.clone();
+        let theirs: Vec<_> = leases.extract_if(.., is_theirs).collect();
+        for ((account, holder, epoch), lease) in theirs {
             let place = (account.clone(), to, epoch);
-            if leases.contains_key(&place) {
-                continue;
+            let stays = if leases.contains_key(&place) { (account, holder, epoch) } else { place };
+            leases.insert(stays, lease);
+        }
+        let mut adopted = Vec::new();
+        for ((account, _, epoch), lease) in
+            leases.iter_mut().filter(|((_, holder, _), _)| *holder == to)
+        {
+            if lease.state != LeaseState::Closed {
+                escrow::adopt(accounts.entry(account.clone()).or_default(), lease, self.ttl, now);
+                adopted.push(AdoptedLease {
+                    account: account.clone(),
+                    epoch: *epoch,
+                    lease: *lease,
+                });
             }
-            let Some(mut lease) = leases.remove(&key) else { continue };
-            escrow::adopt(accounts.entry(account.clone()).or_default(), &mut lease, self.ttl, now);
-            leases.insert(place, lease);
-            adopted.push(AdoptedLease { account, epoch, lease });
         }
         Ok(adopted)
     }

@@ -1,8 +1,11 @@
 //! Floor 1: the port to durable storage. The inside says what it needs; an adapter translates and nothing more. The
 //! lease arithmetic is `domain::ledger::escrow`, written once.
 
+#[cfg(test)]
+mod contract;
 pub mod memory;
 mod posting;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -64,9 +67,35 @@ pub struct BudgetFilter {
     pub periods: Vec<Period>,
     /// A part of the target's text, case-sensitive.
     pub target_contains: Option<String>,
+    /// In which order.
+    pub sort_by: SortBy,
 }
 
-/// Where a page of a listing starts. Listings are in the order (updated_at, id), newest first.
+/// The instant by which a listing is ordered, newest first; budgets without one come last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SortBy {
+    /// When it was last changed.
+    #[default]
+    UpdatedAt,
+    /// When it was made.
+    CreatedAt,
+    /// When it ends.
+    ExpiresAt,
+}
+
+impl SortBy {
+    /// The instant of this budget.
+    #[must_use]
+    pub fn of(self, budget: &Budget) -> Wall {
+        match self {
+            Self::UpdatedAt => budget.updated_at,
+            Self::CreatedAt => budget.created_at,
+            Self::ExpiresAt => budget.expires_at.unwrap_or(Wall::from_ms(i64::MIN)),
+        }
+    }
+}
+
+/// Where a page of a listing starts. Listings are in the order ([`SortBy`], id), newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
     /// From the newest.
@@ -195,7 +224,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<ReservationId>, StoreError>;
 
     /// Moves all leases that are not closed from earlier holders to a new one, so that nothing the earlier ones still
-    /// had under way can be applied. Expired leases become active again.
+    /// had under way can be applied. Expired leases become active again. Gives all open leases of the new holder, so that
+    /// it can be asked again when its answer was lost.
     async fn adopt(
         &self,
         from: &[HolderId],
@@ -203,7 +233,8 @@ pub trait Store: Send + Sync + 'static {
         now: Wall,
     ) -> Result<Vec<AdoptedLease>, StoreError>;
 
-    /// Expires leases whose time ran out and frees the slots of request accounts that expired long enough ago.
+    /// Expires leases whose time ran out and frees the slots of request accounts that expired long enough ago. Closed
+    /// leases are forgotten after a day. A store may take only some of them at a time.
     /// Returns how many leases it touched.
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError>;
 

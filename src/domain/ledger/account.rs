@@ -11,9 +11,9 @@ use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
 
-/// Position of an account in [`super::accounts::Accounts`].
+/// Position of an account in the ledger's table.
 pub type AccountIndex = u32;
-/// Position of a budget in [`super::budgets::Budgets`].
+/// Position of a budget in the ledger's index.
 pub type BudgetIndex = u32;
 
 /// How far a holder's clock may drift from the store's, in parts per million.
@@ -75,6 +75,8 @@ pub struct LocalLease {
 pub struct LocalAccount {
     /// Its budget.
     pub budget: BudgetIndex,
+    /// A number that no other account of the ledger ever had.
+    pub serial: u32,
     /// The budget's generation when the account was made.
     pub generation: u32,
     /// What it counts.
@@ -127,6 +129,7 @@ impl LocalAccount {
     ) -> Self {
         Self {
             budget: place,
+            serial: 0,
             generation: budget.generation,
             dimension,
             standing: Standing::Live,

@@ -23,6 +23,7 @@ pub(super) struct Accounts {
     /// Live accounts only: a retired one has made room for its successor.
     index: HashTable<AccountIndex>,
     hasher: RandomState,
+    last_serial: u32,
 }
 
 impl Accounts {
@@ -116,7 +117,9 @@ impl Accounts {
         self.slots.len().saturating_sub(self.vacant.len())
     }
 
-    fn place(&mut self, account: LocalAccount) -> Option<AccountIndex> {
+    fn place(&mut self, mut account: LocalAccount) -> Option<AccountIndex> {
+        self.last_serial = self.last_serial.wrapping_add(1);
+        account.serial = self.last_serial;
         if let Some(at) = self.vacant.pop() {
             *self.slots.get_mut(place(at))? = Some(account);
             return Some(at);

@@ -63,8 +63,19 @@ impl Ledger {
     /// Whether [`Ledger::next_batch`] may give one.
     #[must_use]
     pub fn has_batch(&self) -> bool {
-        let has_news = !self.queue.is_empty() || !self.outbox.is_empty();
-        self.pending.is_none() && (has_news || self.failed.is_some())
+        self.pending.is_none() && self.has_more()
+    }
+
+    /// Whether there is something to tell beyond the batch under way.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.queue.is_empty() || !self.outbox.is_empty() || self.failed.is_some()
+    }
+
+    /// Whether a batch was sent and not answered.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
@@ -168,6 +179,16 @@ impl Ledger {
         self.swept_to = if end >= places { 0 } else { end };
     }
 
+    /// Hands everything back that no reservation holds, and asks for the leases to be closed.
+    pub fn close_leases(&mut self) {
+        for at in 0..self.accounts.places() {
+            if let Some(account) = self.accounts.get_mut(at) {
+                account.last_used = Mono::default();
+                self.enqueue(at);
+            }
+        }
+    }
+
     /// Lets go of an account that only waited for its last reservation.
     pub(super) fn forget_if_done(&mut self, at: AccountIndex) {
         match self.accounts.get(at).map(|account| (account.standing, account.holds)) {
@@ -213,7 +234,7 @@ impl Ledger {
             return None;
         }
         if account.dimension == Dimension::Requests {
-            let missing = budget.limit(Dimension::Requests)?.minus(account.quota());
+            let missing = budget.limits.of(Dimension::Requests)?.minus(account.quota());
             let in_use = sum > Units::ZERO || account.holds > 0;
             return (in_use && missing > Units::ZERO).then_some(Draw {
                 need_min: Units::ONE,
@@ -223,7 +244,9 @@ impl Ledger {
         }
         let in_hand = account.available();
         let waits = sum > Units::ZERO && in_hand < sum;
-        if !waits && !account.is_low() {
+        // A lease that nobody uses any more is about to be closed, not refilled.
+        let is_unused = now.mono.since(account.last_used) > self.terms.lease_ttl;
+        if !waits && (is_unused || !account.is_low()) {
             return None;
         }
         let need = sum.minus(in_hand).max(Units::ONE);

@@ -193,7 +193,7 @@ impl Ledger {
                 (Dimension::Tokens, Units::from(estimate.tokens)),
                 (Dimension::Requests, Units::ONE),
             ]
-            .map(|(dimension, asked)| (dimension, asked, budget.limit(dimension)));
+            .map(|(dimension, asked)| (dimension, asked, budget.limits.of(dimension)));
             for (dimension, asked, limit) in limits {
                 let Some(limit) = limit else { continue };
                 let account = self.live_account(place, dimension, &target, now.wall)?;

@@ -32,6 +32,12 @@ impl Minute {
         self.used
     }
 
+    /// Instants at which slots were taken that still count, and how many at each.
+    pub(super) fn stamps(&mut self, now: Mono) -> impl Iterator<Item = (Mono, u32)> {
+        self.used(now);
+        self.stamps.iter().copied()
+    }
+
     /// Takes a slot. Above [`EXACT_MAX`] the stamp is moved to the end of its bucket, so that it leaves late rather than early.
     pub fn take(&mut self, now: Mono, limit: u32) {
         let at = if limit > EXACT_MAX { end_of_bucket(now) } else { now };
@@ -47,6 +53,7 @@ impl Minute {
     pub fn give_back(&mut self, at: Mono, limit: u32) {
         let at = if limit > EXACT_MAX { end_of_bucket(at) } else { at };
         let from = self.stamps.partition_point(|(stamp, _)| *stamp < at);
+        // One that was forgotten, by a reset or with time, is not another's to give.
         if let Some((stamp, count)) = self.stamps.get_mut(from)
             && *stamp == at
             && *count > 0

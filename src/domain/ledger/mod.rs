@@ -41,6 +41,7 @@ use self::account::{AccountIndex, Standing};
 use self::accounts::Accounts;
 use self::budgets::Budgets;
 use self::reserve::Waiter;
+use crate::domain::budget::Dimension;
 use crate::domain::decision::Decision;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
@@ -190,6 +191,37 @@ impl Ledger {
             target: account.target.clone(),
             window: Arc::clone(&account.window.label),
         })
+    }
+
+    /// What all leases on a dimension have lent to this replica and is not settled, in its unit.
+    #[must_use]
+    pub fn leased(&self, dimension: Dimension) -> Units {
+        let accounts = (0..self.accounts.places()).filter_map(|at| self.accounts.get(at));
+        accounts
+            .filter(|account| account.dimension == dimension)
+            .fold(Units::ZERO, |sum, account| {
+                sum.plus(account.quota().minus(account.lease.consumed).or_zero())
+            })
+    }
+
+    /// A number that no other account of this ledger ever had.
+    #[must_use]
+    pub fn serial(&self, at: AccountIndex) -> Option<u32> {
+        self.accounts.get(at).map(|account| account.serial)
+    }
+
+    /// All slots of rolling minutes that are taken: the account, when, and how many.
+    pub fn stamps(&mut self, now: Now) -> Vec<(AccountIndex, Mono, u32)> {
+        let mut stamps = Vec::new();
+        for at in 0..self.accounts.places() {
+            let Some(minute) =
+                self.accounts.get_mut(at).and_then(|account| account.minute.as_mut())
+            else {
+                continue;
+            };
+            stamps.extend(minute.stamps(now.mono).map(|(taken, count)| (at, taken, count)));
+        }
+        stamps
     }
 
     /// Answers for requests that were waiting, since the last call.

@@ -1,0 +1,241 @@
+//! Budgets: changed in the store first, then in force on this replica before the caller hears of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Engine, Shared, State};
+use crate::domain::budget::{Budget, Dimension};
+use crate::domain::ids::{BudgetId, Id};
+use crate::domain::money::NanoUsd;
+use crate::domain::period::Window;
+use crate::store::{BudgetFilter, Cursor, Page, StoreError};
+
+/// A budget's settled spend in its current window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumption {
+    /// Label of the window.
+    pub label: Arc<str>,
+    /// Settled money, summed over the accounts of a `*` budget.
+    pub cost: NanoUsd,
+    /// Settled tokens, likewise.
+    pub tokens: i64,
+    /// Requests in the last 60 seconds, as this replica knows them.
+    pub requests: u64,
+}
+
+impl Engine {
+    /// A fresh budget id: a ULID of the current time.
+    #[must_use]
+    pub fn new_budget_id(&self) -> BudgetId {
+        let random = self.shared.state().entropy.bits().unwrap_or_default();
+        let ms = u64::try_from(self.wall().as_ms()).unwrap_or(0);
+        BudgetId(ulid::Ulid::from_parts(ms, random).0)
+    }
+
+    /// Records a budget and puts it in force.
+    ///
+    /// # Errors
+    /// `Conflict` names the budget that covers the scope already.
+    pub async fn create_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
+        self.change(async move |engine| {
+            engine.shared.store.create_budget(&budget).await?;
+            engine.put(budget.clone());
+            Ok(budget)
+        })
+        .await
+    }
+
+    /// Replaces a budget and puts it in force. A changed schedule makes a new generation, whose window starts with what was
+    /// spent in it; the caller leaves `generation` as it read it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such budget.
+    pub async fn replace_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
+        self.change(async move |engine| engine.replace(budget).await).await
+    }
+
+    async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
+        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
+        let stored = stored.ok_or(StoreError::NotFound)?;
+        let mut budget = budget;
+        if stored.limits.schedule == budget.limits.schedule {
+            self.shared.store.replace_budget(&budget, None).await?;
+        } else {
+            budget.generation = stored.generation.saturating_add(1);
+            self.flush(&budget.workspace).await?;
+            let window = self.window(&budget);
+            self.shared.store.replace_budget(&budget, window.as_ref()).await?;
+        }
+        self.put(budget.clone());
+        Ok(budget)
+    }
+
+    /// Deletes a budget, with its counters.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such budget.
+    pub async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
+        let workspace = workspace.clone();
+        self.change(async move |engine| {
+            engine.shared.store.delete_budget(&workspace, id).await?;
+            engine.shared.state().remove_budget(&engine.shared, &workspace, id);
+            Ok(())
+        })
+        .await
+    }
+
+    /// One budget.
+    ///
+    /// # Errors
+    /// When the store is away.
+    pub async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
+        self.shared.store.budget(workspace, id).await
+    }
+
+    /// One page of a workspace's budgets.
+    ///
+    /// # Errors
+    /// When the store is away.
+    pub async fn list_budgets(
+        &self,
+        workspace: &Id,
+        filter: &BudgetFilter,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.shared.store.list_budgets(workspace, filter, cursor, limit).await
+    }
+
+    /// A budget's settled spend now; everything settled on this replica before the call is included.
+    ///
+    /// # Errors
+    /// When the store is away.
+    pub async fn consumption(&self, budget: &Budget) -> Result<Consumption, StoreError> {
+        self.flush(&budget.workspace).await?;
+        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
+        let accounts = self.shared.store.accounts(budget, &label).await?;
+        let spent = |dimension| {
+            let of_dimension = accounts.iter().filter(|(key, _)| key.dimension == dimension);
+            of_dimension.fold(0i64, |sum, (_, account)| {
+                sum.saturating_add(account.spent.minus(account.base).get())
+            })
+        };
+        let (cost, tokens) = (NanoUsd::new(spent(Dimension::Cost)), spent(Dimension::Tokens));
+        let now = self.shared.now();
+        let mut state = self.shared.state();
+        let room = state.rooms.get_mut(&budget.workspace);
+        let requests = room.map_or(0, |room| room.ledger.requests_in_window(budget.id, now));
+        Ok(Consumption { label, cost, tokens, requests })
+    }
+
+    /// Starts the budget's counters anew, on this replica before it returns.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such budget.
+    pub async fn reset_budget(&self, budget: &Budget) -> Result<(), StoreError> {
+        let budget = budget.clone();
+        self.change(async move |engine| engine.reset(&budget).await).await
+    }
+
+    async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
+        self.flush(&budget.workspace).await?;
+        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
+        self.shared.store.reset_budget(budget, &label).await?;
+        {
+            let mut state = self.shared.state();
+            if let Some(room) = state.rooms.get_mut(&budget.workspace) {
+                room.ledger.reset_budget(budget.id);
+                self.shared.work.notify_one();
+            }
+        }
+        self.flush(&budget.workspace).await
+    }
+
+    /// Makes a change to its end, though whoever asked for it may leave: half of it would be on record and not in force.
+    async fn change<T, F>(&self, change: impl FnOnce(Self) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let change = change(self.clone());
+        let made = tokio::spawn(async move {
+            let _turn = engine.shared.administering.lock().await;
+            let made = change.await;
+            if let Err(StoreError::Unavailable(_)) = made {
+                engine.shared.budgets_in_doubt.store(true, Ordering::SeqCst);
+                engine.shared.work.notify_one();
+            }
+            made
+        });
+        made.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    fn put(&self, budget: Budget) {
+        let mut state = self.shared.state();
+        state.put_budget(&self.shared, budget);
+        self.shared.work.notify_one();
+    }
+
+    /// The window that a budget is in; `None` without a period limit.
+    fn window(&self, budget: &Budget) -> Option<Window> {
+        Some(budget.limits.schedule.as_ref()?.window_at(self.shared.now().wall))
+    }
+}
+
+impl Shared {
+    /// Brings what is in force here to what is on record, after a change that was not confirmed.
+    pub(super) async fn resolve_doubts(&self) {
+        if !self.budgets_in_doubt.load(Ordering::SeqCst) {
+            return;
+        }
+        // A change under way may wait for a batch, so it must not be waited for here.
+        let Ok(_turn) = self.administering.try_lock() else { return };
+        self.budgets_in_doubt.store(false, Ordering::SeqCst);
+        match self.store.load_budgets().await {
+            Ok(budgets) => self.state().put_exactly(self, budgets),
+            Err(error) => {
+                self.budgets_in_doubt.store(true, Ordering::SeqCst);
+                tracing::warn!(%error, "whether a budget was changed is not known yet");
+            }
+        }
+    }
+}
+
+impl State {
+    /// Puts a budget in force.
+    pub(super) fn put_budget(&mut self, shared: &Shared, budget: Budget) {
+        let now = shared.now();
+        if let Some(room) = self.room(shared, &budget.workspace.clone()) {
+            room.ledger.put_budget(budget, now);
+            room.deliver();
+        }
+    }
+
+    fn remove_budget(&mut self, shared: &Shared, workspace: &Id, id: BudgetId) {
+        let now = shared.now();
+        if let Some(room) = self.rooms.get_mut(workspace) {
+            room.ledger.remove_budget(id, now);
+            room.deliver();
+        }
+    }
+
+    /// Puts these budgets in force, and no others.
+    fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
+        let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
+        let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
+            room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
+        });
+        let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();
+        for (workspace, id) in gone {
+            self.remove_budget(shared, &workspace, id);
+        }
+        for budget in budgets {
+            let room = self.rooms.get(&budget.workspace);
+            if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
+                self.put_budget(shared, budget);
+            }
+        }
+    }
+}

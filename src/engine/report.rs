@@ -1,0 +1,402 @@
+//! Reports of actual usage: priced, booked once, and answered when they are durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::Engine;
+use crate::domain::estimate::Unpriced;
+use crate::domain::ids::{Id, ReservationId};
+use crate::domain::ledger::{Actual, Correcting};
+use crate::domain::money::{Amounts, NanoUsd, Tokens};
+use crate::domain::settlement::{Certainty, Settlement};
+use crate::domain::subject::Subject;
+use crate::domain::time::Wall;
+use crate::domain::usage::Usage;
+use crate::store::StoreError;
+
+/// Settlement ids that begin like this are made by the ledger itself.
+const RESERVED_PREFIX: &str = "timeout:";
+/// How long a reporter waits for the store before it is told to report again.
+const RECORDING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Actual usage.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Chosen by the reporter; reporting the same id twice counts once.
+    pub settlement: Id,
+    /// Whose workspace; a reservation of another workspace is unknown.
+    pub workspace: Id,
+    /// What is settled.
+    pub against: Against,
+    /// What was used.
+    pub used: Used,
+    /// How sure it is: `Exact` or `AtLeast`.
+    pub certainty: Certainty,
+    /// Whether an exact amount may replace an earlier exact one.
+    pub correction: Correction,
+    /// When it took place; `None` for now. Only for reports against a subject.
+    pub at: Option<Wall>,
+}
+
+/// What a report settles.
+#[derive(Debug, Clone)]
+pub enum Against {
+    /// A reservation.
+    Reservation(ReservationId),
+    /// Whatever budgets apply to this subject: usage that was not asked about before.
+    Subject(Arc<Subject>),
+}
+
+/// What was used.
+#[derive(Debug, Clone)]
+pub enum Used {
+    /// Token counts of a model, priced by the table. Without a model the reservation's is taken.
+    Usage {
+        /// The model that answered.
+        model: Option<Id>,
+        /// Its counts.
+        usage: Usage,
+    },
+    /// Money that somebody else counted, and tokens where known.
+    Cost {
+        /// Money.
+        cost: NanoUsd,
+        /// The model that answered.
+        model: Option<Id>,
+        /// Token counts, where known.
+        usage: Option<Usage>,
+    },
+}
+
+/// Whether a report says that it corrects an earlier exact one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Correction {
+    /// A first report, or one that repeats or sharpens an estimate.
+    No,
+    /// `correction: true`.
+    Yes,
+}
+
+/// A report that was durably recorded.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The entry as it stands on record.
+    pub settlement: Settlement,
+    /// Whether this call recorded it, or an earlier one did.
+    pub first: bool,
+    /// What the amounts exceed the reservation by.
+    pub overrun: Amounts,
+}
+
+/// Why a report was not recorded.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The id is on record with other amounts.
+    #[error("settlement {id} is on record with cost {cost} and {tokens} tokens", id = .0.id, cost = .0.amounts.cost, tokens = .0.amounts.tokens)]
+    Differs(Box<Settlement>),
+    /// The reservation was settled exactly before, and this is no correction.
+    #[error("the reservation was settled exactly by {0}; send \"correction\": true to replace it")]
+    SettledBefore(Id),
+    /// No such reservation, or of another workspace.
+    #[error("no such reservation")]
+    UnknownReservation,
+    /// The id begins with `timeout:`, which only Bursar itself uses.
+    #[error("settlement_id begins with \"timeout:\", which is reserved; choose another")]
+    ReservedId,
+    /// Usage cannot be priced: the model is unknown.
+    #[error("no price is known for model {0}; report a cost, or add a price")]
+    Unpriced(String),
+    /// The store did not confirm it. Reporting again with the same id is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a report goes.
+enum Route {
+    /// It is booked and on its way to the store.
+    Booked(Box<Settlement>, Amounts, oneshot::Receiver<()>),
+    /// The same id is on its way already.
+    UnderWay(oneshot::Receiver<()>),
+    /// The reservation is not open here.
+    NotOpen,
+    /// There is no room for another account or workspace.
+    NoRoom,
+}
+
+impl Engine {
+    /// Settles, corrects or records usage. Returns when the entry is durable, as it stands on record.
+    ///
+    /// # Errors
+    /// [`ReportError`]; whatever the error, reporting again with the same id is safe.
+    pub async fn report(&self, report: Report) -> Result<Settled, ReportError> {
+        if report.settlement.as_str().starts_with(RESERVED_PREFIX) {
+            return Err(ReportError::ReservedId);
+        }
+        let recorded = Box::pin(self.record(report));
+        tokio::time::timeout(RECORDING_PATIENCE, recorded)
+            .await
+            .unwrap_or_else(|_| Err(unconfirmed()))
+    }
+
+    async fn record(&self, report: Report) -> Result<Settled, ReportError> {
+        let _turn = self.turn(&report.workspace, &report.settlement).await;
+        // Looked for before the store is asked: an entry that arrives there in between would be found in neither place, and
+        // be booked twice.
+        if let Some(durable) = self.under_way(&report) {
+            durable.await.map_err(|_| unconfirmed())?;
+            return self.on_record(&report).await;
+        }
+        if let Some(settlement) =
+            self.shared.store.settlement(&report.workspace, &report.settlement).await?
+        {
+            return self.repeated(&report, settlement);
+        }
+        let Some(subject) = self.subject_of(&report) else { return self.adjust(&report).await };
+        let actual = self.actual(&report, &subject)?;
+        match self.book(&report, &actual) {
+            Route::Booked(settlement, overrun, durable) => {
+                durable.await.map_err(|_| unconfirmed())?;
+                self.count_settlement(&settlement, overrun);
+                Ok(Settled { settlement: *settlement, first: true, overrun })
+            }
+            Route::UnderWay(durable) => {
+                durable.await.map_err(|_| unconfirmed())?;
+                self.on_record(&report).await
+            }
+            Route::NotOpen => self.adjust(&report).await,
+            Route::NoRoom => Err(ReportError::Store(StoreError::Unavailable(
+                "too many accounts are open in this replica".to_owned(),
+            ))),
+        }
+    }
+
+    /// The end of the wait for an entry of this id that is on its way to the store.
+    fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.shared.state();
+        let room = state.rooms.get_mut(&report.workspace)?;
+        let waiting = room.recording.get_mut(&report.settlement)?;
+        let (sender, receiver) = oneshot::channel();
+        waiting.push(sender);
+        Some(receiver)
+    }
+
+    /// Books a report in the ledger.
+    fn book(&self, report: &Report, actual: &Actual) -> Route {
+        let shared = &self.shared;
+        let mut state = shared.state();
+        let now = shared.now();
+        let Some(room) = state.room(shared, &report.workspace) else { return Route::NoRoom };
+        if let Some(waiting) = room.recording.get_mut(&report.settlement) {
+            let (sender, receiver) = oneshot::channel();
+            waiting.push(sender);
+            return Route::UnderWay(receiver);
+        }
+        let (settlement, reserved) = match &report.against {
+            Against::Reservation(id) => {
+                let reserved = room.ledger.reservation(*id).map(|reservation| reservation.estimate);
+                let (Some(settlement), Some(reserved)) =
+                    (room.ledger.settle(*id, actual.clone()), reserved)
+                else {
+                    return Route::NotOpen;
+                };
+                (settlement, reserved)
+            }
+            Against::Subject(subject) => {
+                let at = report.at.unwrap_or(now.wall);
+                match room.ledger.book(Arc::clone(subject), actual.clone(), at, now) {
+                    Some(settlement) => (settlement, actual.amounts),
+                    None => return Route::NoRoom,
+                }
+            }
+        };
+        let (sender, receiver) = oneshot::channel();
+        room.recording.insert(report.settlement.clone(), vec![sender]);
+        shared.work.notify_one();
+        Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)
+    }
+
+    /// A report for a reservation that is over: it sharpens or corrects what is on record.
+    async fn adjust(&self, report: &Report) -> Result<Settled, ReportError> {
+        let Against::Reservation(reservation) = &report.against else {
+            return Err(ReportError::UnknownReservation);
+        };
+        let _turn = self.shared.adjusting.lock().await;
+        // What ended the reservation may still be on its way.
+        self.flush(&report.workspace).await?;
+        if let Some(settlement) =
+            self.shared.store.settlement(&report.workspace, &report.settlement).await?
+        {
+            return self.repeated(report, settlement);
+        }
+        let earlier = self.shared.store.settlements_of(&report.workspace, *reservation).await?;
+        let Some(last) = earlier.last().cloned() else {
+            return Err(ReportError::UnknownReservation);
+        };
+        let actual = self.actual(report, &last.subject)?;
+        let was_exact = earlier
+            .iter()
+            .any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment));
+        let amounts = match (report.certainty, was_exact, report.correction) {
+            (Certainty::Exact, true, Correction::No) => {
+                return Err(ReportError::SettledBefore(last.id));
+            }
+            (Certainty::Exact, _, _) => actual.amounts,
+            // A lower bound never gives back, and says nothing new about what is known exactly.
+            (_, true, _) => {
+                return Ok(Settled { settlement: last, first: false, overrun: Amounts::default() });
+            }
+            (_, false, _) => greater(actual.amounts, last.amounts),
+        };
+        let certainty = match report.certainty {
+            Certainty::Exact => Certainty::Adjustment,
+            Certainty::AtLeast | Certainty::Estimated | Certainty::Adjustment => Certainty::AtLeast,
+        };
+        let actual = Actual { amounts, certainty, ..actual };
+        let (settlement, durable) = self.book_adjustment(report, &last, &earlier, actual)?;
+        durable.await.map_err(|_| unconfirmed())?;
+        let overrun = beyond(amounts, last.amounts);
+        self.count_settlement(&settlement, overrun);
+        Ok(Settled { settlement, first: true, overrun })
+    }
+
+    fn book_adjustment(
+        &self,
+        report: &Report,
+        last: &Settlement,
+        earlier: &[Settlement],
+        actual: Actual,
+    ) -> Result<(Settlement, oneshot::Receiver<()>), ReportError> {
+        let shared = &self.shared;
+        let mut state = shared.state();
+        let Some(room) = state.room(shared, &report.workspace) else {
+            return Err(ReportError::UnknownReservation);
+        };
+        let correcting = Correcting {
+            subject: Arc::clone(&last.subject),
+            reservation: last.reservation,
+            at: last.at,
+            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
+        };
+        let settlement = room.ledger.adjust(correcting, actual);
+        let (sender, receiver) = oneshot::channel();
+        room.recording.entry(report.settlement.clone()).or_default().push(sender);
+        shared.work.notify_one();
+        Ok((settlement, receiver))
+    }
+
+    /// The entry with this report's id, which somebody else recorded.
+    async fn on_record(&self, report: &Report) -> Result<Settled, ReportError> {
+        let found = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
+        self.repeated(report, found.ok_or_else(unconfirmed)?)
+    }
+
+    /// An id that is on record gives the first result again, if it says the same.
+    fn repeated(&self, report: &Report, settlement: Settlement) -> Result<Settled, ReportError> {
+        let said_before = match &report.used {
+            Used::Usage { usage, .. } => settlement.usage == Some(*usage),
+            Used::Cost { cost, usage, .. } => {
+                // A lower bound that sharpened an entry did not lower it.
+                let is_bound = settlement.certainty == Certainty::AtLeast;
+                let same = settlement.amounts.cost == *cost
+                    || (is_bound && settlement.amounts.cost > *cost);
+                same && settlement.usage == *usage
+            }
+        };
+        if said_before {
+            self.shared.metrics.settlement_duplicate();
+            return Ok(Settled { settlement, first: false, overrun: Amounts::default() });
+        }
+        self.shared.metrics.settlement_conflict();
+        Err(ReportError::Differs(Box::new(settlement)))
+    }
+
+    /// Prices a report.
+    fn actual(&self, report: &Report, subject: &Subject) -> Result<Actual, ReportError> {
+        let (model, usage, cost) = match &report.used {
+            Used::Usage { model, usage } => (model.clone(), Some(*usage), None),
+            Used::Cost { cost, model, usage } => (model.clone(), *usage, Some(*cost)),
+        };
+        let model = model.or_else(|| subject.model.clone());
+        let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
+        let (cost, rates) = match (cost, usage) {
+            (Some(cost), _) => (cost, None),
+            (None, None) => (NanoUsd::ZERO, None),
+            (None, Some(usage)) => {
+                let provider = subject.provider.as_ref();
+                self.price(provider.map(Id::as_str), model.as_ref(), &usage)?
+            }
+        };
+        Ok(Actual {
+            settlement: report.settlement.clone(),
+            certainty: report.certainty,
+            amounts: Amounts { cost, tokens },
+            usage,
+            model,
+            rates,
+        })
+    }
+
+    /// Who a report is about. `None` for a reservation that is not open.
+    fn subject_of(&self, report: &Report) -> Option<Arc<Subject>> {
+        match &report.against {
+            Against::Subject(subject) => Some(Arc::clone(subject)),
+            Against::Reservation(id) => {
+                let state = self.shared.state();
+                let reservation = state.rooms.get(&report.workspace)?.ledger.reservation(*id)?;
+                Some(Arc::clone(&reservation.subject))
+            }
+        }
+    }
+
+    /// The cost of usage, and the rates that it was priced at.
+    fn price(
+        &self,
+        provider: Option<&str>,
+        model: Option<&Id>,
+        usage: &Usage,
+    ) -> Result<(NanoUsd, Option<Arc<str>>), ReportError> {
+        let prices = self.prices();
+        let name = model.map_or("", Id::as_str);
+        let found = prices.lookup(provider, name);
+        if found.is_none() {
+            self.shared.metrics.unpriced_model();
+        }
+        let price = match (found, &self.shared.unpriced) {
+            (Some(price), _) => price,
+            (None, Unpriced::DefaultPrice(price)) => price,
+            (None, Unpriced::CountTokensOnly) => return Ok((NanoUsd::ZERO, None)),
+            (None, Unpriced::Deny) => return Err(ReportError::Unpriced(name.to_owned())),
+        };
+        let rates = price.rates_text(prices.version(), usage.input);
+        Ok((price.cost_of(usage), Some(Arc::from(rates))))
+    }
+
+    fn count_settlement(&self, settlement: &Settlement, overrun: Amounts) {
+        let metrics = &self.shared.metrics;
+        metrics.settlement(settlement.certainty.as_str());
+        metrics.overrun_nano_usd(u64::try_from(overrun.cost.get()).unwrap_or(0));
+        metrics.overrun_tokens(u64::try_from(overrun.tokens.get()).unwrap_or(0));
+    }
+}
+
+/// The entry may or may not have been recorded.
+fn unconfirmed() -> ReportError {
+    let why = "the entry is not durable yet; report it again".to_owned();
+    ReportError::Store(StoreError::Unavailable(why))
+}
+
+/// What `amounts` exceed `reserved` by.
+fn beyond(amounts: Amounts, reserved: Amounts) -> Amounts {
+    Amounts {
+        cost: amounts.cost.minus(reserved.cost).or_zero(),
+        tokens: amounts.tokens.minus(reserved.tokens).or_zero(),
+    }
+}
+
+/// The greater of each.
+fn greater(a: Amounts, b: Amounts) -> Amounts {
+    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
+}

@@ -1,0 +1,148 @@
+//! Starting: the journal is read, leases are taken over from the process that wrote it, and everything that was open is open again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use super::entropy::Entropy;
+use super::journal::{JournalFile, Recovered, boot_id};
+use super::keys::KeyCache;
+use super::{Engine, Journal, Prices, Settings, Shared, State, driver};
+use crate::domain::ids::{HolderId, Id, ReservationId};
+use crate::domain::ledger::RestoredReservation;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+impl Engine {
+    /// Starts an engine: recovers what the journal holds, loads all budgets, and begins to talk to the store.
+    ///
+    /// # Errors
+    /// When the journal is in use or cannot be opened, or the store does not answer.
+    pub async fn start(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        prices: Prices,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        let mut entropy = Entropy::default();
+        let now = clock.now();
+        let random = entropy.bits().context("the operating system has no random numbers")?;
+        let ms = u64::try_from(now.wall.as_ms()).unwrap_or(0);
+        let holder = HolderId(ulid::Ulid::from_parts(ms, random).0);
+        let (journal, recovered) = open_journal(&settings)?;
+        let shared = Arc::new(Shared {
+            holder,
+            terms: settings.terms,
+            unpriced: settings.unpriced,
+            clock,
+            store,
+            metrics,
+            prices,
+            keys: KeyCache::default(),
+            journal,
+            state: Mutex::new(State { entropy, ..State::default() }),
+            work: Notify::new(),
+            adjusting: tokio::sync::Mutex::new(()),
+            administering: tokio::sync::Mutex::new(()),
+            budgets_in_doubt: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
+        shared.recover(recovered).await.context("the store's leases cannot be taken over")?;
+        let talking = tokio::spawn(driver::talk(Arc::clone(&shared)));
+        let tending = tokio::spawn(driver::tend(Arc::clone(&shared)));
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = vec![talking, tending];
+        shared.work.notify_one();
+        Ok(Self { shared })
+    }
+}
+
+/// Opens the journal and reads what it holds. A journal of another boot is set aside.
+fn open_journal(settings: &Settings) -> Result<(Option<Journal>, Recovered)> {
+    let Some(path) = &settings.journal else { return Ok((None, Recovered::default())) };
+    let (file, contents) = JournalFile::open(path)?;
+    let boot = boot_id();
+    let recovered = boot.as_deref().and_then(|boot| Recovered::read(&contents, boot));
+    // What follows a torn record, and what another boot wrote, must not stand before new records.
+    let believed = recovered.as_ref().map_or(0, |recovered| recovered.bytes);
+    file.truncate(believed)
+        .with_context(|| format!("journal.path: cannot write {}", path.display()))?;
+    if recovered.is_none() && !contents.is_empty() {
+        tracing::warn!(
+            path = %path.display(),
+            "the journal is of another boot of this machine and is not believed; what was in flight counts as spent"
+        );
+    }
+    let boot = boot.unwrap_or_default();
+    Ok((Some(Journal { file, boot }), recovered.unwrap_or_default()))
+}
+
+impl Shared {
+    async fn load_budgets(&self) -> Result<()> {
+        let budgets = self.store.load_budgets().await?;
+        tracing::info!(budgets = budgets.len(), "budgets are in force");
+        let mut state = self.state();
+        for budget in budgets {
+            state.put_budget(self, budget);
+        }
+        Ok(())
+    }
+
+    /// Opens again what the journal held. The old holders and the new one are on record together before any lease changes hands,
+    /// so that a crash in between loses neither.
+    async fn recover(&self, recovered: Recovered) -> Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let now = self.now();
+        let holders: Vec<HolderId> =
+            recovered.holders.iter().copied().chain([self.holder]).collect();
+        self.state().records.own(&journal.boot, &holders);
+        self.write_journal(u64::MAX).context("journal.path: the journal cannot be written")?;
+        let settled = self.settled(&recovered.reservations).await?;
+        let open: Vec<RestoredReservation> =
+            recovered.reservations.into_iter().filter(|open| !settled.contains(&open.id)).collect();
+        let count = open.len();
+        let adopted = self.store.adopt(&recovered.holders, self.holder, now.wall).await?;
+        let leases = adopted.len();
+        let mut state = self.state();
+        for lease in adopted {
+            if let Some(room) = state.room(self, &lease.account.workspace) {
+                room.ledger.restore_lease(&lease.account, lease.epoch, &lease.lease, now);
+            }
+        }
+        for stamp in recovered.stamps {
+            if let Some(room) = state.room(self, &stamp.account.workspace) {
+                room.ledger.restore_stamp(&stamp, now);
+            }
+        }
+        for reservation in open {
+            if let Some(room) = state.room(self, &reservation.subject.workspace.clone()) {
+                room.ledger.restore_reservation(reservation, now);
+            }
+        }
+        drop(state);
+        self.rewrite_journal(journal)
+            .context("journal.path: the journal cannot be written anew")?;
+        if count > 0 || leases > 0 {
+            tracing::info!(reservations = count, leases, "taken over from the process before");
+        }
+        Ok(())
+    }
+
+    /// Reservations that were settled before the crash, though the journal does not know it.
+    async fn settled(&self, open: &[RestoredReservation]) -> Result<HashSet<ReservationId>> {
+        let mut by_workspace: BTreeMap<&Id, Vec<ReservationId>> = BTreeMap::new();
+        for reservation in open {
+            by_workspace.entry(&reservation.subject.workspace).or_default().push(reservation.id);
+        }
+        let mut settled = HashSet::new();
+        for (workspace, ids) in by_workspace {
+            settled.extend(self.store.settled_among(workspace, &ids).await?);
+        }
+        Ok(settled)
+    }
+}

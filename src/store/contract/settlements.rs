@@ -1,0 +1,93 @@
+//! The audit trail.
+
+use super::*;
+
+contract!(
+    a_settlement_reads_back_as_it_was_written,
+    the_first_settlement_with_an_id_is_the_one_on_record,
+    the_settlements_of_a_reservation_are_read_oldest_first,
+    a_direct_charge_makes_its_account_and_may_give_back,
+    the_settled_among_many_reservations_are_told,
+);
+
+async fn a_settlement_reads_back_as_it_was_written(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let (cost, requests) = (cost_of(&budget), requests_of(&budget));
+    store.create_budget(&budget).await.unwrap();
+    let full =
+        settlement("s/1 \"x\"", 1, &[(&cost, 7, Road::Lease), (&requests, -1, Road::Direct)]);
+    let bare = Settlement {
+        reservation: None,
+        certainty: Certainty::Adjustment,
+        usage: None,
+        model: None,
+        rates: None,
+        subject: Arc::new(Subject::of_workspace(id("ws"))),
+        ..settlement("s2", 2, &[])
+    };
+    store.commit(&batch(&[full.clone(), bare.clone()], &[]), NOON).await.unwrap();
+    for expected in [full, bare] {
+        assert_eq!(
+            store.settlement(&id("ws"), &expected.id).await.unwrap(),
+            Some(expected.clone())
+        );
+        assert_eq!(store.settlement(&id("another"), &expected.id).await.unwrap(), None);
+    }
+}
+
+async fn the_first_settlement_with_an_id_is_the_one_on_record(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    let first = settlement("s1", 1, &[(&cost, 5, Road::Direct)]);
+    let second = settlement("s1", 2, &[(&cost, 900, Road::Direct)]);
+    store.commit(&batch(&[first.clone(), second.clone()], &[]), NOON).await.unwrap();
+    store.commit(&batch(std::slice::from_ref(&second), &[]), NOON).await.unwrap();
+    assert_eq!(store.settlement(&id("ws"), &first.id).await.unwrap(), Some(first));
+    assert_eq!(store.settlements_of(&id("ws"), second.reservation.unwrap()).await.unwrap(), []);
+    assert_eq!(account(store, &budget, &cost).await.unwrap().spent.get(), 5);
+}
+
+async fn the_settlements_of_a_reservation_are_read_oldest_first(store: &dyn Store) {
+    let (first, second) = (settlement("z", 1, &[]), settlement("a", 1, &[]));
+    let third = Settlement { at: Wall::from_ms(0), ..settlement("m", 1, &[]) };
+    store
+        .commit(&batch(&[first.clone(), settlement("other", 2, &[]), second.clone()], &[]), NOON)
+        .await
+        .unwrap();
+    store.commit(&batch(std::slice::from_ref(&third), &[]), NOON).await.unwrap();
+    let reservation = first.reservation.unwrap();
+    assert_eq!(store.settlements_of(&id("ws"), reservation).await.unwrap(), [first, second, third]);
+    assert_eq!(store.settlements_of(&id("another"), reservation).await.unwrap(), []);
+}
+
+async fn a_direct_charge_makes_its_account_and_may_give_back(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    let charge = async |name: &str, amount| {
+        let charged = settlement(name, 1, &[(&cost, amount, Road::Direct)]);
+        store.commit(&batch(&[charged], &[]), NOON).await.unwrap();
+        let account = account(store, &budget, &cost).await.unwrap();
+        (account.spent.get(), account.overdraft.get())
+    };
+    assert_eq!(charge("s1", -50).await, (-50, 0));
+    assert_eq!(charge("s2", 1100).await, (1050, 50));
+    assert_eq!(charge("s3", -1).await, (1049, 50));
+    // Twice for one account is one charge of the sum.
+    let twice = settlement("s4", 1, &[(&cost, 2, Road::Direct), (&cost, 3, Road::Direct)]);
+    store.commit(&batch(&[twice], &[]), NOON).await.unwrap();
+    let on_record = store.settlement(&id("ws"), &id("s4")).await.unwrap().unwrap();
+    assert_eq!(on_record.charges.iter().map(|charge| charge.amount.get()).collect::<Vec<_>>(), [5]);
+}
+
+async fn the_settled_among_many_reservations_are_told(store: &dyn Store) {
+    let settled = [settlement("a", 3, &[]), settlement("b", 1, &[]), settlement("c", 3, &[])];
+    store.commit(&batch(&settled, &[]), NOON).await.unwrap();
+    let reservation = |nonce| ReservationId { holder: HolderId(1), nonce };
+    let asked = [reservation(3), reservation(2), reservation(1)];
+    let told = store.settled_among(&id("ws"), &asked).await.unwrap();
+    assert_eq!(told, [reservation(3), reservation(1)]);
+    assert_eq!(store.settled_among(&id("another"), &asked).await.unwrap(), []);
+    assert_eq!(store.settled_among(&id("ws"), &[]).await.unwrap(), []);
+}

@@ -1,0 +1,158 @@
+//! What befalls leases outside of exchanges: adoption after a restart, the passing of time, a reset.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::SqliteConnection;
+
+use crate::domain::budget::{Budget, Dimension};
+use crate::domain::ids::HolderId;
+use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
+use crate::domain::time::Wall;
+use crate::store::sqlite::rows::KeyedLeaseRow;
+use crate::store::sqlite::{budgets, tables};
+use crate::store::{AdoptedLease, StoreError};
+
+/// The most leases that one sweep takes, so that it never holds the file for long. The rest waits for the next.
+const SWEEP_LEASES_MAX: i64 = 1000;
+
+/// Each part repeats the condition of the partial index `lease_due`, or SQLite would not use it.
+pub(super) const DUE: &str = "SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND expires_at_ms < ?1
+         UNION ALL
+         SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND expires_at_ms < ?2
+         UNION ALL
+         SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND expires_at_ms < ?3
+         LIMIT ?4";
+
+type Leases = BTreeMap<(AccountKey, HolderId, u32), Lease>;
+type Accounts = BTreeMap<AccountKey, Option<Account>>;
+
+pub(super) async fn adopt(
+    db: &mut SqliteConnection,
+    from: &[HolderId],
+    to: HolderId,
+    ttl: Duration,
+    now: Wall,
+) -> Result<Vec<AdoptedLease>, StoreError> {
+    let holders: Value = from.iter().chain([&to]).map(HolderId::to_string).collect();
+    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
+        "SELECT * FROM lease
+         WHERE holder IN (SELECT value FROM json_each(?1)) AND (state <> 'closed' OR holder = ?2)",
+    )
+    .bind(holders.to_string())
+    .bind(to.to_string())
+    .fetch_all(&mut *db)
+    .await?;
+    let (mut own, theirs): (Leases, Leases) =
+        keyed(rows)?.into_iter().partition(|((_, holder, _), _)| *holder == to);
+    let mut left = Vec::new();
+    for (key, lease) in theirs {
+        // Two earlier holders never have the same epoch of an account; should they, the second lease just expires.
+        if let Entry::Vacant(place) = own.entry((key.0.clone(), to, key.2)) {
+            place.insert(lease);
+            left.push(key);
+        }
+    }
+    let mut accounts = accounts_of(&mut *db, &own).await?;
+    for (key, lease) in &mut own {
+        escrow::adopt(account_in(&mut accounts, &key.0)?, lease, ttl, now);
+    }
+    save(&mut *db, &accounts, &own).await?;
+    for key in &left {
+        tables::delete_lease(&mut *db, key).await?;
+    }
+    let live = own.into_iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
+    Ok(live.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+}
+
+pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, StoreError> {
+    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(DUE)
+        .bind(now.minus(escrow::GRACE).as_ms())
+        .bind(now.minus(escrow::GRACE.saturating_add(escrow::ROLLING_MINUTE)).as_ms())
+        .bind(now.minus(escrow::CLOSED_KEPT).as_ms())
+        .bind(SWEEP_LEASES_MAX)
+        .fetch_all(&mut *db)
+        .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut leases = keyed(rows)?;
+    let mut accounts = accounts_of(&mut *db, &leases).await?;
+    let mut forgotten = Vec::new();
+    for (key, lease) in &mut leases {
+        match escrow::due(key.0.dimension, lease, now) {
+            Some(Due::Expire) => escrow::expire(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::FreeSlots) => escrow::free_slots(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::Forget) => forgotten.push(key.clone()),
+            None => {}
+        }
+    }
+    save(&mut *db, &accounts, &leases).await?;
+    for key in &forgotten {
+        tables::delete_lease(&mut *db, key).await?;
+    }
+    Ok(u64::try_from(leases.len()).unwrap_or(u64::MAX))
+}
+
+pub(super) async fn reset(
+    db: &mut SqliteConnection,
+    budget: &Budget,
+    label: &str,
+) -> Result<(), StoreError> {
+    budgets::one(&mut *db, &budget.workspace, budget.id).await?.ok_or(StoreError::NotFound)?;
+    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
+        "SELECT * FROM lease WHERE workspace = ?1 AND budget = ?2 AND generation = ?3 AND window_label = ?4
+           AND dimension <> 'requests' AND state = 'expired'",
+    )
+    .bind(budget.workspace.as_str())
+    .bind(budget.id.to_string())
+    .bind(budget.generation)
+    .bind(label)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut leases = keyed(rows)?;
+    let current = tables::current_accounts(&mut *db, budget, label).await?;
+    // A rolling minute is not reset: its slots are free when the minute is over, and not before.
+    let counted = current.into_iter().filter(|(key, _)| key.dimension != Dimension::Requests);
+    let mut accounts: Accounts = counted.map(|(key, account)| (key, Some(account))).collect();
+    for (key, lease) in &mut leases {
+        escrow::write_off(account_in(&mut accounts, &key.0)?, lease);
+    }
+    accounts.values_mut().flatten().for_each(escrow::reset);
+    save(db, &accounts, &leases).await
+}
+
+fn keyed(rows: Vec<KeyedLeaseRow>) -> Result<Leases, StoreError> {
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+async fn accounts_of(db: &mut SqliteConnection, leases: &Leases) -> Result<Accounts, StoreError> {
+    let mut accounts: Accounts =
+        leases.keys().map(|(account, ..)| (account.clone(), None)).collect();
+    tables::load_accounts(db, &mut accounts).await?;
+    Ok(accounts)
+}
+
+fn account_in<'a>(
+    accounts: &'a mut Accounts,
+    key: &AccountKey,
+) -> Result<&'a mut Account, StoreError> {
+    let account = accounts.get_mut(key).and_then(Option::as_mut);
+    account.ok_or_else(|| {
+        StoreError::Corrupt(format!("there is a lease on {key:?}, which does not exist"))
+    })
+}
+
+async fn save(
+    db: &mut SqliteConnection,
+    accounts: &Accounts,
+    leases: &Leases,
+) -> Result<(), StoreError> {
+    let changed = accounts.iter().filter_map(|(key, account)| Some((key, account.as_ref()?)));
+    tables::save_accounts(&mut *db, changed).await?;
+    let leases =
+        leases.iter().map(|((account, holder, epoch), lease)| (account, *holder, *epoch, lease));
+    tables::save_leases(db, leases).await
+}
