@@ -22,10 +22,10 @@ use crate::telemetry::logging;
 
 /// Bursar decides, beside your Envoy, whether an LLM request can be paid for.
 ///
-/// Envoy asks it through ext_authz before a request goes out. Bursar checks every budget that applies, and answers OK, or 429
-/// with the reason.
+/// Envoy asks it through ext_authz before a request goes out. Bursar checks every budget that
+/// applies, and answers OK, or 429 with the reason.
 #[derive(Debug, Parser)]
-#[command(name = "bursar", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "bursar", version, verbatim_doc_comment, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,10 +39,11 @@ Start with `bursar serve`: it needs no file. Then set a budget over HTTP:
 enum Command {
     /// Run Bursar until SIGTERM or Ctrl-C
     ///
-    /// Without a file it listens for Envoy on 127.0.0.1:9191 (gRPC) and for you on 127.0.0.1:9192 (HTTP), and keeps its data in
-    /// bursar.db. The first signal drains: whoever is connected is still answered, for at most `drain_timeout`. The second ends at
-    /// once. Either way nothing is lost.
-    #[command(after_long_help = VARIABLES)]
+    /// Without a file it listens for Envoy on 127.0.0.1:9191 (gRPC) and for you on 127.0.0.1:9192
+    /// (HTTP), and keeps its data in bursar.db. The first signal drains: whoever is connected is
+    /// still answered, for at most `drain_timeout`. The second ends at once. Either way nothing is
+    /// lost.
+    #[command(verbatim_doc_comment, after_long_help = VARIABLES)]
     Serve {
         #[command(flatten)]
         config: ConfigFile,
@@ -52,7 +53,9 @@ enum Command {
     },
     /// Say what is wrong with a configuration, or what it means
     ///
-    /// Reads the file and the environment as `bursar serve` would. Prints every fault at once, or all settings as understood.
+    /// Reads the file and the environment as `bursar serve` would. Prints every fault at once, or
+    /// all settings as understood.
+    #[command(verbatim_doc_comment)]
     CheckConfig {
         /// The YAML file; none for the defaults and the environment alone
         #[arg(value_name = "FILE")]
@@ -152,7 +155,7 @@ async fn obey(mut terminate: Signal, mut interrupt: Signal, stop: Stop) {
 fn check_config(file: Option<&Path>, environment: &Environment) -> Result<()> {
     let loaded = config::load(file, environment)?;
     say(&loaded.settings.to_string());
-    say(&format!("prices:  {}", loaded.prices.version()));
+    say(&format!("prices in force:                {}", loaded.prices.version()));
     loaded.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     Ok(())
 }
@@ -180,10 +183,11 @@ fn reachable(settings: &Settings) -> Result<SocketAddr> {
             "listen.http: port 0 is another port at every start; a health check needs a fixed one"
         );
     }
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
     }
     Ok(address)
 }

@@ -13,7 +13,7 @@ use crate::requests::{KEYS, secret};
 const MANAGEMENT_KEY: &str = "bench";
 /// Nobody reports usage here. Each reservation is given back after a second, so that the work of ending it is in the figures
 /// and what is open stays bounded.
-const SETTINGS: &str = "reservation: {timeout: 1s, on_timeout: release}\n";
+const SETTINGS: &str = "{reservation: {timeout: 1s, on_timeout: release}, log: {filter: warn}}\n";
 
 /// Starts the release binary and gives it budgets and keys.
 pub(crate) async fn start(pinning: Pinning, directory: &Path, socket: &Path) -> Result<Server> {
@@ -63,10 +63,8 @@ fn budgets() -> [Value; 6] {
 }
 
 async fn post(http: &str, path: &str, body: &Value) -> Result<()> {
-    let request = Client::new()
-        .post(format!("http://{http}{path}"))
-        .bearer_auth(MANAGEMENT_KEY)
-        .json(body);
+    let request =
+        Client::new().post(format!("http://{http}{path}")).bearer_auth(MANAGEMENT_KEY).json(body);
     let reply = request.send().await.with_context(|| format!("POST {path}"))?;
     let status = reply.status();
     ensure!(status.is_success(), "POST {path} answered {status}: {}", reply.text().await?);

@@ -84,7 +84,11 @@ async fn bench(rounds: usize) -> Result<()> {
         }
     }
     for server in &servers {
-        println!("{} ends with {} MB in memory.", server.name, server.process.resident()? / 1_000_000);
+        println!(
+            "{} ends with {} MB in memory.",
+            server.name,
+            server.process.resident()? / 1_000_000
+        );
     }
     Ok(())
 }
@@ -116,8 +120,7 @@ impl Contender {
     fn noop(pinning: Pinning, directory: &Path) -> Result<Self> {
         let (socket, ready_file) = (directory.join("noop.sock"), directory.join("noop.ready"));
         let mut command = pinning.command(&std::env::current_exe()?);
-        let process =
-            Server::start(command.arg(NOOP).arg(&socket).arg(&ready_file), &ready_file)?;
+        let process = Server::start(command.arg(NOOP).arg(&socket).arg(&ready_file), &ready_file)?;
         let tcp = Address::Tcp(process.address("grpc")?);
         Ok(Self { name: "no-op", process, unix: Address::Unix(socket), tcp })
     }

@@ -45,11 +45,8 @@ impl Authorization for Noop {
 }
 
 fn header(name: &str, value: &str) -> HeaderValueOption {
-    let header = HeaderValue {
-        key: name.to_owned(),
-        value: value.to_owned(),
-        ..HeaderValue::default()
-    };
+    let header =
+        HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() };
     HeaderValueOption {
         header: Some(header),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),

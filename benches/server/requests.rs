@@ -36,9 +36,16 @@ const HEADERS: [(&str, &str); 25] = [
     ("x-forwarded-for", "203.0.113.195"),
     ("x-forwarded-proto", "https"),
     ("x-stainless-arch", "x64"),
-    ("x-stainless-async", "false"),
+    (
+        "x-forwarded-client-cert",
+        "By=spiffe://cluster.local/ns/gateway/sa/envoy;Hash=468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688;\
+         Subject=\"\";URI=spiffe://cluster.local/ns/apps/sa/assistant",
+    ),
+    (
+        "tracestate",
+        "vendor=t61rcWkgMzE,rojo=00f067aa0ba902b7,congo=lZWRzIHRoNhcm5hbCBwbGVhc3VyZS4,other=8f3a2b1c9d0e4f5a",
+    ),
     ("x-stainless-lang", "python"),
-    ("x-stainless-os", "Linux"),
     ("x-stainless-package-version", "2.8.1"),
     ("x-stainless-read-timeout", "600"),
     ("x-stainless-runtime", "CPython"),

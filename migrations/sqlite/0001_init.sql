@@ -77,7 +77,7 @@ CREATE TABLE lease (
 -- be in the way.
 CREATE INDEX lease_due ON lease (state, expires_at_ms) WHERE state <> 'expired' OR dimension = 'requests';
 -- What a restarted replica looks for.
-CREATE INDEX lease_holder ON lease (holder) WHERE state <> 'closed';
+CREATE INDEX lease_holder ON lease (holder);
 
 -- The audit trail: one row for each report, never changed and never deleted. It has a rowid, because the order of
 -- recording is the order in which the settlements of a reservation are read.

@@ -197,3 +197,6 @@ fn info(info: DimensionInfo) -> proto::DimensionInfo {
 fn amounts(amounts: Amounts) -> proto::Amounts {
     proto::Amounts { cost_nano_usd: amounts.cost.get(), tokens: amounts.tokens.get() }
 }
+
+#[cfg(test)]
+mod tests;

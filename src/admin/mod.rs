@@ -78,3 +78,8 @@ async fn ready(State(api): State<Api>) -> Response {
 async fn metrics_page(State(api): State<Api>) -> Response {
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], api.metrics.encode()).into_response()
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

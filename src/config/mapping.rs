@@ -63,18 +63,14 @@ fn sources(section: &mut Section<'_>, kind: ScopeKind, trusted: &[String]) -> Ve
 
 fn checked_source(node: &Node<'_>, kind: ScopeKind, trusted: &[String]) -> Option<Source> {
     let source = source(node)?;
-    match &source {
-        Source::ApiKey
-            if !matches!(kind, ScopeKind::Workspace | ScopeKind::Project | ScopeKind::ApiKey) =>
-        {
-            node.fault(
-                "is no source of this scope: a key is on record with its workspace and project",
-            );
-        }
-        Source::Header(name) if !trusted.contains(name) => {
-            node.warning(format!("{name} never counts until it is among mapping.trusted_headers"));
-        }
-        _ => {}
+    let on_record = matches!(kind, ScopeKind::Workspace | ScopeKind::Project | ScopeKind::ApiKey);
+    if source == Source::ApiKey && !on_record {
+        node.fault("is no source of this scope: a key is on record with its workspace and project");
+    }
+    if let Source::Header(name) = &source
+        && !trusted.contains(name)
+    {
+        node.warning(format!("{name} never counts until it is among mapping.trusted_headers"));
     }
     Some(source)
 }

@@ -202,109 +202,104 @@ databse: x
     );
 }
 
+/// Files with one fault each.
+const SLIPS: &[(&str, &str)] = &[
+    (
+        "listen: 127.0.0.1:1",
+        "line 1: listen: is not a section; settings are written as name: value",
+    ),
+    ("- a", "line 1: the file: is not a section; settings are written as name: value"),
+    ("workspace: [a]", "line 1: workspace: is a list or a section; a single value is expected"),
+    ("keys: x", "line 1: keys: is not a list; write it as [a, b] or one \"- a\" a line"),
+    ("[a, b]: c", "line 1: the file: has a name that is not a text"),
+    ("patience: 1s\n---\na: b", "line 3: ---: starts a second document; a configuration is one"),
+    ("lease: {}\nlease: {}", "line 2: the file: is not YAML: duplicated key in mapping"),
+    ("a: b: c", "line 1: the file: is not YAML: mapping values are not allowed in this context"),
+    (
+        "listen: {grpc: off}",
+        "listen: has neither grpc nor unix, so that Envoy cannot ask; set one of them",
+    ),
+    (
+        "listen: {grpc: '127.0.0.1:9192'}",
+        "listen: has 127.0.0.1:9192 for both grpc and http; give each a port of its own",
+    ),
+    (
+        "listen: {grpc: 'localhost:1'}",
+        "line 1: listen.grpc: \"localhost:1\" is not an address such as 127.0.0.1:9191",
+    ),
+    (
+        "journal: {path: bursar.db}",
+        "line 1: journal.path: is the store's own file; the journal needs one of its own",
+    ),
+    ("patience: 50", "line 1: patience: \"50\" is not a duration such as 50ms, 10s, 10m or 24h"),
+    (
+        "estimate: {unknown_model: {cost: .nan}}",
+        "line 1: estimate.unknown_model.cost: \".nan\" is not a decimal number; dollars such as 0.05 are expected",
+    ),
+    (
+        "estimate: {unknown_model: {cost: 1e-10}}",
+        "line 1: estimate.unknown_model.cost: \"1e-10\" has more than 9 decimals; dollars such as 0.05 are expected",
+    ),
+    (
+        "estimate: {unpriced: default_price}",
+        "line 1: estimate.unpriced: needs estimate.default_price: {input: 5, output: 15}, in dollars per million tokens",
+    ),
+    (
+        "estimate: {default_price: {input: 1, output: 1000001}}",
+        "line 1: estimate.default_price.output: 1000001 is above 1000000 dollars per million tokens",
+    ),
+    ("estimate: {default_price: {input: 1}}", "line 1: estimate.default_price: has no output"),
+    (
+        "reply: {credits_status: 500}",
+        "line 1: reply.credits_status: \"500\" is not one of 429, 402",
+    ),
+    ("reply: {ietf_headers: yes}", "line 1: reply.ietf_headers: \"yes\" is neither true nor false"),
+    (
+        "log: {filter: 'a=b=c'}",
+        "line 1: log.filter: \"a=b=c\" is not a filter such as info or info,bursar::engine=debug: error parsing level filter: expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
+    ),
+];
+
+/// The same about who is asking and who may.
+const SLIPS_OF_TRUST: &[(&str, &str)] = &[
+    (
+        "mapping: {trusted_headers: [], identity: [api_key]}",
+        "line 1: mapping.identity[0]: is no source of this scope: a key is on record with its workspace and project",
+    ),
+    (
+        "mapping: {trusted_headers: [], identity: [header: ]}",
+        "line 1: mapping.identity[0]: is no source; a source is api_key, principal, principal: SEGMENT, header: NAME, metadata: [NAMESPACE, KEY, …], context: KEY, body: /POINTER or constant: ID",
+    ),
+    (
+        "mapping: {trusted_headers: [], identity: [metadata: [jwt]]}",
+        "line 1: mapping.identity[0].metadata: needs a namespace and at least one key, such as [envoy.filters.http.jwt_authn, claims, sub]",
+    ),
+    (
+        "keys: [{role: manage, env: NOT_SET}]",
+        "line 1: keys[0].env: names NOT_SET, which the environment does not set",
+    ),
+    (
+        "keys: [{role: manage, env: 'hunter 2'}]",
+        "line 1: keys[0].env: is not the name of an environment variable, such as BURSAR_OPERATOR_KEY",
+    ),
+    (
+        "keys: [{role: manage, sha256: hunter2}]",
+        "line 1: keys[0].sha256: is not a SHA-256 of 64 hexadecimal digits",
+    ),
+    (
+        "keys: [{role: manage, env: A, sha256: b}]",
+        "line 1: keys[0]: has two secrets; write either env or sha256",
+    ),
+    ("keys: [{env: SECRET}]", "line 1: keys[0]: has no role; it is operator, manage or check"),
+    (
+        "keys: [{role: operator, workspace: a, env: SECRET}]",
+        "line 1: keys[0].workspace: does not belong here: an operator's key opens every workspace",
+    ),
+];
+
 #[test]
 fn what_is_written_wrongly_is_answered() {
-    for (text, fault) in [
-        (
-            "listen: 127.0.0.1:1",
-            "line 1: listen: is not a section; settings are written as name: value",
-        ),
-        ("- a", "line 1: the file: is not a section; settings are written as name: value"),
-        ("workspace: [a]", "line 1: workspace: is a list or a section; a single value is expected"),
-        ("keys: x", "line 1: keys: is not a list; write it as [a, b] or one \"- a\" a line"),
-        ("[a, b]: c", "line 1: the file: has a name that is not a text"),
-        (
-            "patience: 1s\n---\na: b",
-            "line 3: ---: starts a second document; a configuration is one",
-        ),
-        ("lease: {}\nlease: {}", "line 2: the file: is not YAML: duplicated key in mapping"),
-        (
-            "a: b: c",
-            "line 1: the file: is not YAML: mapping values are not allowed in this context",
-        ),
-        (
-            "listen: {grpc: off}",
-            "listen: has neither grpc nor unix, so that Envoy cannot ask; set one of them",
-        ),
-        (
-            "listen: {grpc: '127.0.0.1:9192'}",
-            "listen: has 127.0.0.1:9192 for both grpc and http; give each a port of its own",
-        ),
-        (
-            "listen: {grpc: 'localhost:1'}",
-            "line 1: listen.grpc: \"localhost:1\" is not an address such as 127.0.0.1:9191",
-        ),
-        (
-            "journal: {path: bursar.db}",
-            "line 1: journal.path: is the store's own file; the journal needs one of its own",
-        ),
-        (
-            "patience: 50",
-            "line 1: patience: \"50\" is not a duration such as 50ms, 10s, 10m or 24h",
-        ),
-        (
-            "estimate: {unknown_model: {cost: .nan}}",
-            "line 1: estimate.unknown_model.cost: \".nan\" is not a decimal number; dollars such as 0.05 are expected",
-        ),
-        (
-            "estimate: {unknown_model: {cost: 1e-10}}",
-            "line 1: estimate.unknown_model.cost: \"1e-10\" has more than 9 decimals; dollars such as 0.05 are expected",
-        ),
-        (
-            "estimate: {unpriced: default_price}",
-            "line 1: estimate.unpriced: needs estimate.default_price: {input: 5, output: 15}, in dollars per million tokens",
-        ),
-        (
-            "estimate: {default_price: {input: 1, output: 1000001}}",
-            "line 1: estimate.default_price.output: 1000001 is above 1000000 dollars per million tokens",
-        ),
-        ("estimate: {default_price: {input: 1}}", "line 1: estimate.default_price: has no output"),
-        (
-            "mapping: {trusted_headers: [], identity: [api_key]}",
-            "line 1: mapping.identity[0]: is no source of this scope: a key is on record with its workspace and project",
-        ),
-        (
-            "mapping: {trusted_headers: [], identity: [header: ]}",
-            "line 1: mapping.identity[0]: is no source; a source is api_key, principal, principal: SEGMENT, header: NAME, metadata: [NAMESPACE, KEY, …], context: KEY, body: /POINTER or constant: ID",
-        ),
-        (
-            "mapping: {trusted_headers: [], identity: [metadata: [jwt]]}",
-            "line 1: mapping.identity[0].metadata: needs a namespace and at least one key, such as [envoy.filters.http.jwt_authn, claims, sub]",
-        ),
-        (
-            "reply: {credits_status: 500}",
-            "line 1: reply.credits_status: \"500\" is not one of 429, 402",
-        ),
-        (
-            "reply: {ietf_headers: yes}",
-            "line 1: reply.ietf_headers: \"yes\" is neither true nor false",
-        ),
-        (
-            "log: {filter: 'a=b=c'}",
-            "line 1: log.filter: \"a=b=c\" is not a filter such as info or info,bursar::engine=debug: error parsing level filter: expected one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5",
-        ),
-        (
-            "keys: [{role: manage, env: NOT_SET}]",
-            "line 1: keys[0].env: names NOT_SET, which the environment does not set",
-        ),
-        (
-            "keys: [{role: manage, env: 'hunter 2'}]",
-            "line 1: keys[0].env: is not the name of an environment variable, such as BURSAR_OPERATOR_KEY",
-        ),
-        (
-            "keys: [{role: manage, sha256: hunter2}]",
-            "line 1: keys[0].sha256: is not a SHA-256 of 64 hexadecimal digits",
-        ),
-        (
-            "keys: [{role: manage, env: A, sha256: b}]",
-            "line 1: keys[0]: has two secrets; write either env or sha256",
-        ),
-        ("keys: [{env: SECRET}]", "line 1: keys[0]: has no role; it is operator, manage or check"),
-        (
-            "keys: [{role: operator, workspace: a, env: SECRET}]",
-            "line 1: keys[0].workspace: does not belong here: an operator's key opens every workspace",
-        ),
-    ] {
+    for (text, fault) in [SLIPS, SLIPS_OF_TRUST].concat() {
         assert_eq!(faults(text, &[("SECRET", "s3cret")]), [fault], "{text}");
     }
 }

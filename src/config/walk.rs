@@ -144,10 +144,8 @@ impl<'a> Node<'a> {
 
     /// The text of a scalar.
     pub(super) fn text(&self) -> Option<&'a str> {
-        match &self.value.data {
-            YamlData::Representation(text, ..) => Some(text),
-            _ => None,
-        }
+        let YamlData::Representation(text, ..) = &self.value.data else { return None };
+        Some(text)
     }
 
     /// Its entries, as a section; an empty one after a fault.

@@ -16,7 +16,6 @@
 )]
 #![cfg_attr(
     test,
-    expect(clippy::allow_attributes, clippy::unwrap_used, reason = "a test may fail by panicking"),
     allow(clippy::wildcard_enum_match_arm, reason = "a test names only the case it means")
 )]
 #![warn(missing_docs)]

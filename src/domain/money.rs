@@ -87,6 +87,8 @@ integer_amount!(Units);
 impl Units {
     /// The least that a gate asks for.
     pub const ONE: Self = Self(1);
+    /// More than any account holds.
+    pub const MAX: Self = Self(i64::MAX);
 }
 
 impl From<NanoUsd> for Units {

@@ -25,7 +25,6 @@ const MONOTONIC: ClockId = ClockId::Boottime;
 const MONOTONIC: ClockId = ClockId::Monotonic;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     fn now(&self) -> Now {
         let wall = clock_gettime(ClockId::Realtime);
         let mono = clock_gettime(MONOTONIC);

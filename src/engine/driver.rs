@@ -25,8 +25,8 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long an administrative call waits for what is under way.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a shutdown waits for the store.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for the store. The process has three seconds for all of its end; the journal is written after this.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Waits until all that the ledger of a workspace has to tell now is durable.

@@ -117,7 +117,7 @@ pub enum ReportError {
 /// Where a report goes.
 enum Route {
     /// It is booked and on its way to the store.
-    Booked(Settlement, Amounts, oneshot::Receiver<()>),
+    Booked(Box<Settlement>, Amounts, oneshot::Receiver<()>),
     /// The same id is on its way already.
     UnderWay(oneshot::Receiver<()>),
     /// The reservation is not open here.
@@ -145,7 +145,7 @@ impl Engine {
             Route::Booked(settlement, overrun, durable) => {
                 self.recorded(durable).await?;
                 self.count_settlement(&settlement, overrun);
-                Ok(Settled { settlement, first: true, overrun })
+                Ok(Settled { settlement: *settlement, first: true, overrun })
             }
             Route::UnderWay(durable) => {
                 self.recorded(durable).await?;
@@ -190,7 +190,7 @@ impl Engine {
         let (sender, receiver) = oneshot::channel();
         room.recording.insert(report.settlement.clone(), vec![sender]);
         shared.work.notify_one();
-        Route::Booked(settlement, beyond(actual.amounts, reserved), receiver)
+        Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)
     }
 
     /// A report for a reservation that is over: it sharpens or corrects what is on record.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Listen;
@@ -77,11 +77,13 @@ impl Listeners {
 }
 
 async fn tcp(setting: &str, variable: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|cause| match cause.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{setting}: {address} is in use by another process; stop it, or choose another address with {setting} or {variable}"
-        ),
-        _ => anyhow::anyhow!("{setting}: cannot listen on {address}: {cause}"),
+    TcpListener::bind(address).await.map_err(|cause| {
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            return anyhow!(
+                "{setting}: {address} is in use by another process; stop it, or choose another address with {setting} or {variable}"
+            );
+        }
+        anyhow!("{setting}: cannot listen on {address}: {cause}")
     })
 }
 

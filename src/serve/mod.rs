@@ -65,18 +65,31 @@ pub struct Stop {
     pub end: CancellationToken,
 }
 
-/// What a server needs to know of its end.
+/// How a server learns of its end.
 #[derive(Clone)]
 struct Life {
+    /// Everybody who is connected by gRPC.
     connections: Connections,
+    /// Cancelled when Bursar is not ready any more.
     draining: CancellationToken,
+    /// Cancelled when nobody may ask any more.
     ended: CancellationToken,
+}
+
+impl Life {
+    fn until(stop: &Stop) -> Self {
+        Self {
+            connections: Connections::new(),
+            draining: stop.drain.clone(),
+            ended: CancellationToken::new(),
+        }
+    }
 }
 
 /// Runs Bursar on these sockets until it is asked to stop.
 ///
 /// # Errors
-/// When it cannot start, a server fails, or the end could not be written down in time.
+/// When it cannot start, a server breaks off, or the end could not be written down in time.
 pub async fn run(
     loaded: Loaded,
     listeners: Listeners,
@@ -85,37 +98,50 @@ pub async fn run(
 ) -> Result<()> {
     let Loaded { settings, prices, warnings } = loaded;
     warnings.iter().for_each(|warning| warn!("{warning}"));
-    let addresses = listeners.addresses()?;
     let metrics = Metrics::new();
     let store = open_store(&settings).await?;
     let engine = start_engine(&settings, &store, prices, &metrics).await?;
-    let (health, services) = services(&settings, &engine, &metrics).await?;
-    let life = Life {
-        connections: Connections::new(),
-        draining: stop.drain.clone(),
-        ended: CancellationToken::new(),
-    };
-    let pages = pages(&settings, &engine, metrics, &life);
-    let mut servers = serve(listeners, services, pages, &life);
-    let told = ready_file.map(|path| ReadyFile::write(&path, &addresses)).transpose()?;
-    say_ready(&settings, &addresses);
+    let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
+    let served = answer(api, listeners, ready_file, stop).await;
+    flush(&engine, &store).await?;
+    info!("ended; everything is written down");
+    served
+}
 
-    let failed = tokio::select! {
+/// What the services are made of.
+struct Api<'a> {
+    settings: &'a Settings,
+    engine: &'a Engine,
+    metrics: &'a Metrics,
+}
+
+/// Answers from the moment everything is ready until nobody may ask any more.
+async fn answer(
+    api: Api<'_>,
+    listeners: Listeners,
+    ready_file: Option<PathBuf>,
+    stop: Stop,
+) -> Result<()> {
+    let addresses = listeners.addresses()?;
+    let life = Life::until(&stop);
+    let (health, services) = services(&api).await?;
+    let mut servers = serve(listeners, services, pages(&api, &life), &life);
+    let _told = ready_file.map(|path| ReadyFile::write(&path, &addresses)).transpose()?;
+    say_ready(api.settings, &addresses);
+    let broken = tokio::select! {
         () = stop.drain.cancelled() => None,
         () = stop.end.cancelled() => None,
-        failed = servers.join_next() => failed,
+        ended = servers.join_next() => ended,
     };
-    drop(told);
-    if failed.is_none() {
-        drain(&settings, &health, &life, &stop).await;
+    if broken.is_none() {
+        drain(api.settings.drain_timeout, &health, &life, &stop).await;
     }
     end_streams(health, &life, &mut servers).await;
-    flush(&engine, &store).await?;
-    match failed {
-        None => Ok(info!("ended; everything is written down")),
-        Some(server) => {
-            server.context("a server broke off")?.and(Err(anyhow!("a server ended by itself")))
-        }
+    match broken {
+        None => Ok(()),
+        Some(Ok(Ok(()))) => Err(anyhow!("a server ended by itself")),
+        Some(Ok(Err(cause))) => Err(cause),
+        Some(Err(cause)) => Err(cause).context("a server broke off"),
     }
 }
 
@@ -147,17 +173,14 @@ async fn start_engine(
 }
 
 /// All gRPC services, the same on every socket: `bursar.v1` asks for a key wherever it is reached.
-async fn services(
-    settings: &Settings,
-    engine: &Engine,
-    metrics: &Metrics,
-) -> Result<(HealthReporter, Routes)> {
+async fn services(api: &Api<'_>) -> Result<(HealthReporter, Routes)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let authorizer = Authorizer::new(engine.clone(), translate::envoy(settings)?, metrics.clone());
-    let budgets = admin::service(engine.clone(), translate::admin(settings));
+    let settings = translate::envoy(api.settings)?;
+    let authorizer = Authorizer::new(api.engine.clone(), settings, api.metrics.clone());
+    let budgets = admin::service(api.engine.clone(), translate::admin(api.settings));
     let routes = Routes::new(health_service)
         .add_service(AuthorizationServer::new(authorizer))
         .add_service(budgets);
@@ -165,7 +188,7 @@ async fn services(
 }
 
 /// The HTTP API, which says that it is not ready while Bursar drains.
-fn pages(settings: &Settings, engine: &Engine, metrics: Metrics, life: &Life) -> Router {
+fn pages(api: &Api<'_>, life: &Life) -> Router {
     let draining = life.draining.clone();
     let while_draining = move |request: Request, next: Next| {
         let stopping = draining.is_cancelled() && request.uri().path() == "/readyz";
@@ -176,7 +199,8 @@ fn pages(settings: &Settings, engine: &Engine, metrics: Metrics, life: &Life) ->
             next.run(request).await
         }
     };
-    admin::router(engine.clone(), translate::admin(settings), metrics)
+    let settings = translate::admin(api.settings);
+    admin::router(api.engine.clone(), settings, api.metrics.clone())
         .layer(middleware::from_fn(while_draining))
 }
 
@@ -250,15 +274,15 @@ fn say_ready(settings: &Settings, addresses: &Addresses) {
 }
 
 /// Tells everybody that Bursar is going, and keeps answering those who have not gone yet.
-async fn drain(settings: &Settings, health: &HealthReporter, life: &Life, stop: &Stop) {
+async fn drain(at_most: Duration, health: &HealthReporter, life: &Life, stop: &Stop) {
     life.draining.cancel();
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
-    info!(at_most = ?settings.drain_timeout, "stopping: no longer ready, still answering whoever is connected");
+    info!(?at_most, "stopping: no longer ready, still answering whoever is connected");
     tokio::select! {
         () = life.connections.none_left() => {}
-        () = tokio::time::sleep(settings.drain_timeout) => info!("some are still connected; ending their streams"),
+        () = tokio::time::sleep(at_most) => info!("some are still connected; ending their streams"),
         () = stop.end.cancelled() => info!("asked again to stop; ending all streams"),
     }
 }
@@ -286,3 +310,6 @@ async fn flush(engine: &Engine, store: &SqliteStore) -> Result<()> {
     let in_time = timeout(FLUSH_TIMEOUT, flushed).await;
     in_time.context("the store did not take everything in time; the rest is in the journal")
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,7 +224,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<ReservationId>, StoreError>;
 
     /// Moves all leases that are not closed from earlier holders to a new one, so that nothing the earlier ones still
-    /// had under way can be applied. Expired leases become active again.
+    /// had under way can be applied. Expired leases become active again. Gives all open leases of the new holder, so that
+    /// it can be asked again when its answer was lost.
     async fn adopt(
         &self,
         from: &[HolderId],
@@ -232,7 +233,8 @@ pub trait Store: Send + Sync + 'static {
         now: Wall,
     ) -> Result<Vec<AdoptedLease>, StoreError>;
 
-    /// Expires leases whose time ran out and frees the slots of request accounts that expired long enough ago.
+    /// Expires leases whose time ran out and frees the slots of request accounts that expired long enough ago. Closed
+    /// leases are forgotten after a day. A store may take only some of them at a time.
     /// Returns how many leases it touched.
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError>;
 

@@ -1,5 +1,7 @@
 //! Where log lines go and how they look. Lines go to standard error: standard output belongs to what a command prints.
 
+use std::io::{self, IsTerminal};
+
 use anyhow::{Context, Result, anyhow};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
@@ -21,7 +23,8 @@ pub enum Format {
 pub fn init(format: Format, filter: &str) -> Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("cannot read the log filter {filter:?}"))?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines =
+        fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     match format {
         Format::Text => lines.try_init(),
         Format::Json => lines

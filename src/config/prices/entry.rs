@@ -128,6 +128,16 @@ impl Draft {
     fn ranges(&mut self, value: Raw<'_>) {
         for (index, range) in json::elements(value.bytes()).enumerate() {
             let at = format!("tiered_pricing[{index}]");
+            let mut partial = None;
+            for (key, value) in json::members(range.bytes()) {
+                let key = key.decoded().unwrap_or_default();
+                if let Some((token, "")) = TokenKind::of_field(&key) {
+                    *token.slot(partial.get_or_insert_default()) =
+                        self.rate(&format!("{at}.{key}"), value);
+                }
+            }
+            // Searches have ranges of results, and no price for tokens in them.
+            let Some(partial) = partial else { continue };
             let from = match json::find(range.bytes(), &["range", "0"]) {
                 json::Found::Value(from) => whole_number(from),
                 json::Found::Absent | json::Found::Cut | json::Found::Malformed => None,
@@ -136,13 +146,6 @@ impl Draft {
                 self.fault(&format!("{at}.range"), "does not begin with a whole number of tokens");
                 continue;
             };
-            let mut partial = Partial::default();
-            for (key, value) in json::members(range.bytes()) {
-                let key = key.decoded().unwrap_or_default();
-                if let Some((token, "")) = TokenKind::of_field(&key) {
-                    *token.slot(&mut partial) = self.rate(&format!("{at}.{key}"), value);
-                }
-            }
             if from == 0 {
                 self.base = partial;
             } else {

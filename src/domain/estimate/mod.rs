@@ -83,6 +83,26 @@ pub enum Mode {
     Postpaid,
 }
 
+impl Mode {
+    /// `strict`, `estimate` or `postpaid`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Estimate => "estimate",
+            Self::Postpaid => "postpaid",
+        }
+    }
+
+    /// The mode with this name, as [`Mode::as_str`] writes it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Strict, Self::Estimate, Self::Postpaid]
+            .into_iter()
+            .find(|mode| mode.as_str() == name)
+    }
+}
+
 /// What happens to a request for a model without a price.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Unpriced {
@@ -124,7 +144,12 @@ const OUTPUT_TOKENS_MAX: u64 = 131_072;
 pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Estimate {
     let seen = Seen::of(request.body);
     let in_path = model_in_path(request.path);
-    let names = || [request.model, seen.model.as_deref(), in_path.as_deref()].into_iter().flatten();
+    let names = || {
+        [request.model, seen.model.as_deref(), in_path.as_deref()]
+            .into_iter()
+            .flatten()
+            .filter(|n| !n.is_empty())
+    };
     let at = |price: Option<&ModelPrice>| amounts(&seen, price, policy.mode);
     let dearest = names()
         .filter_map(|name| prices.lookup(request.provider, name))
@@ -352,6 +377,12 @@ mod tests {
         check(&request(r#"{"model":"small-1","messages":[{"#, None), &policy, 1_964, 1_000, SMALL);
         check(&request(r#"{"messages":[{"#, Some("small-1")), &policy, 1_964, 1_000, SMALL);
         let unknown = estimate(&request(r#"{"messages":[{"#, None), &table(), &policy);
+        assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
+    }
+
+    #[test]
+    fn an_empty_name_names_no_model() {
+        let unknown = estimate(&asked(Some(""), r#"{"model":""}"#), &table(), &Policy::default());
         assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
     }
 

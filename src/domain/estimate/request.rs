@@ -115,7 +115,8 @@ impl<'a> Seen<'a> {
                     self.tool_tokens = TOOL_TOKENS
                 }
                 (key, Depth::Top) if SETTINGS.contains(&key) => {
-                    drop(self.settings(value.bytes(), Depth::Settings))
+                    // Where these are cut, so is the object around them.
+                    let _ = self.settings(value.bytes(), Depth::Settings);
                 }
                 _ => {}
             }

@@ -1,7 +1,7 @@
 //! Walks every string of a JSON text, however deep, in one pass.
 
-use crate::domain::json::value::Text;
-use crate::domain::json::{is_space, split_string};
+use crate::domain::json::Text;
+use crate::domain::json::walk::{is_space, split_string};
 
 /// Walks the strings that are values, each with the key that last stood before it: its own, or that of the array it is in.
 /// A string that the end of the text cuts counts as far as it was seen. Linear, and constant in memory.

@@ -11,9 +11,9 @@ use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
 
-/// Position of an account in [`super::accounts::Accounts`].
+/// Position of an account in the ledger's table.
 pub type AccountIndex = u32;
-/// Position of a budget in [`super::budgets::Budgets`].
+/// Position of a budget in the ledger's index.
 pub type BudgetIndex = u32;
 
 /// How far a holder's clock may drift from the store's, in parts per million.
@@ -49,6 +49,8 @@ pub enum Exchanging {
     Sent,
     /// In the batch under way, and there is more to tell after it.
     SentAndQueued,
+    /// Likewise, and the budget was changed meanwhile: what the answer grants was lent under rules that no longer hold.
+    Overtaken,
 }
 
 /// Totals of a lease; all are cumulative and never fall. See `domain::ledger::escrow::Lease` for the store's side.
@@ -185,16 +187,6 @@ impl LocalAccount {
         self.free
     }
 
-    /// Whether the store ever answered for this account.
-    pub fn is_told(&self) -> bool {
-        self.told_at > Mono::default()
-    }
-
-    /// What settlements and requests in flight here have left of the window: what a shadow gate goes by.
-    pub fn left_in_flight(&self, limit: Units) -> Units {
-        self.left(limit).minus(self.reserved)
-    }
-
     /// Sets an amount aside.
     pub fn hold(&mut self, amount: Units, now: Now) {
         self.reserved = self.reserved.plus(amount);
@@ -210,12 +202,10 @@ impl LocalAccount {
     }
 
     /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
-    /// does not eat the cover of other reservations. Returns the overrun.
-    pub fn consume(&mut self, amount: Units) -> Units {
-        let uncovered = amount.minus(self.available().or_zero()).or_zero();
-        self.extend(uncovered);
+    /// does not eat the cover of other reservations. A shadow account has no lease: all that it consumes is overrun.
+    pub fn consume(&mut self, amount: Units) {
+        self.extend(amount.minus(self.available().or_zero()).or_zero());
         self.lease.consumed = self.lease.consumed.plus(amount);
-        uncovered
     }
 
     /// Raises the grant beyond what the store lent. It is reported, and counted there as overdraft.
@@ -224,11 +214,17 @@ impl LocalAccount {
         self.lease.overrun = self.lease.overrun.plus(amount);
     }
 
-    /// Hands back whatever nobody holds. Counts from now on, whether or not the store hears of it at once.
-    pub fn hand_back(&mut self) {
-        if self.dimension != Dimension::Requests {
-            self.lease.returned = self.lease.returned.plus(self.available().or_zero());
-        }
+    /// Hands back what nobody holds, at most this much; a slot is held for a minute after its use. It counts from now on,
+    /// whether or not the store hears of it at once. Returns how much it was.
+    pub fn hand_back(&mut self, most: Units, now: Now) -> Units {
+        let quota = self.quota();
+        let unheld = match &mut self.minute {
+            None => self.available(),
+            Some(minute) => quota.minus(Units::new(i64::from(minute.used(now.mono)))),
+        };
+        let amount = unheld.or_zero().min(most);
+        self.lease.returned = self.lease.returned.plus(amount);
+        amount
     }
 
     /// Whether a refill should be asked for ahead of need.

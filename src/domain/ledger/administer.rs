@@ -1,9 +1,15 @@
 //! Changes of budgets. They are in force with the next decision.
 
+use std::sync::Arc;
+
 use crate::domain::budget::Budget;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::Ledger;
-use crate::domain::ledger::account::{AccountIndex, BudgetIndex, LocalAccount, Standing};
+use crate::domain::ledger::account::{
+    AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
+};
+use crate::domain::ledger::minute::Minute;
+use crate::domain::money::Units;
 use crate::domain::time::Now;
 
 impl Ledger {
@@ -16,10 +22,14 @@ impl Ledger {
         let Some(old) = old else { return };
         for at in self.accounts_of(place) {
             if old.generation != generation {
+                let minute = self.take_minute(at);
                 self.accounts.retire(at, Standing::Retired);
+                self.carry_over(at, minute);
                 self.forget_if_done(at);
             } else if old.limits != limits || old.shadow != shadow {
-                self.change(at, LocalAccount::hand_back);
+                self.change(at, |account| {
+                    account.hand_back(Units::MAX, now);
+                });
             }
         }
         self.retry_waiters(now);
@@ -68,11 +78,31 @@ impl Ledger {
         self.budgets.get(self.budgets.index_of(id)?)
     }
 
+    fn take_minute(&mut self, at: AccountIndex) -> Option<Box<Minute>> {
+        let account = self.accounts.get_mut(at)?;
+        let is_live = account.standing == Standing::Live;
+        account.minute.as_mut().filter(|_| is_live).map(std::mem::take)
+    }
+
+    /// A rolling minute does not follow the calendar: what a retired account admitted holds its slots under the next one.
+    fn carry_over(&mut self, at: AccountIndex, minute: Option<Box<Minute>>) {
+        let (Some(retired), Some(minute)) = (self.accounts.get(at), minute) else { return };
+        let Some(budget) = self.budgets.get(retired.budget) else { return };
+        let (target, window) = (retired.target.clone(), Arc::clone(&retired.window));
+        let mut next =
+            LocalAccount::new((retired.budget, budget), retired.dimension, target, window);
+        next.minute = Some(minute);
+        self.accounts.add(next);
+    }
+
     /// Changes an account and makes the store's next word the one that counts.
     fn change(&mut self, at: AccountIndex, change: impl FnOnce(&mut LocalAccount)) {
         let Some(account) = self.accounts.get_mut(at) else { return };
         change(account);
         account.doubt();
+        if matches!(account.exchanging, Exchanging::Sent | Exchanging::SentAndQueued) {
+            account.exchanging = Exchanging::Overtaken;
+        }
         self.enqueue(at);
     }
 

@@ -67,9 +67,16 @@ impl Budgets {
         let entry = self.slots.get_mut(place(index))?.take()?;
         let kind = entry.budget.scope.kind;
         match &entry.budget.scope.target {
-            Target::Each => set(&mut self.each, kind, None),
+            // The scope may have passed to a budget that was made again before this one was taken out.
+            Target::Each => {
+                if self.each.get(position(kind)) == Some(&Some(index)) {
+                    set(&mut self.each, kind, None);
+                }
+            }
             Target::One(id) => {
-                if let Some(own) = self.own.get_mut(position(kind)) {
+                if let Some(own) = self.own.get_mut(position(kind))
+                    && own.get(id) == Some(&index)
+                {
                     own.remove(id);
                 }
             }

@@ -34,7 +34,15 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Pending {
     sent_at: Mono,
-    exchanges: Vec<(AccountIndex, LocalLease, Then)>,
+    exchanges: Vec<Sent>,
+}
+
+/// What an exchange said, to compare its answer with.
+#[derive(Debug)]
+struct Sent {
+    at: AccountIndex,
+    lease: LocalLease,
+    then: Then,
 }
 
 /// How an answer fits.
@@ -47,7 +55,7 @@ pub enum Applied {
 }
 
 impl Ledger {
-    /// Whether [`Ledger::next_batch`] would give one.
+    /// Whether [`Ledger::next_batch`] may give one.
     #[must_use]
     pub fn has_batch(&self) -> bool {
         self.pending.is_none() && self.has_more()
@@ -67,9 +75,20 @@ impl Ledger {
 
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
     pub fn next_batch(&mut self, now: Now) -> Option<Outgoing> {
-        if !self.has_batch() {
-            return None;
+        while self.has_batch() {
+            let (settlements, exchanges) = self.gather(now);
+            if settlements.is_empty() && exchanges.is_empty() {
+                continue;
+            }
+            let (sent, exchanges) = exchanges.into_iter().unzip();
+            self.pending = Some(Pending { sent_at: now.mono, exchanges: sent });
+            return Some(Outgoing { settlements, exchanges });
         }
+        None
+    }
+
+    /// What there is to tell, in the order of the account keys. May turn out to be nothing.
+    fn gather(&mut self, now: Now) -> (Vec<Settlement>, Vec<(Sent, Exchange)>) {
         let settlements = std::mem::take(&mut self.outbox);
         // Entries and the totals that include them must travel together, so only accounts without an entry may wait.
         let rest = match settlements.is_empty() {
@@ -85,16 +104,7 @@ impl Ledger {
             exchanges.extend(self.exchange(at, draw, now));
         }
         exchanges.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
-        if exchanges.is_empty() && settlements.is_empty() {
-            return None;
-        }
-        let (places, exchanges): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
-        let sent = places
-            .into_iter()
-            .zip(&exchanges)
-            .map(|(at, exchange)| (at, sent(exchange), exchange.then));
-        self.pending = Some(Pending { sent_at: now.mono, exchanges: sent.collect() });
-        Some(Outgoing { settlements, exchanges })
+        (settlements, exchanges)
     }
 
     /// Takes in the answer to the batch under way: one grant for each exchange, in its order. Decides on whoever waited.
@@ -104,8 +114,8 @@ impl Ledger {
             self.pending = Some(pending);
             return Applied::Stray;
         }
-        for ((at, sent, then), grant) in pending.exchanges.iter().zip(grants) {
-            self.take_grant(*at, sent, *then, grant, pending.sent_at, now);
+        for (sent, grant) in pending.exchanges.iter().zip(grants) {
+            self.take_grant(sent, grant, pending.sent_at, now);
         }
         self.retry_waiters(now);
         Applied::Yes
@@ -116,7 +126,7 @@ impl Ledger {
     pub fn lease_lost(&mut self, key: &AccountKey, settlements: Vec<Settlement>) {
         let Some(pending) = self.pending.take() else { return };
         self.outbox.splice(0..0, settlements);
-        for (at, sent, _) in pending.exchanges {
+        for Sent { at, lease: sent, .. } in pending.exchanges {
             let lost = self.key(at).is_some_and(|own| own == *key);
             if let Some(account) = self.accounts.get_mut(at) {
                 account.exchanging = Exchanging::Idle;
@@ -134,7 +144,7 @@ impl Ledger {
     pub(super) fn enqueue(&mut self, at: AccountIndex) {
         let Some(account) = self.accounts.get_mut(at) else { return };
         match account.exchanging {
-            Exchanging::Queued | Exchanging::SentAndQueued => {}
+            Exchanging::Queued | Exchanging::SentAndQueued | Exchanging::Overtaken => {}
             Exchanging::Idle => {
                 account.exchanging = Exchanging::Queued;
                 self.queue.push(at);
@@ -151,7 +161,7 @@ impl Ledger {
             let Some(account) = self.accounts.get_mut(at) else { continue };
             let idle = account.is_idle(self.terms.lease_ttl, now);
             if idle && account.has_no_lease() {
-                self.accounts.vacate(at);
+                self.vacate(at);
             } else if idle
                 || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now))
             {
@@ -174,10 +184,16 @@ impl Ledger {
     /// Lets go of an account that only waited for its last reservation.
     pub(super) fn forget_if_done(&mut self, at: AccountIndex) {
         match self.accounts.get(at).map(|account| (account.standing, account.holds)) {
-            Some((Standing::Dead, 0)) => self.accounts.vacate(at),
+            Some((Standing::Dead, 0)) => self.vacate(at),
             Some((Standing::Retired, 0)) => self.enqueue(at),
             _ => {}
         }
+    }
+
+    /// Frees the place of an account, unless something still refers to it.
+    fn vacate(&mut self, at: AccountIndex) {
+        self.blind.remove(&at);
+        self.accounts.vacate(at);
     }
 
     /// What each of these accounts should draw: what waiting requests lack, or a refill ahead of need.
@@ -218,14 +234,14 @@ impl Ledger {
                 want: missing,
             });
         }
-        let in_hand = account.available().or_zero();
-        let need = sum.minus(in_hand).or_zero();
-        if need == Units::ZERO && !account.is_low() {
+        let in_hand = account.available();
+        let waits = sum > Units::ZERO && in_hand < sum;
+        if !waits && !account.is_low() {
             return None;
         }
-        let need_min = least.minus(in_hand).max(Units::ONE).min(need.max(Units::ONE));
-        let want = account.want(need.max(Units::ONE), now);
-        Some(Draw { need_min, need: need.max(Units::ONE), want })
+        let need = sum.minus(in_hand).max(Units::ONE);
+        let need_min = least.minus(in_hand).max(Units::ONE).min(need);
+        Some(Draw { need_min, need, want: account.want(need, now) })
     }
 
     /// One exchange; `None` for an account that has nothing to say.
@@ -234,7 +250,7 @@ impl Ledger {
         at: AccountIndex,
         draw: Option<Draw>,
         now: Now,
-    ) -> Option<(AccountIndex, Exchange)> {
+    ) -> Option<(Sent, Exchange)> {
         let key = self.key(at);
         let ttl = self.terms.lease_ttl;
         let shadow = self.accounts.get(at).and_then(|account| self.budgets.get(account.budget));
@@ -246,7 +262,7 @@ impl Ledger {
         let Some(account) = key.filter(|_| !mute && !told) else {
             local.exchanging = Exchanging::Idle;
             if then == Then::Close || local.standing == Standing::Dead {
-                self.accounts.vacate(at);
+                self.vacate(at);
             }
             return None;
         };
@@ -255,44 +271,51 @@ impl Ledger {
             local.lease.epoch = self.last_epoch;
         }
         if then == Then::Close {
-            // Nothing is admitted against a lease that is on its way back.
+            // Nothing is admitted against a lease that is on its way back, and nothing is covered by it.
             local.deadline = Mono::default();
+            local.hand_back(Units::MAX, now);
         }
         local.lease.seq = local.lease.seq.saturating_add(1);
         local.exchanging = Exchanging::Sent;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
+        let sent = Sent { at, lease: local.lease, then };
         let holder = self.holder;
-        Some((
-            at,
-            Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then },
-        ))
+        let exchange =
+            Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then };
+        Some((sent, exchange))
     }
 
-    fn take_grant(
-        &mut self,
-        at: AccountIndex,
-        sent: &LocalLease,
-        then: Then,
-        grant: &Grant,
-        sent_at: Mono,
-        now: Now,
-    ) {
+    fn take_grant(&mut self, sent: &Sent, grant: &Grant, sent_at: Mono, now: Now) {
+        let Sent { at, lease: sent, then } = sent;
+        let at = *at;
         self.blind.remove(&at);
         let Some(account) = self.accounts.get_mut(at) else { return };
-        let again = account.exchanging == Exchanging::SentAndQueued;
-        account.exchanging = Exchanging::Idle;
+        let exchanging = std::mem::replace(&mut account.exchanging, Exchanging::Idle);
         account.take_grant(grant, sent, sent_at, now);
         let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
         account.known_until =
             now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
-        let closed = then == Then::Close;
+        let closed = *then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);
+        }
+        let excess = match exchanging {
+            Exchanging::Overtaken => Units::MAX,
+            // More is lent or spent than the limit allows: nobody is to admit against what is left of it.
+            Exchanging::Idle
+            | Exchanging::Queued
+            | Exchanging::Sent
+            | Exchanging::SentAndQueued => Units::ZERO.minus(grant.free).or_zero(),
+        };
+        let mut again = matches!(exchanging, Exchanging::SentAndQueued | Exchanging::Overtaken);
+        if account.hand_back(excess, now) > Units::ZERO || exchanging == Exchanging::Overtaken {
+            account.doubt();
+            again = true;
         }
         let (standing, free_of_holds) = (account.standing, account.holds == 0);
         let gone = standing == Standing::Dead || (closed && account.has_no_lease() && !again);
         if gone && free_of_holds {
-            self.accounts.vacate(at);
+            self.vacate(at);
         } else if again || closed || (standing == Standing::Retired && free_of_holds) {
             self.enqueue(at);
         }
@@ -330,17 +353,5 @@ impl LocalAccount {
         self.lease.consumed == self.reported()
             && self.is_known(now)
             && !self.wants_renewal(ttl, now)
-    }
-}
-
-/// What an exchange said, to compare its answer with.
-fn sent(exchange: &Exchange) -> LocalLease {
-    LocalLease {
-        epoch: exchange.epoch,
-        seq: exchange.seq,
-        granted: Units::ZERO,
-        consumed: exchange.consumed,
-        returned: exchange.returned,
-        overrun: exchange.overrun,
     }
 }

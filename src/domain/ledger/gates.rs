@@ -18,7 +18,7 @@ use crate::domain::time::{Now, Wall};
 /// A client whose request is in the way of others may try again after this.
 pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_secs(1);
 /// Stands for "never" when refusals are compared by how long they stand.
-const FOREVER_SECONDS: u64 = u64::MAX;
+const FOREVER: Duration = Duration::MAX;
 
 /// One budget × one dimension, as applied to one request.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,10 @@ impl Gate {
 
     /// How this gate stands towards its request.
     pub(super) fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
+        if self.limit <= Units::ZERO {
+            // A limit of zero blocks all, and no store has to be asked for it.
+            return Judgement::Short;
+        }
         let need = self.need();
         let (here, elsewhere) = self.in_hand(account, now);
         if account.is_leased(now) && here >= need {
@@ -74,6 +78,16 @@ impl Gate {
             return Judgement::Short;
         }
         Judgement::Lack
+    }
+
+    /// Whether it would refuse if it were not a shadow, by what is known without a lease: settlements everywhere, and
+    /// requests in flight here.
+    pub(super) fn would_refuse(&self, account: &mut LocalAccount, now: Now) -> bool {
+        let left = match &mut account.minute {
+            Some(minute) => self.limit.minus(Units::new(i64::from(minute.used(now.mono)))),
+            None => account.left(self.limit).minus(account.reserved),
+        };
+        left < self.need()
     }
 
     /// The numbers of this gate for headers and refusals.
@@ -87,41 +101,43 @@ impl Gate {
         }
     }
 
-    /// The refusal that this gate stands for, and for how many seconds it will stand.
+    /// The refusal that this gate stands for, when a retry can succeed, and for how long it will stand.
     pub(super) fn refusal(
         &self,
         account: &mut LocalAccount,
         now: Now,
-    ) -> (RefusalCode, Option<Duration>, u64) {
-        if let Some(minute) = &mut account.minute {
-            let quota = u32::try_from(account.lease.granted.minus(account.lease.returned).get())
-                .unwrap_or(0);
-            let used = minute.used(now.mono);
-            let wait = minute.until_free(used.saturating_sub(quota).saturating_add(1), now.mono);
-            // With no slot to come free, at a limit of zero, waiting does not help.
-            let wait = (wait > Duration::ZERO && self.limit > Units::ZERO).then_some(wait);
-            let stands = wait.map_or(FOREVER_SECONDS, |wait| wait.as_secs());
-            return (RefusalCode::RequestsPerMinuteExceeded, wait.or(self.blocked_wait()), stands);
+    ) -> (RefusalCode, Option<Duration>, Duration) {
+        if account.minute.is_some() {
+            let wait = self.wait_for_slot(account, now);
+            return (RefusalCode::RequestsPerMinuteExceeded, wait, wait.unwrap_or(FOREVER));
         }
-        let reset = self.reset_seconds(account, now);
-        let stands = reset.unwrap_or(FOREVER_SECONDS);
+        let reset = self.reset_seconds(account, now).map(Duration::from_secs);
+        let stands = reset.unwrap_or(FOREVER);
         let left = account.left(self.limit);
         if left <= Units::ZERO {
             let code = match self.dimension {
                 Dimension::Tokens => RefusalCode::TokenBudgetExceeded,
                 Dimension::Cost | Dimension::Requests => RefusalCode::CostBudgetExceeded,
             };
-            return (code, reset.map(Duration::from_secs), stands);
+            return (code, reset, stands);
         }
         if left < self.need() {
             return (RefusalCode::RequestExceedsBudget, None, stands);
         }
-        (RefusalCode::BudgetInFlight, Some(IN_FLIGHT_RETRY), IN_FLIGHT_RETRY.as_secs())
+        (RefusalCode::BudgetInFlight, Some(IN_FLIGHT_RETRY), IN_FLIGHT_RETRY)
     }
 
-    /// A rolling minute without slots in use is short because its slots are quarantined or lent elsewhere.
-    fn blocked_wait(&self) -> Option<Duration> {
-        (self.limit > Units::ZERO).then_some(IN_FLIGHT_RETRY)
+    /// Time until the rolling minute has a slot; `None` when it never will.
+    fn wait_for_slot(&self, account: &mut LocalAccount, now: Now) -> Option<Duration> {
+        if self.limit <= Units::ZERO {
+            return None;
+        }
+        let quota = u32::try_from(account.quota().min(self.limit).get()).unwrap_or(0);
+        let minute = account.minute.as_mut()?;
+        let too_many = minute.used(now.mono).saturating_sub(quota).saturating_add(1);
+        let wait = minute.until_free(too_many, now.mono);
+        // Short without slots of its own to come free, it waits for slots that are quarantined or lent elsewhere.
+        Some(if wait > Duration::ZERO { wait } else { IN_FLIGHT_RETRY })
     }
 
     /// What this replica has in hand, and what the pool had when the store last answered.
@@ -230,7 +246,7 @@ impl Ledger {
 
     /// The refusal that stands longest among the gates that are short; among equals the first in order.
     pub(super) fn refusal(&mut self, gates: &Gates, short: &[usize], now: Now) -> Option<Refusal> {
-        let mut longest: Option<(u64, Gate, RefusalCode, Option<Duration>)> = None;
+        let mut longest: Option<(Duration, Gate, RefusalCode, Option<Duration>)> = None;
         for gate in short.iter().filter_map(|at| gates.get(*at)) {
             let Some(account) = self.accounts.get_mut(gate.account) else { continue };
             let (code, retry_after, stands) = gate.refusal(account, now);

@@ -175,10 +175,12 @@ impl Ledger {
     fn judge_gate(&mut self, at: usize, judged: &mut Judged, now: Now) {
         let Some(gate) = judged.gates.get(at).copied() else { return };
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
+        account.last_used = now.mono;
         if gate.shadow {
-            let short = account.is_told() && account.left_in_flight(gate.limit) < gate.need();
-            judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(short));
-            if !account.is_known(now) {
+            let refused = gate.would_refuse(account, now);
+            judged.shadow_refusals = judged.shadow_refusals.saturating_add(u32::from(refused));
+            // What others settled is worth asking for; whose slots others use is not told by leases.
+            if !account.is_known(now) && account.minute.is_none() {
                 self.enqueue(gate.account);
             }
             return;
@@ -231,7 +233,9 @@ impl Ledger {
     /// Opens a reservation.
     pub(super) fn keep(&mut self, id: ReservationId, reservation: Reservation) {
         let deadline = reservation.made_at.mono.plus(self.terms.reservation_timeout);
-        self.timeouts.push_back((deadline, id));
+        // Always the last place, but for reservations that come back after a restart in no particular order.
+        let place = self.timeouts.partition_point(|(other, _)| *other <= deadline);
+        self.timeouts.insert(place, (deadline, id));
         self.reservations.insert(id, reservation);
         // Settled reservations leave their entry behind; the list is cleared of them when they are the most of it.
         if self.timeouts.len() > self.reservations.len().saturating_mul(2).saturating_add(1024) {
@@ -251,7 +255,6 @@ impl Ledger {
         if sets_aside {
             account.hold(amount, now);
         }
-        account.last_used = now.mono;
         if !gate.shadow && (account.is_low() || account.wants_renewal(ttl, now)) {
             self.enqueue(gate.account);
         }
@@ -273,7 +276,7 @@ impl Ledger {
     fn go_blind(&mut self, gate: &Gate) {
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
         if account.minute.is_none() {
-            account.extend(gate.asked);
+            account.extend(gate.asked.minus(account.available().or_zero()).or_zero());
         }
         let spent = self.blind.entry(gate.account).or_default();
         *spent = spent.plus(gate.need());

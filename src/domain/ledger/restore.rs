@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::domain::budget::Dimension;
 use crate::domain::ids::ReservationId;
-use crate::domain::ledger::account::{AccountIndex, LocalAccount, LocalLease};
+use crate::domain::ledger::account::{AccountIndex, LocalAccount, LocalLease, Standing};
 use crate::domain::ledger::escrow::{AccountKey, Lease};
 use crate::domain::ledger::{Hold, Ledger, Reservation};
 use crate::domain::money::{Amounts, Units};
@@ -76,9 +76,10 @@ impl Ledger {
             let Some(account) = self.accounts.get_mut(at) else { continue };
             let counted = if key.dimension == Dimension::Requests { Units::ZERO } else { amount };
             account.hold(counted, now);
-            // A hold beyond the lease was admitted as overdraft, or its lease was lost: it stays covered either way.
-            let uncovered = Units::ZERO.minus(account.available()).or_zero();
-            account.extend(uncovered);
+            if !self.budgets.get(account.budget).is_some_and(|budget| budget.shadow) {
+                // A hold beyond the lease was admitted as overdraft, or its lease was lost: it stays covered either way.
+                account.extend(Units::ZERO.minus(account.available()).or_zero());
+            }
             holds.push(Hold { account: at, amount });
         }
         let RestoredReservation { id, subject, estimate, made_at, .. } = restored;
@@ -87,13 +88,14 @@ impl Ledger {
 
     /// Puts an admission back into its rolling minute. Call it in the order of time.
     pub fn restore_stamp(&mut self, stamp: &Stamp, now: Now) {
-        let Some(at) = self.restored_account(&stamp.account, now) else { return };
+        let Some(budget) = self.budget(stamp.account.budget) else { return };
+        // A rolling minute goes on whatever becomes of the schedule.
+        let key = AccountKey { generation: budget.generation, ..stamp.account.clone() };
+        let limit = budget.limits.requests_per_minute.unwrap_or(0);
+        let Some(at) = self.restored_account(&key, now) else { return };
         let Some(account) = self.accounts.get_mut(at) else { return };
-        let limit =
-            self.budgets.get(account.budget).and_then(|budget| budget.limits.requests_per_minute);
         if let Some(minute) = &mut account.minute {
-            minute.take(stamp.at, limit.unwrap_or(0));
-            account.last_used = stamp.at;
+            minute.take(stamp.at, limit);
         }
     }
 
@@ -118,7 +120,11 @@ impl Ledger {
     }
 
     fn find_retired(&self, key: &AccountKey) -> Option<AccountIndex> {
-        (0..self.accounts.places()).find(|at| self.key(*at).is_some_and(|own| own == *key))
+        let retired = |at: &AccountIndex| {
+            self.accounts.get(*at).is_some_and(|a| a.standing == Standing::Retired)
+        };
+        let mut places = (0..self.accounts.places()).filter(retired);
+        places.find(|at| self.key(*at).is_some_and(|own| own == *key))
     }
 }
 

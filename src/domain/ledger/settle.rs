@@ -137,14 +137,8 @@ impl Ledger {
         if key.dimension == Dimension::Requests {
             return None;
         }
-        let shadow = self.budgets.get(self.accounts.get(at)?.budget)?.shadow;
         let amount = amount_in(key.dimension, amounts);
-        let account = self.accounts.get_mut(at)?;
-        if shadow {
-            // A shadow account holds no lease: all it consumes is beyond a grant.
-            account.extend(amount);
-        }
-        account.consume(amount);
+        self.accounts.get_mut(at)?.consume(amount);
         self.enqueue(at);
         Some(Charge { account: key, amount, road: Road::Lease })
     }
@@ -157,11 +151,15 @@ impl Ledger {
         }
         let live = self.find(&account);
         if let Some(at) = live {
-            self.enqueue(at);
+            let local = self.accounts.get_mut(at)?;
             if difference > Units::ZERO {
-                self.accounts.get_mut(at)?.consume(difference);
+                local.consume(difference);
+                self.enqueue(at);
                 return Some(Charge { account, amount: difference, road: Road::Lease });
             }
+            // The pool grows by what is given back, so what the store said last no longer counts.
+            local.doubt();
+            self.enqueue(at);
         }
         Some(Charge { account, amount: difference, road: Road::Direct })
     }

@@ -153,3 +153,103 @@ fn cost<const N: usize>(items: [(u64, Rate); N]) -> NanoUsd {
     });
     NanoUsd::new(i64::try_from(sum.div_ceil(TOKENS_PER_RATE)).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn price() -> ModelPrice {
+        let rate = Rate::per_million;
+        ModelPrice {
+            rates: Rates {
+                input: rate(3_000_000_000),
+                cached: rate(300_000_000),
+                cache_write: rate(3_750_000_000),
+                output: rate(15_000_000_000),
+                reasoning: rate(16_000_000_000),
+            },
+            tiers: [Tier {
+                above: 200_000,
+                rates: Rates::flat(rate(6_000_000_000), rate(22_500_000_000)),
+            }]
+            .into(),
+            ..ModelPrice::flat("claude-9", rate(3_000_000_000), rate(15_000_000_000))
+        }
+    }
+
+    fn usage([input, cached, cache_write, output, reasoning]: [u64; 5]) -> Usage {
+        Usage { input, cached, cache_write, output, reasoning }
+    }
+
+    #[test]
+    fn each_kind_of_token_has_its_rate_and_the_sum_is_rounded_up_once() {
+        let check = |counts, cost: &str| {
+            assert_eq!(price().cost_of(&usage(counts)).to_string(), cost, "{counts:?}")
+        };
+        check([0, 0, 0, 0, 0], "0");
+        check([1_000, 0, 0, 100, 0], "0.0045");
+        check([1_000, 900, 50, 100, 40], "0.0021475");
+        check([200_000, 0, 0, 0, 0], "0.6");
+        check([200_001, 0, 0, 1, 0], "1.2000285");
+        let fine = ModelPrice::flat("fine-1", Rate::per_million(82_500), Rate::per_million(1));
+        assert_eq!(fine.cost_of(&usage([1, 0, 0, 1, 0])), NanoUsd::new(1));
+        assert_eq!(fine.cost_of(&usage([1_000_000, 0, 0, 1, 0])), NanoUsd::new(82_501));
+    }
+
+    #[test]
+    fn parts_larger_than_their_whole_cost_no_more_than_it() {
+        let check = |counts, same| {
+            assert_eq!(price().cost_of(&usage(counts)), price().cost_of(&usage(same)))
+        };
+        check([10, 20, 30, 40, 50], [10, 10, 0, 40, 40]);
+        check([10, 4, 30, 0, 50], [10, 4, 6, 0, 0]);
+    }
+
+    #[test]
+    fn the_rates_of_a_settlement_can_be_read_years_later() {
+        let expected = "t-1 claude-9 input=3000000000 output=15000000000 cached=300000000 cache_write=3750000000 \
+                        reasoning=16000000000";
+        assert_eq!(price().rates_text("t-1", 200_000), expected);
+        assert_eq!(
+            price().rates_text("t-1", 200_001),
+            "t-1 claude-9 input=6000000000 output=22500000000"
+        );
+    }
+
+    fn counts() -> impl Strategy<Value = [u64; 5]> {
+        prop::array::uniform5(0..=200_000_000_u64)
+    }
+
+    proptest! {
+        #[test]
+        fn more_tokens_never_cost_less(counts in counts(), more in 0..1_000_000_u64, output in any::<bool>()) {
+            let [input, cached, cache_write, out, reasoning] = counts;
+            let larger = if output {
+                [input, cached, cache_write, out + more, reasoning]
+            } else {
+                [input + more, cached, cache_write, out, reasoning]
+            };
+            // A tier changes the rate of the whole request, so that only flat prices are comparable over it.
+            let flat = ModelPrice { tiers: Box::default(), ..price() };
+            // Parts that exceed their whole are dearer or cheaper tokens, not more of them.
+            let [a, b] = [usage(counts), usage(larger)].map(|u| Usage { cached: 0, cache_write: 0, reasoning: 0, ..u });
+            prop_assert!(flat.cost_of(&a) <= flat.cost_of(&b));
+        }
+
+        #[test]
+        fn the_cost_is_less_than_a_nano_dollar_above_the_exact_sum(input in 0..1_000_000_u64, output in 0..1_000_000_u64,
+            rates in prop::array::uniform2(0..10_000_000_000_000_u64)) {
+            let price = ModelPrice::flat("m-1", Rate::per_million(rates[0]), Rate::per_million(rates[1]));
+            let exact = u128::from(input) * u128::from(rates[0]) + u128::from(output) * u128::from(rates[1]);
+            let cost = price.cost_of(&Usage { input, output, ..Usage::default() });
+            let cost = u128::try_from(cost.get()).unwrap() * TOKENS_PER_RATE;
+            prop_assert!(cost >= exact && cost - exact < TOKENS_PER_RATE);
+        }
+
+        #[test]
+        fn no_usage_makes_a_cost_overflow(counts in prop::array::uniform5(any::<u64>())) {
+            prop_assert!(price().cost_of(&usage(counts)) >= NanoUsd::ZERO);
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub enum RateError {
     /// Below zero.
     #[error("is negative")]
     Negative,
-    /// Above [`USD_PER_TOKEN_MAX`], which is a price per thousand or per million tokens by mistake.
+    /// Above a dollar, which is a price per thousand or per million tokens by mistake.
     #[error("is above 1 USD per token; rates are per single token")]
     TooLarge,
 }

@@ -86,18 +86,14 @@ impl PriceTable {
             }
             shorter = without_version(name);
         }
-        let mut longer = name;
-        while let Some((stem, _)) = longer.rsplit_once(['-', ':', '@']) {
-            // Without a digit it is a family such as `gpt`, not a model.
-            if !stem.bytes().any(|b| b.is_ascii_digit()) {
-                return None;
-            }
-            if let Some(entry) = self.at(prefix, stem) {
-                return Some(entry);
-            }
-            longer = stem;
-        }
-        None
+        let stems = name
+            .rmatch_indices(['-', ':', '@'])
+            .filter_map(|(at, _)| name.get(..at))
+            .take(STEMS_MAX);
+        // Without a digit it is a family such as `gpt`, not a model.
+        stems
+            .take_while(|stem| stem.bytes().any(|b| b.is_ascii_digit()))
+            .find_map(|stem| self.at(prefix, stem))
     }
 
     /// Under exactly this name, in the operator's entries first, with the provider's prefix before without.
@@ -108,6 +104,9 @@ impl PriceTable {
         })
     }
 }
+
+/// No published name goes on for longer than this behind the model's own; more is an attempt to keep the search busy.
+const STEMS_MAX: usize = 16;
 
 /// The table's prefixes of providers that are also known by other names.
 const PROVIDER_PREFIXES: [(&str, &str); 18] = [
@@ -178,8 +177,6 @@ fn without_version(name: &str) -> Option<&str> {
     if let Some(name) = name.strip_suffix("-latest") {
         return Some(name);
     }
-    let digits =
-        |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
     let (rest, last) = name.rsplit_once(['-', ':', '@'])?;
     let is_version = last.strip_prefix('v').unwrap_or(last).parse::<u8>().is_ok();
     match name.as_bytes().get(rest.len()) {
@@ -194,8 +191,6 @@ fn without_version(name: &str) -> Option<&str> {
 
 /// `gpt-4o` for `gpt-4o-2024-08`: what is left of a date whose day is gone.
 fn without_dashed_date(name: &str) -> Option<&str> {
-    let digits =
-        |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
     let (rest, month) = name.rsplit_once('-')?;
     let (rest, year) = rest.rsplit_once('-')?;
     (digits(month, 2) && digits(year, 4)).then_some(rest)

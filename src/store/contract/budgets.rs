@@ -1,7 +1,7 @@
 //! Budgets and API keys.
 
 use super::*;
-use crate::store::{BudgetFilter, Cursor, Page};
+use crate::store::{BudgetFilter, Cursor, Page, SortBy};
 
 contract!(
     a_budget_reads_back_as_it_was_written,
@@ -9,6 +9,7 @@ contract!(
     a_replaced_budget_is_the_new_one,
     a_deleted_budget_takes_its_accounts_and_leases_along,
     pages_run_newest_first_in_both_directions,
+    pages_follow_the_instant_that_is_asked_for,
     filters_combine,
     a_grown_generation_starts_from_what_its_window_was_charged,
     keys_are_found_by_their_hash_and_listed_newest_first,
@@ -111,6 +112,36 @@ async fn pages_run_newest_first_in_both_directions(store: &dyn Store) {
     assert_eq!(page(Cursor::Before(BudgetId(4)), 2).await, (vec![], false));
     assert_eq!(page(Cursor::After(BudgetId(99)), 2).await, (vec![], false));
     assert_eq!(page(Cursor::Before(BudgetId(99)), 2).await, (vec![], false));
+}
+
+async fn pages_follow_the_instant_that_is_asked_for(store: &dyn Store) {
+    let at = Wall::from_ms;
+    for (number, updated_at, created_at, expires_at) in
+        [(1, 30, 10, None), (2, 20, 30, Some(10)), (3, 10, 20, Some(-20)), (4, 5, 5, None)]
+    {
+        let expires_at = expires_at.map(at);
+        let budget = budget(number, &format!("p{number}"));
+        let (updated_at, created_at) = (at(updated_at), at(created_at));
+        let budget = Budget { updated_at, created_at, expires_at, ..budget };
+        store.create_budget(&budget).await.unwrap();
+    }
+    let ws = id("ws");
+    let page = async |sort_by, cursor| {
+        let filter = BudgetFilter { sort_by, ..Default::default() };
+        let page = store.list_budgets(&ws, &filter, cursor, 2).await.unwrap();
+        (page.budgets.iter().map(|budget| budget.id.0).collect::<Vec<_>>(), page.has_more)
+    };
+    for (sort_by, order) in [
+        (SortBy::UpdatedAt, [1, 2, 3, 4]),
+        (SortBy::CreatedAt, [2, 3, 1, 4]),
+        (SortBy::ExpiresAt, [2, 3, 4, 1]),
+    ] {
+        let (second, third) =
+            (Cursor::After(BudgetId(order[1])), Cursor::Before(BudgetId(order[2])));
+        assert_eq!(page(sort_by, Cursor::Start).await, (order[..2].to_vec(), true), "{sort_by:?}");
+        assert_eq!(page(sort_by, second).await, (order[2..].to_vec(), false), "{sort_by:?}");
+        assert_eq!(page(sort_by, third).await, (order[..2].to_vec(), false), "{sort_by:?}");
+    }
 }
 
 async fn filters_combine(store: &dyn Store) {

@@ -86,7 +86,7 @@ async fn an_exchange_on_a_deleted_budget_holds_nothing_up(store: &dyn Store) {
         returned: Units::new(10),
         ..exchange(&cost_of(&gone), 9, 50)
     };
-    let sent = batch(&[settled.clone()], &[late, exchange(&cost_of(&stays), 1, 10)]);
+    let sent = batch(std::slice::from_ref(&settled), &[late, exchange(&cost_of(&stays), 1, 10)]);
     let grants = store.commit(&sent, NOON).await.unwrap();
     assert_eq!((grants[0].granted.get(), grants[0].limit.get(), grants[0].free.get()), (70, 0, 0));
     assert_eq!((grants[1].granted.get(), grants[1].spent.get()), (10, 5));

@@ -1,6 +1,7 @@
 //! Budgets.
 
 use serde_json::Value;
+use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Sqlite, SqliteConnection};
 
@@ -9,9 +10,12 @@ use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
 use crate::store::sqlite::rows::{BudgetRow, when_unavailable_columns};
-use crate::store::{BudgetFilter, Cursor, Page, StoreError};
+use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
+
+const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = ?1 AND id = ?2";
 
 pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
+    check_scope_is_free(&mut *db, budget).await?;
     let existing: Option<String> =
         sqlx::query_scalar("SELECT id FROM budget WHERE workspace = ?1 AND id = ?2")
             .bind(budget.workspace.as_str())
@@ -21,8 +25,7 @@ pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result
     if let Some(existing) = existing {
         return Err(StoreError::Conflict { existing });
     }
-    check_scope_is_free(db, budget).await?;
-    save(db, budget).await
+    insert(db, budget).await
 }
 
 pub(super) async fn replace(
@@ -41,7 +44,8 @@ pub(super) async fn replace(
     if let Some(window) = seed.filter(|_| budget.generation > generation) {
         open_seeded(db, budget, window).await?;
     }
-    save(db, budget).await
+    by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;
+    insert(db, budget).await
 }
 
 pub(super) async fn delete(
@@ -49,17 +53,16 @@ pub(super) async fn delete(
     workspace: &Id,
     id: BudgetId,
 ) -> Result<(), StoreError> {
-    let by_id = |statement: &'static str| {
-        let query: sqlx::query::Query<'_, Sqlite, SqliteArguments> = sqlx::query(statement);
-        query.bind(workspace.as_str()).bind(id.to_string())
-    };
-    let deleted =
-        by_id("DELETE FROM budget WHERE workspace = ?1 AND id = ?2").execute(&mut *db).await?;
+    let deleted = by_id(DELETE_BUDGET, workspace, id).execute(&mut *db).await?;
     if deleted.rows_affected() == 0 {
         return Err(StoreError::NotFound);
     }
-    by_id("DELETE FROM account WHERE workspace = ?1 AND budget = ?2").execute(&mut *db).await?;
-    by_id("DELETE FROM lease WHERE workspace = ?1 AND budget = ?2").execute(&mut *db).await?;
+    by_id("DELETE FROM account WHERE workspace = ?1 AND budget = ?2", workspace, id)
+        .execute(&mut *db)
+        .await?;
+    by_id("DELETE FROM lease WHERE workspace = ?1 AND budget = ?2", workspace, id)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -83,11 +86,30 @@ pub(super) async fn all(db: &mut SqliteConnection) -> Result<Vec<Budget>, StoreE
     rows.into_iter().map(Budget::try_from).collect()
 }
 
-/// The part of a listing's statements that is the same in both directions. An absent filter is null.
+/// The statements of a listing in one order.
+struct Listing {
+    /// The newest of those that are older than the edge.
+    older: &'static str,
+    /// The oldest of those that are newer than the edge.
+    newer: &'static str,
+}
+
+/// The statements of a listing by one instant. An absent filter is null.
 macro_rules! listing {
-    ($beyond_the_edge:literal) => {
+    ($instant:literal) => {
+        Listing {
+            older: listing!(
+                $instant,
+                "(?7 IS NULL OR (instant, id) < (?7, ?8)) ORDER BY instant DESC, id DESC"
+            ),
+            newer: listing!($instant, "(instant, id) > (?7, ?8) ORDER BY instant, id"),
+        }
+    };
+    ($instant:literal, $beyond_the_edge:literal) => {
         concat!(
-            "SELECT * FROM budget
+            "SELECT *, ",
+            $instant,
+            " AS instant FROM budget
              WHERE workspace = ?1
                AND (?2 IS NULL OR scope_kind IN (SELECT value FROM json_each(?2)))
                AND (?3 IS NULL OR target = ?3)
@@ -100,10 +122,11 @@ macro_rules! listing {
         )
     };
 }
-const OLDER_FIRST_NEWEST: &str =
-    listing!("(?7 IS NULL OR (updated_at_ms, id) < (?7, ?8)) ORDER BY updated_at_ms DESC, id DESC");
-const NEWER_FIRST_OLDEST: &str =
-    listing!("(updated_at_ms, id) > (?7, ?8) ORDER BY updated_at_ms, id");
+
+const BY_UPDATED_AT: Listing = listing!("updated_at_ms");
+const BY_CREATED_AT: Listing = listing!("created_at_ms");
+/// What never ends comes last, as [`SortBy::of`] has it: the least integer cannot be written as one literal.
+const BY_EXPIRES_AT: Listing = listing!("coalesce(expires_at_ms, -9223372036854775807 - 1)");
 
 pub(super) async fn list(
     db: &mut SqliteConnection,
@@ -112,10 +135,15 @@ pub(super) async fn list(
     cursor: Cursor,
     limit: usize,
 ) -> Result<Page, StoreError> {
+    let listing = match filter.sort_by {
+        SortBy::UpdatedAt => BY_UPDATED_AT,
+        SortBy::CreatedAt => BY_CREATED_AT,
+        SortBy::ExpiresAt => BY_EXPIRES_AT,
+    };
     let (statement, edge) = match cursor {
-        Cursor::Start => (OLDER_FIRST_NEWEST, None),
-        Cursor::After(id) => (OLDER_FIRST_NEWEST, Some(id)),
-        Cursor::Before(id) => (NEWER_FIRST_OLDEST, Some(id)),
+        Cursor::Start => (listing.older, None),
+        Cursor::After(id) => (listing.older, Some(id)),
+        Cursor::Before(id) => (listing.newer, Some(id)),
     };
     let edge = match edge {
         None => None,
@@ -133,7 +161,7 @@ pub(super) async fn list(
         .bind(filter.is_active)
         .bind(any_of(filter.periods.iter().copied().map(Period::as_str)))
         .bind(filter.target_contains.as_deref())
-        .bind(edge.as_ref().map(|budget| budget.updated_at.as_ms()))
+        .bind(edge.as_ref().map(|budget| filter.sort_by.of(budget).as_ms()))
         .bind(edge.as_ref().map(|budget| budget.id.to_string()))
         .bind(wanted)
         .fetch_all(db)
@@ -150,6 +178,15 @@ pub(super) async fn list(
 /// A JSON array of names; null when there are none, for "whatever it is".
 fn any_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
     (names.len() > 0).then(|| names.collect::<Value>().to_string())
+}
+
+/// A statement whose two parameters are a workspace and a budget's id.
+fn by_id<'a>(
+    statement: &'static str,
+    workspace: &'a Id,
+    id: BudgetId,
+) -> Query<'a, Sqlite, SqliteArguments> {
+    sqlx::query(statement).bind(workspace.as_str()).bind(id.to_string())
 }
 
 async fn check_scope_is_free(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
@@ -192,12 +229,12 @@ async fn open_seeded(
     Ok(())
 }
 
-/// Writes a budget, new or old.
-async fn save(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
+/// Writes a budget that is not there.
+async fn insert(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreError> {
     let schedule = budget.limits.schedule.as_ref();
     let (when_unavailable, unavailable_cost) = when_unavailable_columns(budget.when_unavailable);
     sqlx::query(
-        "INSERT OR REPLACE INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
+        "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
            requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
            unavailable_cost, name, created_at_ms, updated_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",

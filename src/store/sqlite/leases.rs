@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::HolderId;
-use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease};
+use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
 use crate::domain::time::Wall;
 use crate::store::sqlite::rows::KeyedLeaseRow;
 use crate::store::sqlite::{budgets, tables};
@@ -38,9 +38,11 @@ pub(super) async fn adopt(
 ) -> Result<Vec<AdoptedLease>, StoreError> {
     let holders: Value = from.iter().chain([&to]).map(HolderId::to_string).collect();
     let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
-        "SELECT * FROM lease WHERE state <> 'closed' AND holder IN (SELECT value FROM json_each(?1))",
+        "SELECT * FROM lease
+         WHERE holder IN (SELECT value FROM json_each(?1)) AND (state <> 'closed' OR holder = ?2)",
     )
     .bind(holders.to_string())
+    .bind(to.to_string())
     .fetch_all(&mut *db)
     .await?;
     let (mut own, theirs): (Leases, Leases) =
@@ -61,8 +63,8 @@ pub(super) async fn adopt(
     for key in &left {
         tables::delete_lease(&mut *db, key).await?;
     }
-    let adopted = own.into_iter();
-    Ok(adopted.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+    let live = own.into_iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
+    Ok(live.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
 }
 
 pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, StoreError> {

@@ -1,4 +1,4 @@
-//! A sample LLM provider for the demo and the tests. It speaks OpenAI's chat completions and Anthropic's messages, plain
+//! The sample provider's HTTP service, for its own program and for tests that run it in process. It speaks OpenAI's chat completions and Anthropic's messages, plain
 //! and streamed, says nothing of interest, and keeps a count of its own of what it served, so that a test can hold a
 //! budget against it. Token counts follow from the request alone: input is `ceil(body bytes / 4)`, output is the
 //! request's cap.
@@ -6,20 +6,16 @@
 //! `GET /served` tells the counts, `GET /last-headers` the headers of the last request to a model.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use clap::Parser;
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 /// What a request without a cap gets, in tokens.
 const OUTPUT_DEFAULT: u64 = 64;
@@ -32,35 +28,8 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// When every reply says that it was made: replies differ by their request alone.
 const CREATED: u64 = 1_767_225_600;
 
-#[derive(Parser)]
-#[command(about = "A sample LLM provider")]
-struct Args {
-    /// Where to listen; port 0 takes any free one.
-    #[arg(long, default_value = "127.0.0.1:0")]
-    listen: String,
-    /// The bound address is written here once requests are served.
-    #[arg(long)]
-    ready_file: Option<PathBuf>,
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let args = Args::parse();
-    let listener = TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.listen))?;
-    if let Some(path) = &args.ready_file {
-        // Renamed into place, so that nobody reads half an address.
-        let draft = path.with_extension("draft");
-        std::fs::write(&draft, listener.local_addr()?.to_string())?;
-        std::fs::rename(&draft, path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    axum::serve(listener, routes()).await?;
-    Ok(())
-}
-
-fn routes() -> Router {
+/// All of it, with a count that starts at nothing.
+pub(super) fn routes() -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/messages", post(messages))

@@ -1,0 +1,120 @@
+//! The HTTP client: requests to a model as an application sends them, and replies as a test looks at them.
+
+use std::sync::LazyLock;
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+/// Nothing here goes through a proxy that the environment names. Without a pool, so that a client can outlive the runtime of
+/// the test that used it first.
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+    client.build().expect("a client")
+});
+
+/// A reply, read to its end.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    /// The body; null when it is no JSON.
+    pub(crate) json: Value,
+}
+
+/// Sends a request.
+pub(super) async fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&'static str, String)],
+    body: Vec<u8>,
+) -> Result<Reply, reqwest::Error> {
+    let method = method.parse().expect("a method");
+    let mut request = CLIENT.request(method, url).header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, value.as_bytes());
+    }
+    let response = request.body(body).send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await?;
+    let json = serde_json::from_str(&text).unwrap_or_default();
+    Ok(Reply { status, headers, text, json })
+}
+
+impl Reply {
+    /// A header's value; empty when there is none. Several are joined.
+    pub(crate) fn header(&self, name: &str) -> String {
+        let values = self.headers.get_all(name).iter();
+        let values: Vec<_> =
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        values.join(", ")
+    }
+
+    /// All headers whose names start so, as `name: value`, in the order of their names.
+    pub(crate) fn headers_like(&self, prefix: &str) -> Vec<String> {
+        let names = self.headers.keys().filter(|name| name.as_str().starts_with(prefix));
+        let mut lines: Vec<String> =
+            names.map(|name| format!("{name}: {}", self.header(name.as_str()))).collect();
+        lines.sort();
+        lines
+    }
+
+    /// The refusal's code; empty when it is none.
+    pub(crate) fn code(&self) -> &str {
+        let error = &self.json["error"];
+        error["code"].as_str().or(error["reason"].as_str()).unwrap_or_default()
+    }
+}
+
+/// A request to a model.
+#[derive(Clone)]
+pub(crate) struct Question {
+    pub(crate) path: &'static str,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Question {
+    /// A chat completion by this identity, of a model with a price and an output of 32 tokens at the most.
+    pub(crate) fn of(identity: &str) -> Self {
+        let messages = json!([{"role": "user", "content": "Say a word."}]);
+        let body = json!({"model": "gpt-4o-mini", "max_tokens": 32, "messages": messages});
+        let headers = vec![
+            ("x-orq-identity-id", identity.to_owned()),
+            ("x-bursar-provider", "openai".to_owned()),
+        ];
+        Self { path: "/v1/chat/completions", headers, body: body.to_string().into_bytes() }
+    }
+
+    /// The same with one more header.
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same to another path.
+    pub(crate) fn path(self, path: &'static str) -> Self {
+        Self { path, ..self }
+    }
+
+    /// The same with another body.
+    pub(crate) fn body(self, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
+    /// Sends it to Envoy, which must answer.
+    pub(crate) async fn send(&self, envoy: &str) -> Reply {
+        self.try_send(envoy).await.expect("an answer from Envoy")
+    }
+
+    /// Sends it.
+    pub(crate) async fn try_send(&self, envoy: &str) -> Result<Reply, reqwest::Error> {
+        let url = format!("{envoy}{}", self.path);
+        send("POST", &url, &self.headers, self.body.clone()).await
+    }
+}
+
+/// What a page says, when it is there.
+pub(super) async fn get(url: &str) -> Option<Reply> {
+    send("GET", url, &[], Vec::new()).await.ok().filter(|reply| reply.status == 200)
+}

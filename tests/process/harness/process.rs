@@ -1,0 +1,75 @@
+//! One started program: its log is kept and shown when the test fails, and it ends with the test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+
+/// How much of a log a failed test shows.
+const LOG_LINES: usize = 60;
+
+/// A running program, killed when it is dropped.
+pub(crate) struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it in this directory, where its log goes, too. What it is told later is appended.
+    pub(crate) fn start(name: &'static str, directory: &Path, command: &mut Command) -> Self {
+        let log = directory.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let copy = file.try_clone().expect("a second handle of the log");
+        command.current_dir(directory).stdin(Stdio::null()).stdout(file).stderr(copy);
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        Self { name, child, log }
+    }
+
+    /// Fails the test when it has ended.
+    pub(crate) fn assert_running(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("a child of this process") {
+            panic!("{} ended: {status}", self.name);
+        }
+    }
+
+    /// How it ended, once it has.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        until("the end of a process", async || child.try_wait().expect("a child of this process"))
+            .await
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is running");
+    }
+
+    /// SIGKILL. Nothing of it is left when this returns.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Everything that it and its predecessors in the same directory said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a readable log")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
+            eprintln!("--- the end of {}'s log\n{}\n---", self.name, tail.join("\n"));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The sample provider of the demo, in process. It ends with the test's runtime.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::client;
+
+#[path = "../../../examples/upstream/provider.rs"]
+mod provider;
+
+/// A running provider.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+}
+
+impl Upstream {
+    /// Starts it.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
+        tokio::spawn(async move { axum::serve(listener, provider::routes()).await });
+        Self { address }
+    }
+
+    /// What it has served, by its own count: `{requests, input_tokens, output_tokens, models}`.
+    pub(crate) async fn served(&self) -> Value {
+        self.page("served").await
+    }
+
+    /// The headers of the last request to a model, as they arrived.
+    pub(crate) async fn last_headers(&self) -> Value {
+        self.page("last-headers").await
+    }
+
+    async fn page(&self, name: &str) -> Value {
+        client::get(&format!("http://{}/{name}", self.address)).await.expect("a page").json
+    }
+}
