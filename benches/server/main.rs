@@ -20,14 +20,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use load::{Address, Load, Requests};
 use process::{Pinning, Server};
 
 /// Rounds when the command line names no other number.
 const ROUNDS: usize = 5;
-/// Each measurement begins with this much load that is not counted: leases are fetched, caches filled.
+/// Each measurement begins with this much load that is not counted: leases are fetched, caches filled. Only here may a request
+/// be refused, when the store is slow to give its lease.
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURED: Duration = Duration::from_secs(2);
 /// The first argument of the process that is the no-op server.
@@ -142,6 +143,7 @@ impl Contender {
         let before = self.process.cpu()?;
         let served = load.run(&connections, requests, MEASURED).await?;
         let cpu = self.process.cpu()? - before;
+        ensure!(served.refused == 0, "{}: {} requests were refused", self.name, served.refused);
         let mut latencies = served.latencies;
         latencies.sort_unstable();
         let count = latencies.len();

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
-use crate::domain::budget::{Budget, Dimension};
+use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::account::BudgetIndex;
-use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::subject::{ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
@@ -90,6 +89,11 @@ impl Budgets {
         self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
     }
 
+    /// All budgets.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Budget> {
+        self.slots.iter().flatten().map(|entry| &entry.budget)
+    }
+
     /// Where a budget is.
     pub(super) fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
         self.by_id.get(&id).copied()
@@ -161,20 +165,6 @@ impl Budgets {
             // One account for a model however it is named, so that nobody gets two allowances by naming it twice.
             let target = bare.and_then(|bare| Id::parse(bare).ok()).unwrap_or_else(|| said.clone());
             found.push((index, target));
-        }
-    }
-}
-
-impl Budget {
-    /// The limit of one dimension, in its unit.
-    #[must_use]
-    pub fn limit(&self, dimension: Dimension) -> Option<Units> {
-        match dimension {
-            Dimension::Cost => self.limits.cost.map(Units::from),
-            Dimension::Tokens => self.limits.tokens.map(Units::from),
-            Dimension::Requests => {
-                self.limits.requests_per_minute.map(|n| Units::new(i64::from(n)))
-            }
         }
     }
 }

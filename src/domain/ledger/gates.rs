@@ -140,18 +140,19 @@ impl Gate {
         Some(if wait > Duration::ZERO { wait } else { IN_FLIGHT_RETRY })
     }
 
-    /// What this replica has in hand, and what the pool had when the store last answered.
+    /// What this replica may still admit, and what the pool has besides. A pool in the red is made good first.
     fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
         let quota = account.quota();
         let free = account.free();
-        match &mut account.minute {
-            None => (account.available(), free),
+        let in_hand = match &mut account.minute {
+            None => account.available().plus(free.min(Units::ZERO)),
             Some(minute) => {
                 let used = Units::new(i64::from(minute.used(now.mono)));
                 // A lowered limit holds at once, whatever the lease still says.
-                (quota.min(self.limit).minus(used), free.or_zero())
+                quota.min(self.limit).minus(used)
             }
-        }
+        };
+        (in_hand, free.or_zero())
     }
 
     fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {
@@ -181,7 +182,7 @@ impl Ledger {
                 (Dimension::Requests, Units::ONE),
             ] {
                 let Some(limit) =
-                    self.budgets.get(place).and_then(|budget| budget.limit(dimension))
+                    self.budgets.get(place).and_then(|budget| budget.limits.of(dimension))
                 else {
                     continue;
                 };
