@@ -166,7 +166,7 @@ impl Shared {
                 self.state().records.drain();
                 Ok(())
             }
-            Some(journal) => journal.file.flush(position, || self.state().records.drain()),
+            Some(journal) => journal.file.flush(position, |bytes| self.state().records.swap(bytes)),
         }
     }
 }

@@ -179,6 +179,18 @@ impl Ledger {
         self.accounts.len()
     }
 
+    /// Whose ledger it is.
+    #[must_use]
+    pub const fn workspace(&self) -> &Id {
+        &self.workspace
+    }
+
+    /// What an account counts.
+    #[must_use]
+    pub fn dimension(&self, at: AccountIndex) -> Option<Dimension> {
+        self.accounts.get(at).map(|account| account.dimension)
+    }
+
     /// The full name of an account; `None` once its budget was deleted.
     #[must_use]
     pub fn key(&self, at: AccountIndex) -> Option<AccountKey> {
