@@ -310,7 +310,7 @@ impl Tables {
             .settlements
             .values()
             .filter(|settlement| is_inside(settlement.at))
-            .flat_map(|settlement| &settlement.charges)
+            .flat_map(|settlement| settlement.charges.iter())
             .filter(|charge| {
                 charge.account.workspace == budget.workspace && charge.account.budget == budget.id
             })
@@ -390,7 +390,7 @@ fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
 /// The form in which a settlement is on record: charges in the order of their accounts, one for each.
 fn with_one_charge_per_account(settlement: &Settlement) -> Settlement {
     let mut charges: BTreeMap<&AccountKey, Charge> = BTreeMap::new();
-    for charge in &settlement.charges {
+    for charge in settlement.charges.iter() {
         let nothing = || Charge { amount: Units::ZERO, ..charge.clone() };
         let sum = charges.entry(&charge.account).or_insert_with(nothing);
         sum.amount = sum.amount.plus(charge.amount);

@@ -183,7 +183,11 @@ pub fn exchange(
     now: Wall,
 ) -> Result<Grant, Lost> {
     let mut held = match *lease {
-        Some(held) if held.answered(request) => return Ok(account.grant(held.granted, limit, ttl)),
+        Some(held) if held.seq == request.seq => {
+            // A lease that was closed meanwhile has taken the report all the same; it is good for nothing more.
+            let ttl = if held.state == LeaseState::Closed { Duration::ZERO } else { ttl };
+            return Ok(account.grant(held.granted, limit, ttl));
+        }
         Some(held) if held.takes(request) => held,
         None if UNOPENED.takes(request) => UNOPENED,
         Some(_) | None => return Err(Lost),
@@ -343,12 +347,6 @@ impl Lease {
     #[must_use]
     pub const fn outstanding(&self) -> Units {
         self.granted.minus(self.consumed).minus(self.returned)
-    }
-
-    /// Whether this exchange was applied already. A closed lease answers only the exchange that closed it: to renew it
-    /// again would let its holder go on.
-    fn answered(&self, request: &Exchange) -> bool {
-        self.seq == request.seq && (self.state != LeaseState::Closed || request.then == Then::Close)
     }
 
     /// Whether this exchange comes next. An expired lease takes it, whatever the time: until now its outstanding amount

@@ -256,7 +256,7 @@ impl SettlementRow {
             model: optional_id(self.model.as_deref())?,
             rates: self.rates.map(Arc::from),
             at: Wall::from_ms(self.at_ms),
-            charges,
+            charges: charges.into(),
         })
     }
 

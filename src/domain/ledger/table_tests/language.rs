@@ -235,7 +235,7 @@ impl Table {
             subject: Arc::clone(&first.subject),
             reservation: first.reservation,
             at: first.at,
-            charges: earlier.iter().flat_map(|entry| entry.charges.clone()).collect(),
+            charges: earlier.iter().flat_map(|entry| entry.charges.to_vec()).collect(),
         };
         let entry = self.world.ledger.adjust(correcting, actual);
         self.world.record(entry.clone());
