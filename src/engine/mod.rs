@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -120,7 +119,7 @@ struct Room {
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
     /// Who waits for this many more batches.
-    flushing: Vec<(u8, oneshot::Sender<()>)>,
+    flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
 
 impl Engine {
@@ -191,6 +190,3 @@ impl Room {
         Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
     }
 }
-
-/// How long callers are told to be patient when nothing else is said.
-pub const PATIENCE: Duration = Duration::from_millis(50);
