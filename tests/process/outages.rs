@@ -76,7 +76,9 @@ async fn hold_the_database(stage: &Stage) -> SqliteConnection {
 
 #[tokio::test]
 async fn while_the_store_is_away_each_budget_does_what_it_says_and_what_is_lent_is_spent() {
-    let setup = Setup { config: "patience: 300ms\n".to_owned(), ..Setup::default() };
+    // What is lent lasts for the whole test.
+    let config = "patience: 300ms\nlease: {ttl: 5m}\n".to_owned();
+    let setup = Setup { config, ..Setup::default() };
     let stage = Stage::with(setup, &[]).await;
     let open = envoy_that_fails_open(&stage).await;
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": LIMIT});
@@ -179,7 +181,10 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_with_room_again_all
     stage.bursar.process().lift_file_size_limit();
     // Whether it was the report that was refused or this one that is recorded, it counts once.
     stage.bursar.report(report(acknowledged)).await;
-    assert_eq!(stage.ask(&Question::of("ada")).await.status, 200);
+    until("a decision", async || {
+        Some(stage.ask(&Question::of("ada")).await).filter(|reply| reply.status == 200)
+    })
+    .await;
     assert_eq!(stage.bursar.consumption(&budget).await["cost"], acknowledged + 1);
     stage.bursar.lift_restrictions();
     stage.bursar.start_again().await;

@@ -99,6 +99,7 @@ async fn a_stopping_bursar_says_so_and_ends_when_nobody_is_connected() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut bursar = Bursar::start(directory.path(), Setup::config("drain_timeout: 1h\n")).await;
     let connection = grpc::connect(format!("http://{}", bursar.grpc)).await;
+    assert_eq!(grpc::health(&connection, "").await, Ok(ServingStatus::Serving));
     bursar.process().terminate();
     until("Bursar to tell that it stops", async || {
         let told = grpc::health(&connection, "").await.expect("whoever is connected is answered");

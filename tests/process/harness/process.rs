@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 
 use super::until;
 
@@ -49,9 +49,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// It is there and does nothing, until it may go on.
+    /// It is there and does nothing, until it may go on. It has stopped when this returns.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = Some(Pid::from_child(&self.child));
+        waitpid(pid, WaitOptions::UNTRACED).expect("a child of this process");
     }
 
     /// After [`Process::pause`].
