@@ -99,7 +99,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => (0..8usize, any::<bool>()).prop_map(|(which, withdrawn)| Event::End(which, withdrawn)),
         1 => Just(Event::Rewrite),
     ];
-    vec(event, 1..40)
+    vec(event, 1..30)
 }
 
 /// What should be read back: open reservations with what they may cost, and slots by project and time.
@@ -212,7 +212,7 @@ impl Life {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn a_journal_reads_back_what_was_open_wherever_it_was_cut(events in events()) {

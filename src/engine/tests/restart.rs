@@ -11,13 +11,16 @@ fn both(cost: i64, requests: u32) -> Budget {
 
 #[tokio::test]
 async fn a_shutdown_hands_everything_back_that_nothing_depends_on() {
-    let bench = Bench::with([dollars(1000)]).await;
-    // Low on its lease, so that it would draw more.
-    let reservation = bench.admitted(990).await;
-    bench.engine.report(cost_of(reservation, "s", 990)).await.unwrap();
+    let bench = Bench::with([dollars(10_000)]).await;
+    // The lease is used up and just about to be refilled.
+    for _ in 0..4 {
+        bench.admitted(100).await;
+    }
+    bench.clock.advance(TIMEOUT);
+    bench.engine.shared.tick();
     bench.engine.shutdown().await;
     let account = bench.stored(Dimension::Cost).await;
-    assert_eq!((account.spent, account.leased, account.holders), (units(990), units(0), 0));
+    assert_eq!((account.spent, account.leased, account.holders), (units(400), units(0), 0));
     let asked = bench.engine.reserve(request(1), FOREVER).await.hand_over();
     assert_eq!(asked, Decision::Undecided { budget: None });
 }

@@ -92,7 +92,14 @@ impl Unsteady {
         let local = self.local.lock().unwrap().get(name).copied();
         let now = *self.weather.borrow();
         match planned.or(local).unwrap_or(now) {
-            Weather::Fair => work.await,
+            Weather::Fair => {
+                let result = work.await;
+                // Replies take their time, some more than others, and overtake each other.
+                for _ in 0..number.wrapping_mul(37) % 41 {
+                    tokio::task::yield_now().await;
+                }
+                result
+            }
             Weather::Away => Err(failed()),
             Weather::Mute => work.await.and_then(|_| Err(failed())),
             Weather::Hanging => {
