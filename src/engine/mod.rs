@@ -34,7 +34,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
-use crate::store::Store;
+use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -115,6 +115,8 @@ enum Phase {
 /// A workspace: its ledger, and who waits for what.
 struct Room {
     ledger: Ledger,
+    /// The batch that the store has not answered.
+    under_way: Option<Arc<Batch>>,
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
@@ -187,6 +189,12 @@ impl State {
 
 impl Room {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
+        Self {
+            ledger,
+            under_way: None,
+            deciding: HashMap::new(),
+            recording: HashMap::new(),
+            flushing: Vec::new(),
+        }
     }
 }

@@ -184,9 +184,10 @@ pub fn exchange(
 ) -> Result<Grant, Lost> {
     let mut held = match *lease {
         Some(held) if held.seq == request.seq => {
-            // A lease that was closed meanwhile has taken the report all the same; it is good for nothing more.
-            let ttl = if held.state == LeaseState::Closed { Duration::ZERO } else { ttl };
-            return Ok(account.grant(held.granted, limit, ttl));
+            // A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more.
+            let swept = held.state == LeaseState::Closed && request.then == Then::Renew;
+            let good_for = if swept { Duration::ZERO } else { ttl };
+            return Ok(account.grant(held.granted, limit, good_for));
         }
         Some(held) if held.takes(request) => held,
         None if UNOPENED.takes(request) => UNOPENED,
