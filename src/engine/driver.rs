@@ -15,7 +15,7 @@ use crate::domain::budget::Dimension;
 use crate::domain::ids::Id;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
 use crate::domain::ledger::{OnTimeout, Outgoing};
-use crate::domain::settlement::{Certainty, Settlement};
+use crate::domain::settlement::Certainty;
 use crate::store::{Batch, StoreError};
 
 /// How often leases are tended, overdue reservations ended and the journal looked after.
@@ -143,15 +143,16 @@ pub(super) async fn tend(shared: Arc<Shared>) {
 
 /// Batches that the store did not take, by workspace: each is sent again, unchanged, until it is answered. One that the
 /// store never takes holds up nobody but its own workspace.
-type Unanswered = BTreeMap<Id, Arc<Batch>>;
+type Unanswered = BTreeMap<Id, Batch>;
 
 impl Shared {
     /// Sends batches until no ledger has any left.
     async fn send_all(&self, unanswered: &mut Unanswered) {
         let mut after: Option<Id> = None;
-        while let Some((workspace, batch)) = self.next_batch(after.as_ref()) {
+        while let Some((workspace, outgoing)) = self.next_batch(after.as_ref()) {
             after = Some(workspace.clone());
-            let Some(batch) = batch else { continue };
+            let Some(Outgoing { settlements, exchanges }) = outgoing else { continue };
+            let batch = Batch { workspace: workspace.clone(), settlements, exchanges };
             if self.send(&batch).await == Sent::Unanswered {
                 unanswered.insert(workspace, batch);
             }
@@ -169,7 +170,7 @@ impl Shared {
 
     /// The next batch in the round of workspaces, so that a busy one does not hold up the others. A ledger may find that
     /// what it had queued needs no telling.
-    fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Arc<Batch>>)> {
+    fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Outgoing>)> {
         let mut state = self.state();
         let now = self.now();
         let ready = |(id, room): (&Id, &Room)| room.ledger.has_batch().then(|| id.clone());
@@ -182,15 +183,12 @@ impl Shared {
         }
         let workspace = found?;
         let room = state.rooms.get_mut(&workspace)?;
-        room.under_way = room.ledger.next_batch(now).map(|Outgoing { settlements, exchanges }| {
-            Arc::new(Batch { workspace: workspace.clone(), settlements, exchanges })
-        });
-        let batch = room.under_way.clone();
-        if batch.is_none() {
+        let outgoing = room.ledger.next_batch(now);
+        if outgoing.is_none() {
             room.deliver();
             room.count_down();
         }
-        Some((workspace, batch))
+        Some((workspace, outgoing))
     }
 
     /// Sends one batch.
@@ -232,7 +230,6 @@ impl Shared {
         let super::State { rooms, records, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&batch.workspace) else { return };
         room.ledger.apply(grants, now);
-        room.under_way = None;
         for settlement in &batch.settlements {
             if let Some(reservation) = settlement.reservation {
                 records.end(reservation, End::Over);
@@ -295,11 +292,8 @@ impl Shared {
         journal.file.replace(|| {
             let mut state = self.state();
             let super::State { rooms, records, .. } = &mut *state;
-            let rooms = rooms.values_mut().map(|room| {
-                let settled = room.unconfirmed().cloned().collect();
-                (&mut room.ledger, settled)
-            });
-            records.rewrite(&journal.boot, &[self.holder], rooms, now);
+            let ledgers = rooms.values_mut().map(|room| &mut room.ledger);
+            records.rewrite(&journal.boot, &[self.holder], ledgers, now);
             records.drain()
         })
     }
@@ -335,14 +329,7 @@ enum Sent {
 impl Room {
     /// A batch was turned down as a whole: the next one takes its place, and whoever waits for it waits for that.
     fn lost(&mut self, account: &AccountKey, batch: &Batch) {
-        self.under_way = None;
         self.ledger.lease_lost(account, batch.settlements.clone());
-    }
-
-    /// Settlements that the store has not confirmed.
-    fn unconfirmed(&self) -> impl Iterator<Item = &Settlement> {
-        let under_way = self.under_way.iter().flat_map(|batch| &batch.settlements);
-        under_way.chain(self.ledger.unsent())
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

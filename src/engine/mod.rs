@@ -34,7 +34,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
-use crate::store::{Batch, Store};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -115,8 +115,6 @@ enum Phase {
 /// A workspace: its ledger, and who waits for what.
 struct Room {
     ledger: Ledger,
-    /// The batch that the store has not answered.
-    under_way: Option<Arc<Batch>>,
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
@@ -189,12 +187,6 @@ impl State {
 
 impl Room {
     fn new(ledger: Ledger) -> Self {
-        Self {
-            ledger,
-            under_way: None,
-            deciding: HashMap::new(),
-            recording: HashMap::new(),
-            flushing: Vec::new(),
-        }
+        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
     }
 }

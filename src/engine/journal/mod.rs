@@ -18,9 +18,7 @@ use self::record::{AccountName, Admitted, Ended, Owner, Recorded, Stamped, reser
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::account::AccountIndex;
-use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Ledger, Reservation};
-use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
 
 pub(super) use self::file::{JournalFile, boot_id};
@@ -90,41 +88,26 @@ impl Buffer {
         self.push(&Owner::new(boot, holders));
     }
 
-    /// Starts the file anew: everything that is open, what was settled and is not durable, and nothing else.
+    /// Starts the file anew: everything that is open, and nothing else.
     pub(super) fn rewrite<'a>(
         &mut self,
         boot: &str,
         holders: &[HolderId],
-        rooms: impl Iterator<Item = (&'a mut Ledger, Vec<Settlement>)>,
+        ledgers: impl Iterator<Item = &'a mut Ledger>,
         now: Now,
     ) {
         self.bytes.clear();
         self.named.clear();
         self.last_number = 0;
         self.own(boot, holders);
-        for (ledger, settled) in rooms {
+        for ledger in ledgers {
             for (at, taken, count) in ledger.stamps(now) {
                 self.stamp(ledger, at, taken, count);
             }
             for (id, reservation) in ledger.reservations() {
                 self.open(ledger, id, reservation);
             }
-            for settlement in settled {
-                self.settled(&settlement, now);
-            }
         }
-    }
-
-    /// Records that a settlement's amounts are still to be booked: after a crash its reservation is open again, and holds
-    /// what it was charged.
-    fn settled(&mut self, settlement: &Settlement, now: Now) {
-        let Some(id) = settlement.reservation else { return };
-        let mut admitted = Admitted::default();
-        admitted.set_settled(id, settlement, now);
-        for charge in settlement.charges.iter() {
-            admitted.accounts.push(self.name_anew(&charge.account));
-        }
-        self.push(&admitted);
     }
 
     /// Empties the buffer. Returns what it held, and the position that it ended at.
@@ -147,15 +130,11 @@ impl Buffer {
             return *number;
         }
         let Some(key) = ledger.key(at) else { return 0 };
-        let number = self.name_anew(&key);
+        self.last_number = self.last_number.saturating_add(1);
+        let number = self.last_number;
+        self.push(&AccountName::new(number, &key));
         self.named.entry(key.workspace).or_default().insert(serial, number);
         number
-    }
-
-    fn name_anew(&mut self, key: &AccountKey) -> u32 {
-        self.last_number = self.last_number.saturating_add(1);
-        self.push(&AccountName::new(self.last_number, key));
-        self.last_number
     }
 
     fn push(&mut self, entry: &impl Recorded) {

@@ -9,7 +9,6 @@ use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Reservation, RestoredReservation};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
-use crate::domain::settlement::Settlement;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Mono, Now, Wall};
 
@@ -225,20 +224,7 @@ impl AccountName {
 impl Admitted {
     /// Becomes the record of this reservation, but for the numbers of its accounts.
     pub(super) fn set(&mut self, id: ReservationId, reservation: &Reservation) {
-        self.set_asked(id, &reservation.subject, reservation.estimate, reservation.made_at);
-        self.amounts.clear();
-        self.amounts.extend(reservation.holds.iter().map(|hold| hold.amount.get()));
-    }
-
-    /// Becomes the record of a reservation that holds what its settlement charged, but for the numbers of its accounts.
-    pub(super) fn set_settled(&mut self, id: ReservationId, settlement: &Settlement, now: Now) {
-        let made_at = Now { wall: settlement.at, ..now };
-        self.set_asked(id, &settlement.subject, settlement.amounts, made_at);
-        self.amounts.clear();
-        self.amounts.extend(settlement.charges.iter().map(|charge| charge.amount.get()));
-    }
-
-    fn set_asked(&mut self, id: ReservationId, subject: &Subject, amounts: Amounts, made_at: Now) {
+        let subject = &reservation.subject;
         self.reservation.clear();
         self.reservation.extend_from_slice(&reservation_bytes(id));
         subject.workspace.as_str().clone_into(&mut self.workspace);
@@ -247,10 +233,12 @@ impl Admitted {
         set_text(&mut self.api_key, subject.api_key.as_ref());
         set_text(&mut self.provider, subject.provider.as_ref());
         set_text(&mut self.model, subject.model.as_ref());
-        self.cost = amounts.cost.get();
-        self.tokens = amounts.tokens.get();
-        self.wall_ms = made_at.wall.as_ms();
-        self.mono_ns = made_at.mono.as_ns();
+        self.cost = reservation.estimate.cost.get();
+        self.tokens = reservation.estimate.tokens.get();
+        self.wall_ms = reservation.made_at.wall.as_ms();
+        self.mono_ns = reservation.made_at.mono.as_ns();
+        self.amounts.clear();
+        self.amounts.extend(reservation.holds.iter().map(|hold| hold.amount.get()));
     }
 
     /// The reservation without its holds.

@@ -13,10 +13,9 @@ use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::{Estimate, Priced};
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::escrow::Grant;
-use crate::domain::ledger::{Actual, OnTimeout, RestoredHold, Terms, Verdict};
+use crate::domain::ledger::{OnTimeout, RestoredHold, Terms, Verdict};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
-use crate::domain::settlement::Certainty;
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 
@@ -168,8 +167,7 @@ impl Life {
             Event::Admit(project, cost) => self.admit(&format!("p{project}"), cost, now),
             Event::End(which, withdrawn) => self.end(which, withdrawn),
             Event::Rewrite => {
-                let rooms = std::iter::once((&mut self.ledger, Vec::new()));
-                self.buffer.rewrite(BOOT, &[HOLDER], rooms, now);
+                self.buffer.rewrite(BOOT, &[HOLDER], std::iter::once(&mut self.ledger), now);
                 self.file.clear();
                 self.history.clear();
             }
@@ -269,29 +267,6 @@ fn starts(file: &[u8]) -> Vec<usize> {
         rest = after;
     }
     starts
-}
-
-#[test]
-fn a_rewritten_journal_keeps_what_was_settled_and_is_not_durable() {
-    let mut life = Life::after(&[Event::Admit(1, 5)]);
-    let (reservation, now) = (ReservationId { holder: HOLDER, nonce: 1 }, at(2));
-    let actual = Actual {
-        settlement: id("s1"),
-        certainty: Certainty::Exact,
-        amounts: Amounts { cost: NanoUsd::new(3), tokens: Tokens::new(7) },
-        usage: None,
-        model: None,
-        rates: None,
-    };
-    let settlement = life.ledger.settle(reservation, actual).unwrap();
-    assert_eq!(life.ledger.unsent().collect::<Vec<_>>(), [&settlement]);
-    let rooms = std::iter::once((&mut life.ledger, vec![settlement]));
-    life.buffer.rewrite(BOOT, &[HOLDER], rooms, now);
-    let recovered = Recovered::read(&life.buffer.drain().0, BOOT).unwrap();
-    let [open] = &recovered.reservations[..] else { panic!("one reservation is open") };
-    assert_eq!((open.id, open.estimate.cost.get()), (reservation, 3));
-    let held: Vec<i64> = open.holds.iter().map(|hold| hold.amount.get()).collect();
-    assert_eq!(held, [3], "what the settlement charged is still to be booked");
 }
 
 #[test]
