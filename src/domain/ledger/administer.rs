@@ -58,6 +58,16 @@ impl Ledger {
         }
     }
 
+    /// Hands back what no reservation holds of a budget's leases, before what is unused of it is taken away.
+    pub fn hand_back(&mut self, id: BudgetId, now: Now) {
+        let Some(place) = self.budgets.index_of(id) else { return };
+        for at in self.accounts_of(place) {
+            self.change(at, |account| {
+                account.hand_back(Units::MAX, now);
+            });
+        }
+    }
+
     /// Requests in the rolling minutes of a budget, all its targets together.
     pub fn requests_in_window(&mut self, id: BudgetId, now: Now) -> u64 {
         let Some(place) = self.budgets.index_of(id) else { return 0 };
