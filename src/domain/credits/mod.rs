@@ -182,19 +182,23 @@ impl Credits {
         }
     }
 
-    /// Adds a grant, which must be new. `None`, and nothing is changed, when there is no room for it.
+    /// Adds a grant whose id is new. Nothing is changed where it is refused.
     #[must_use]
-    pub fn add(&mut self, grant: CreditGrant, spent: NanoUsd) -> Option<()> {
-        let granted = self.granted.get().checked_add(grant.amount.get())?;
-        self.draw(spent);
-        self.open.retain(|open| open.left > NanoUsd::ZERO);
-        if self.open.len() >= OPEN_GRANTS_MAX {
-            return None;
+    pub fn add(&mut self, grant: CreditGrant, account: &Account, now: Wall) -> Added {
+        if grant.expires_at.is_some_and(|end| end <= now) {
+            return Added::Expired;
         }
+        let mut drawn = self.clone();
+        drawn.draw(NanoUsd::new(account.spent.get()));
+        let open = drawn.open.iter().filter(|open| open.left > NanoUsd::ZERO).count();
+        let granted = self.granted.get().checked_add(grant.amount.get());
+        let Some(granted) = granted.filter(|_| open < OPEN_GRANTS_MAX) else { return Added::Full };
+        // Everything is checked; from here on everything is changed.
+        *self = drawn;
         self.granted = NanoUsd::new(granted);
         let place = self.open.partition_point(|open| open.grant.place() < grant.place());
         self.open.insert(place, OpenGrant { left: grant.amount, grant });
-        Some(())
+        Added::New(self.in_force())
     }
 
     /// Takes out the grants whose time ran out. What is lent counts as drawn: it may be spent already.
@@ -226,6 +230,14 @@ pub struct Holdings {
 }
 
 impl Holdings {
+    /// Draws the credits up to what is spent.
+    #[must_use]
+    pub fn new(credits: Credits, account: Account) -> Self {
+        let mut credits = credits;
+        credits.draw(NanoUsd::new(account.spent.get()));
+        Self { credits, account }
+    }
+
     /// What is left: the sum of all entries.
     #[must_use]
     pub fn balance(&self) -> NanoUsd {

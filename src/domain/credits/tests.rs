@@ -29,6 +29,11 @@ fn account(spent: i64, leased: i64) -> Account {
     Account { spent: Units::new(spent), leased: Units::new(leased), ..Account::default() }
 }
 
+fn add(credits: &mut Credits, grant: CreditGrant, spent: i64) {
+    let added = credits.add(grant, &account(spent, 0), Wall::from_ms(0));
+    assert_eq!(added, Added::New(credits.in_force()));
+}
+
 #[test]
 fn grants_are_drawn_by_priority_then_expiry_then_id() {
     let mut credits = Credits::default();
@@ -39,7 +44,7 @@ fn grants_are_drawn_by_priority_then_expiry_then_id() {
         grant("soon", 10, 50, Some(9)),
         grant("first", 10, 0, None),
     ] {
-        credits.add(grant, NanoUsd::ZERO).unwrap();
+        add(&mut credits, grant, 0);
     }
     credits.draw(usd(35));
     let rest = [("first", 0), ("soon", 0), ("a", 0), ("b", 5), ("last", 10)];
@@ -57,8 +62,8 @@ fn grants_are_drawn_by_priority_then_expiry_then_id() {
 #[test]
 fn a_grant_does_not_pay_for_what_was_drawn_before_it_came() {
     let mut credits = Credits::default();
-    credits.add(grant("old", 10, 50, None), NanoUsd::ZERO).unwrap();
-    credits.add(grant("urgent", 10, 0, None), usd(4)).unwrap();
+    add(&mut credits, grant("old", 10, 50, None), 0);
+    add(&mut credits, grant("urgent", 10, 0, None), 4);
     credits.draw(usd(5));
     assert_eq!(left(&credits), [("urgent", 9), ("old", 6)]);
 }
@@ -66,18 +71,18 @@ fn a_grant_does_not_pay_for_what_was_drawn_before_it_came() {
 #[test]
 fn the_next_grant_pays_a_debt() {
     let mut credits = Credits::default();
-    credits.add(grant("a", 10, 50, None), NanoUsd::ZERO).unwrap();
-    credits.add(grant("b", 10, 50, None), usd(13)).unwrap();
+    add(&mut credits, grant("a", 10, 50, None), 0);
+    add(&mut credits, grant("b", 10, 50, None), 13);
     credits.draw(usd(13));
-    assert_eq!(left(&credits), [("b", 7)]);
+    assert_eq!(left(&credits), [("a", 0), ("b", 7)]);
     assert_eq!(balance(credits.granted, &account(13, 0)), usd(7));
 }
 
 #[test]
 fn what_expires_is_the_rest_that_nobody_drew_or_holds() {
     let mut credits = Credits::default();
-    credits.add(grant("a", 10, 0, Some(5)), NanoUsd::ZERO).unwrap();
-    credits.add(grant("b", 10, 50, None), NanoUsd::ZERO).unwrap();
+    add(&mut credits, grant("a", 10, 0, Some(5)), 0);
+    add(&mut credits, grant("b", 10, 50, None), 0);
     assert_eq!(credits.in_force().next_expiry, Some(Wall::from_ms(5)));
     assert_eq!(credits.expire(&account(3, 2), Wall::from_ms(4)), []);
     let expired = credits.expire(&account(3, 2), Wall::from_ms(5));
@@ -92,13 +97,18 @@ fn what_expires_is_the_rest_that_nobody_drew_or_holds() {
 fn grants_are_bounded_in_number_and_in_sum() {
     let mut credits = Credits::default();
     for number in 0..OPEN_GRANTS_MAX {
-        credits.add(grant(&number.to_string(), 1, 50, None), NanoUsd::ZERO).unwrap();
+        add(&mut credits, grant(&number.to_string(), 1, 50, None), 0);
     }
-    assert_eq!(credits.add(grant("more", 1, 50, None), NanoUsd::ZERO), None);
-    assert_eq!(credits.add(grant("more", 1, 50, None), usd(1)), Some(()), "one is used up");
+    let refused = |credits: &mut Credits, expires_at| {
+        credits.add(grant("more", 1, 50, expires_at), &account(0, 0), Wall::from_ms(5))
+    };
+    assert_eq!(refused(&mut credits, None), Added::Full);
+    assert_eq!(refused(&mut credits, Some(5)), Added::Expired);
+    // One is used up.
+    add(&mut credits, grant("more", 1, 50, None), 1);
     let mut credits = Credits::default();
-    credits.add(grant("all", i64::MAX, 50, None), NanoUsd::ZERO).unwrap();
-    assert_eq!(credits.add(grant("more", 1, 50, None), NanoUsd::ZERO), None);
+    add(&mut credits, grant("all", i64::MAX, 50, None), 0);
+    assert_eq!(refused(&mut credits, None), Added::Full);
 }
 
 #[test]
@@ -199,7 +209,7 @@ proptest! {
                 Step::Grant { amount, priority, expires_in } => {
                     let expires_at = expires_in.map(|seconds| now + seconds);
                     let grant = grant(&number.to_string(), amount, priority, expires_at);
-                    credits.add(grant, usd(account.spent.get())).unwrap();
+                    add(&mut credits, grant, account.spent.get());
                     entries += amount;
                 }
                 Step::Spend(amount) => {
