@@ -1,10 +1,11 @@
 //! Floor 2: the async driver. It runs the ledgers' batches against a store, keeps the journal, and owns the one clock.
 //!
 //! All ledgers stand behind one plain mutex: a decision takes about a microsecond, and nothing waits while it is held.
-//! One background task, woken by a `Notify`, talks to the store.
+//! One background task, woken by a `Notify`, talks to the store; another does what time asks for, whatever the store does.
 
 mod administer;
 pub mod clock;
+mod credits;
 mod decide;
 mod driver;
 mod entropy;
@@ -12,9 +13,13 @@ mod journal;
 mod keys;
 mod report;
 mod start;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +81,15 @@ struct Shared {
     work: Notify,
     /// Adjustments read what is on record before they write, so they take turns.
     adjusting: tokio::sync::Mutex<()>,
-    driver: Mutex<Option<JoinHandle<()>>>,
+    /// What the store says of credits goes to the ledger in the order in which it was said, so changes take turns.
+    crediting: tokio::sync::Mutex<()>,
+    /// A grant of credits was not confirmed: the store knows whether it was made.
+    credits_in_doubt: AtomicBool,
+    /// Changes of budgets take turns, so that what is in force here is what was recorded last.
+    administering: tokio::sync::Mutex<()>,
+    /// A change of a budget was not confirmed: the store knows whether it was made.
+    budgets_in_doubt: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The journal's file and the boot that it belongs to.
@@ -92,6 +105,8 @@ struct State {
     records: journal::Buffer,
     entropy: Entropy,
     phase: Phase,
+    /// Settlement ids that are being reported, and who waits to report under them too.
+    turns: HashMap<turn::Name, Vec<oneshot::Sender<()>>>,
 }
 
 /// Where the engine is in its life.
@@ -106,6 +121,8 @@ enum Phase {
 /// A workspace: its ledger, and who waits for what.
 struct Room {
     ledger: Ledger,
+    /// When the next grant of credits ends that has something left.
+    credits_expire_at: Option<Wall>,
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
@@ -178,7 +195,13 @@ impl State {
 
 impl Room {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
+        Self {
+            ledger,
+            credits_expire_at: None,
+            deciding: HashMap::new(),
+            recording: HashMap::new(),
+            flushing: Vec::new(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starting: the journal is read, leases are taken over from the process that wrote it, and everything that was open is open again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use super::clock::Clock;
 use super::entropy::Entropy;
 use super::journal::{JournalFile, Recovered, boot_id};
 use super::keys::KeyCache;
-use super::{Engine, Journal, Prices, Settings, Shared, State, driver};
+use super::{Engine, Journal, Prices, Settings, Shared, State, credits, driver};
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::RestoredReservation;
 use crate::store::Store;
@@ -47,12 +48,20 @@ impl Engine {
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),
             adjusting: tokio::sync::Mutex::new(()),
-            driver: Mutex::new(None),
+            crediting: tokio::sync::Mutex::new(()),
+            credits_in_doubt: AtomicBool::new(false),
+            administering: tokio::sync::Mutex::new(()),
+            budgets_in_doubt: AtomicBool::new(false),
+            tasks: Mutex::default(),
         });
         shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
+        shared.load_credits().await.context("the store's credits cannot be loaded")?;
         shared.recover(recovered).await.context("the store's leases cannot be taken over")?;
-        let task = tokio::spawn(driver::run(Arc::clone(&shared)));
-        *shared.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let talking = tokio::spawn(driver::talk(Arc::clone(&shared)));
+        let tending = tokio::spawn(driver::tend(Arc::clone(&shared)));
+        let keeping = tokio::spawn(credits::keep(Self { shared: Arc::clone(&shared) }));
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) =
+            vec![talking, tending, keeping];
         shared.work.notify_one();
         Ok(Self { shared })
     }

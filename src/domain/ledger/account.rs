@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::Id;
-use crate::domain::ledger::escrow::Grant;
+use crate::domain::ledger::escrow::{Exchange, Grant};
 use crate::domain::ledger::minute::Minute;
 use crate::domain::money::Units;
 use crate::domain::period::Window;
@@ -199,6 +199,10 @@ impl LocalAccount {
     pub fn unhold(&mut self, amount: Units) {
         self.reserved = self.reserved.minus(amount);
         self.holds = self.holds.saturating_sub(1);
+        if self.lease.seq == 0 {
+            // No store has heard of this cover, so what is not used of it need not be lent.
+            self.extend(Units::ZERO.minus(self.available().or_zero()));
+        }
     }
 
     /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
@@ -254,7 +258,7 @@ impl LocalAccount {
     }
 
     /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.
-    pub fn take_grant(&mut self, grant: &Grant, sent: &LocalLease, sent_at: Mono, now: Now) {
+    pub fn take_grant(&mut self, grant: &Grant, sent: &Exchange, sent_at: Mono, now: Now) {
         let overrun_since = self.lease.overrun.minus(sent.overrun);
         let returned_since = self.lease.returned.minus(sent.returned);
         self.lease.granted = grant.granted.plus(overrun_since);

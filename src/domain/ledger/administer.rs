@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::budget::Budget;
+use crate::domain::credits;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{
@@ -80,6 +81,11 @@ impl Ledger {
             }
         }
         sum
+    }
+
+    /// All budgets that people made.
+    pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.budgets.all().filter(|budget| budget.id != credits::BUDGET)
     }
 
     /// A budget as this replica enforces it.

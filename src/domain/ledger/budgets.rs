@@ -102,6 +102,11 @@ impl Budgets {
         }
     }
 
+    /// All budgets.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Budget> {
+        self.slots.iter().flatten().map(|entry| &entry.budget)
+    }
+
     /// Where a budget is.
     pub(super) fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
         self.by_id.get(&id).copied()

@@ -53,6 +53,7 @@ impl Minute {
     pub fn give_back(&mut self, at: Mono, limit: u32) {
         let at = if limit > EXACT_MAX { end_of_bucket(at) } else { at };
         let from = self.stamps.partition_point(|(stamp, _)| *stamp < at);
+        // One that was forgotten, by a reset or with time, is not another's to give.
         if let Some((stamp, count)) = self.stamps.get_mut(from)
             && *stamp == at
             && *count > 0

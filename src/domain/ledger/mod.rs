@@ -117,7 +117,10 @@ pub struct Ledger {
     outbox: Vec<Settlement>,
     /// Accounts that have something to tell the store.
     queue: Vec<AccountIndex>,
-    pending: Option<exchange::Pending>,
+    /// The batch under way, if there is one.
+    pending: Option<Vec<exchange::Sent>>,
+    /// What is left of a batch that failed for a lost lease. It goes out before anything else.
+    failed: Option<exchange::Parts>,
     last_epoch: u32,
     /// How far the search for idle accounts has come.
     swept_to: AccountIndex,
@@ -145,6 +148,7 @@ impl Ledger {
             outbox: Vec::new(),
             queue: Vec::new(),
             pending: None,
+            failed: None,
             last_epoch: 0,
             swept_to: 0,
             blind: HashMap::default(),

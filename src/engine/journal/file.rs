@@ -129,6 +129,12 @@ impl JournalFile {
         self.state().size
     }
 
+    /// From now on the disk is full, until the journal is written anew.
+    #[cfg(test)]
+    pub(in crate::engine) fn fill_the_disk(&self) {
+        self.state().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+
     /// Whether records can be written.
     pub(in crate::engine) fn is_good(&self) -> bool {
         self.state().health == Health::Good

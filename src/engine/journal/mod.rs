@@ -7,6 +7,8 @@
 mod file;
 mod load;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::until;
 
@@ -49,6 +49,13 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is running");
     }
 
+    /// Lets its files grow again.
+    pub(crate) fn lift_file_size_limit(&self) {
+        let unlimited = Rlimit { current: None, maximum: None };
+        let process = Some(Pid::from_child(&self.child));
+        prlimit(process, Resource::Fsize, unlimited).expect("its hard limit is no lower");
+    }
+
     /// SIGKILL. Nothing of it is left when this returns.
     pub(crate) fn kill(&mut self) {
         // It may have ended by itself.
@@ -63,6 +70,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "what a failed test shows")]
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {

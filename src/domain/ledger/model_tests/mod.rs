@@ -1,6 +1,7 @@
 //! The ledger against a model that is ten times simpler: after every step both must have said the same and have the same
 //! amounts spent. The store answers after each step.
 
+mod faults;
 mod model;
 
 use std::sync::Arc;

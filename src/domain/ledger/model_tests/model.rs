@@ -92,34 +92,9 @@ impl ReferenceStateMachine for Model {
     type Transition = Step;
 
     fn init_state() -> BoxedStrategy<Self> {
-        let rule =
-            |at: u8, kind, target, limits: (Option<i64>, Option<i64>, Option<i64>), period| {
-                let (cost, tokens, rpm) = limits;
-                let (shadow, id) = (at == 5, Some(u128::from(at) + 1));
-                Rule {
-                    kind,
-                    target,
-                    cost,
-                    tokens,
-                    rpm,
-                    period,
-                    shadow,
-                    active: true,
-                    id,
-                    generation: 0,
-                }
-            };
-        let rules = vec![
-            rule(0, ScopeKind::Workspace, Some("acme"), (Some(90), None, Some(20)), Period::Daily),
-            rule(1, ScopeKind::Identity, None, (Some(30), Some(60), None), Period::Monthly),
-            rule(2, ScopeKind::Identity, Some("ann"), (Some(40), None, None), Period::Daily),
-            rule(3, ScopeKind::Model, Some("m"), (None, Some(50), Some(3)), Period::Daily),
-            rule(4, ScopeKind::Project, Some("p"), (Some(50), None, None), Period::OneTime),
-            rule(5, ScopeKind::ApiKey, None, (Some(20), Some(20), Some(2)), Period::Daily),
-        ];
         Just(Self {
             ms: 0,
-            rules,
+            rules: rules(),
             accounts: BTreeMap::new(),
             minutes: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -132,20 +107,12 @@ impl ReferenceStateMachine for Model {
     }
 
     fn transitions(_: &Self) -> BoxedStrategy<Step> {
-        let id = |names: &'static [Option<&'static str>]| proptest::sample::select(names);
-        let who = (
-            id(&[None, Some("p")]),
-            id(&[None, Some("ann"), Some("bob")]),
-            id(&[None, Some("k")]),
-            id(&[None, Some("m")]),
-        );
         let which = || 0..BUDGETS;
         let dimension =
             proptest::sample::select(vec![Dimension::Cost, Dimension::Tokens, Dimension::Requests]);
         let period = proptest::sample::select(Period::ALL.to_vec());
-        let reserve = (who, 0i64..16, 0i64..16).prop_map(|((a, b, c, d), cost, tokens)| {
-            Step::Reserve { who: [a, b, c, d], cost, tokens }
-        });
+        let reserve = (anyone(), 0i64..16, 0i64..16)
+            .prop_map(|(who, cost, tokens)| Step::Reserve { who, cost, tokens });
         let settle = (any::<usize>(), 0i64..20, 0i64..20)
             .prop_map(|(which, cost, tokens)| Step::Settle { which, cost, tokens });
         let tick = prop_oneof![0..400u64, 0..20_000u64, 0..90_000u64, 0..20 * 3_600_000u64];
@@ -225,6 +192,31 @@ impl ReferenceStateMachine for Model {
         }
         state
     }
+}
+
+/// The budgets at the start.
+pub(super) fn rules() -> Vec<Rule> {
+    let rule = |at: u8, kind, target, (cost, tokens, rpm), period| {
+        let (shadow, id) = (at == 5, Some(u128::from(at) + 1));
+        Rule { kind, target, cost, tokens, rpm, period, shadow, active: true, id, generation: 0 }
+    };
+    vec![
+        rule(0, ScopeKind::Workspace, Some("acme"), (Some(90), None, Some(20)), Period::Daily),
+        rule(1, ScopeKind::Identity, None, (Some(30), Some(60), None), Period::Monthly),
+        rule(2, ScopeKind::Identity, Some("ann"), (Some(40), None, None), Period::Daily),
+        rule(3, ScopeKind::Model, Some("m"), (None, Some(50), Some(3)), Period::Daily),
+        rule(4, ScopeKind::Project, Some("p"), (Some(50), None, None), Period::OneTime),
+        rule(5, ScopeKind::ApiKey, None, (Some(20), Some(20), Some(2)), Period::Daily),
+    ]
+}
+
+/// Somebody who asks.
+pub(super) fn anyone() -> impl Strategy<Value = Who> {
+    let id = |names: &'static [Option<&'static str>]| proptest::sample::select(names);
+    let project = id(&[None, Some("p")]);
+    let identity = id(&[None, Some("ann"), Some("bob")]);
+    let (api_key, model) = (id(&[None, Some("k")]), id(&[None, Some("m")]));
+    (project, identity, api_key, model).prop_map(|(a, b, c, d)| [a, b, c, d])
 }
 
 impl Model {
@@ -341,7 +333,7 @@ impl Model {
         // 22 November 2026 is a Sunday, the 30th is day 8, and 1 January is day 40.
         let window = match rule.period {
             Period::Daily => day,
-            Period::Weekly => (day + 6) / 7,
+            Period::Weekly => day.div_ceil(7),
             Period::Monthly => [9, 40, 71, 99].iter().filter(|first| day >= **first).count() as u64,
             Period::Yearly => u64::from(day >= 40),
             Period::OneTime => 0,

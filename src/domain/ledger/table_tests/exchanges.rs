@@ -127,6 +127,23 @@ fn what_was_admitted_blindly_and_not_used_is_not_admitted_against_again() {
 }
 
 #[test]
+fn a_blind_admission_that_came_to_nothing_leaves_nothing_behind() {
+    check(
+        "budget b workspace $10 daily down=allow
+         uncovered
+         store down
+         reserve r1 $4 starved
+         give-up r1 allow blind
+         release r1
+         reserve r2 $1 starved
+         store up
+         tick 1ms
+         decided r2 allow left=$9
+         lent b $4",
+    );
+}
+
+#[test]
 fn when_the_store_is_away_a_budget_may_allow_up_to_an_amount() {
     check(
         "budget b workspace $10 daily down=$3

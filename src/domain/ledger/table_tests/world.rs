@@ -37,6 +37,8 @@ pub(in crate::domain::ledger) struct World {
     journal: BTreeMap<ReservationId, RestoredReservation>,
     stamps: Vec<(Option<ReservationId>, Stamp)>,
     settlements: Vec<Settlement>,
+    /// Whether a lease was lost. What its last exchange said may then be counted twice.
+    pub(in crate::domain::ledger) has_lost_lease: bool,
     /// Admitted without a lease, or reserved under a shadow budget: there is no cover for it.
     pub(in crate::domain::ledger) has_uncovered: bool,
 }
@@ -55,6 +57,7 @@ impl World {
             journal: BTreeMap::new(),
             stamps: Vec::new(),
             settlements: Vec::new(),
+            has_lost_lease: false,
             has_uncovered: false,
         }
     }
@@ -66,11 +69,13 @@ impl World {
     pub(in crate::domain::ledger) fn put(&mut self, budget: Budget) {
         self.store.budgets.insert(budget.id, budget.clone());
         self.ledger.put_budget(budget, self.now);
+        self.journal_decided();
     }
 
     pub(in crate::domain::ledger) fn delete(&mut self, id: BudgetId) {
         self.store.delete(id);
         self.ledger.remove_budget(id, self.now);
+        self.journal_decided();
         for settlement in &mut self.settlements {
             settlement.charges.retain(|charge| charge.account.budget != id);
         }
@@ -157,6 +162,7 @@ impl World {
                 }
             }
             Err(key) => {
+                self.has_lost_lease = true;
                 let (batch, _) = self.under_way.take().unwrap();
                 self.ledger.lease_lost(&key, batch.settlements);
             }
@@ -173,9 +179,21 @@ impl World {
                 self.journal.remove(&id);
             }
         }
+        self.journal_decided();
+    }
+
+    fn journal_decided(&mut self) {
         for (_, decision) in self.ledger.decided.clone() {
             self.journal_decision(&decision);
         }
+    }
+
+    /// Brings the answer that is under way, if need be by sending its batch again.
+    pub(in crate::domain::ledger) fn heal(&mut self) {
+        if self.under_way.is_some() {
+            self.send();
+        }
+        self.answer();
     }
 
     /// Exchanges until nothing is left to say.
@@ -290,7 +308,7 @@ impl World {
     }
 
     /// What was really used of an account: all that leases carry, and what else the store has recorded.
-    fn consumed(&self, key: &AccountKey) -> Units {
+    pub(in crate::domain::ledger) fn consumed(&self, key: &AccountKey) -> Units {
         let mut sum = Units::ZERO;
         for settlement in &self.settlements {
             let is_recorded = self.store.is_recorded(&settlement.id);

@@ -1,0 +1,276 @@
+//! A store that can be away, hang, or do what it is asked and then lose the reply.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::budget::Budget;
+use crate::domain::credits::{
+    Added, Alert, AlertTerms, CreditGrant, EntryId, Holdings, InForce, Notice, Statement,
+};
+use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use crate::domain::keys::{ApiKey, KeyHash};
+use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
+use crate::domain::period::Window;
+use crate::domain::settlement::Settlement;
+use crate::domain::time::Wall;
+use crate::store::memory::MemoryStore;
+use crate::store::{
+    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, Page, Store, StoreError,
+};
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weather {
+    Fair,
+    /// Nothing is done, and that is said.
+    Away,
+    /// Everything is done, and said to have failed.
+    Mute,
+    /// Nothing is done or said until the weather changes.
+    Hanging,
+}
+
+/// A store in memory under changing weather.
+pub(super) struct Unsteady {
+    pub(super) inner: MemoryStore,
+    weather: watch::Sender<Weather>,
+    /// Weather for single calls, by their numbers.
+    planned: Mutex<BTreeMap<u32, Weather>>,
+    calls: Mutex<u32>,
+    refused: Mutex<Option<Id>>,
+}
+
+impl Unsteady {
+    pub(super) fn over(inner: MemoryStore) -> Self {
+        let weather = watch::Sender::new(Weather::Fair);
+        Self {
+            inner,
+            weather,
+            planned: Mutex::default(),
+            calls: Mutex::new(0),
+            refused: Mutex::default(),
+        }
+    }
+
+    pub(super) fn turn(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// The call of this number, counted from 0, meets this weather.
+    pub(super) fn plan(&self, call: u32, weather: Weather) {
+        self.planned.lock().unwrap().insert(call, weather);
+    }
+
+    /// Batches of this workspace are turned down, whatever the weather.
+    pub(super) fn refuse_batches_of(&self, workspace: Option<Id>) {
+        *self.refused.lock().unwrap() = workspace;
+    }
+
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> u32 {
+        *self.calls.lock().unwrap()
+    }
+
+    async fn call<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let failed = || StoreError::Unavailable("bad weather".to_owned());
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            *calls - 1
+        };
+        let planned = self.planned.lock().unwrap().remove(&number);
+        let now = *self.weather.borrow();
+        match planned.unwrap_or(now) {
+            Weather::Fair => work.await,
+            Weather::Away => Err(failed()),
+            Weather::Mute => work.await.and_then(|_| Err(failed())),
+            Weather::Hanging => {
+                let mut weather = self.weather.subscribe();
+                let changed = weather.wait_for(|weather| *weather != Weather::Hanging).await;
+                changed.map(|_| ()).map_err(|_| failed())?;
+                work.await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl CreditStore for Unsteady {
+    async fn add_credit(
+        &self,
+        workspace: &Id,
+        grant: &CreditGrant,
+        now: Wall,
+    ) -> Result<Added, StoreError> {
+        self.call(self.inner.add_credit(workspace, grant, now)).await
+    }
+
+    async fn expire_credits(
+        &self,
+        workspace: &Id,
+        now: Wall,
+    ) -> Result<Option<InForce>, StoreError> {
+        self.call(self.inner.expire_credits(workspace, now)).await
+    }
+
+    async fn credits(&self, workspace: &Id) -> Result<Option<Holdings>, StoreError> {
+        self.call(self.inner.credits(workspace)).await
+    }
+
+    async fn load_credits(&self) -> Result<Vec<(Id, InForce)>, StoreError> {
+        self.inner.load_credits().await
+    }
+
+    async fn credit_entries(
+        &self,
+        workspace: &Id,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<EntryPage, StoreError> {
+        self.call(self.inner.credit_entries(workspace, after, limit)).await
+    }
+
+    async fn credit_statement(
+        &self,
+        workspace: &Id,
+        from: Wall,
+        to: Wall,
+    ) -> Result<Statement, StoreError> {
+        self.call(self.inner.credit_statement(workspace, from, to)).await
+    }
+
+    async fn set_credit_alert(
+        &self,
+        workspace: &Id,
+        terms: Option<&AlertTerms>,
+    ) -> Result<(), StoreError> {
+        self.call(self.inner.set_credit_alert(workspace, terms)).await
+    }
+
+    async fn credit_alert(&self, workspace: &Id) -> Result<Option<Alert>, StoreError> {
+        self.call(self.inner.credit_alert(workspace)).await
+    }
+
+    async fn due_notices(&self, now: Wall) -> Result<Vec<Notice>, StoreError> {
+        self.call(self.inner.due_notices(now)).await
+    }
+
+    async fn notice_told(&self, notice: &Notice) -> Result<(), StoreError> {
+        self.call(self.inner.notice_told(notice)).await
+    }
+}
+
+#[async_trait]
+impl Store for Unsteady {
+    async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError> {
+        self.call(self.inner.create_budget(budget)).await
+    }
+
+    async fn replace_budget(
+        &self,
+        budget: &Budget,
+        seed: Option<&Window>,
+    ) -> Result<(), StoreError> {
+        self.call(self.inner.replace_budget(budget, seed)).await
+    }
+
+    async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
+        self.call(self.inner.delete_budget(workspace, id)).await
+    }
+
+    async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
+        self.call(self.inner.budget(workspace, id)).await
+    }
+
+    async fn list_budgets(
+        &self,
+        workspace: &Id,
+        filter: &BudgetFilter,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.call(self.inner.list_budgets(workspace, filter, cursor, limit)).await
+    }
+
+    async fn load_budgets(&self) -> Result<Vec<Budget>, StoreError> {
+        self.call(self.inner.load_budgets()).await
+    }
+
+    async fn accounts(
+        &self,
+        budget: &Budget,
+        label: &str,
+    ) -> Result<Vec<(AccountKey, Account)>, StoreError> {
+        self.call(self.inner.accounts(budget, label)).await
+    }
+
+    async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
+        self.call(self.inner.reset_budget(budget, label)).await
+    }
+
+    async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
+        self.call(self.inner.create_key(key)).await
+    }
+
+    async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKey>, StoreError> {
+        self.call(self.inner.key_by_hash(hash)).await
+    }
+
+    async fn list_keys(&self, workspace: &Id) -> Result<Vec<ApiKey>, StoreError> {
+        self.call(self.inner.list_keys(workspace)).await
+    }
+
+    async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
+        self.call(self.inner.delete_key(workspace, id)).await
+    }
+
+    async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
+        if self.refused.lock().unwrap().as_ref() == Some(&batch.workspace) {
+            return Err(StoreError::Corrupt("a batch that nothing can be made of".to_owned()));
+        }
+        self.call(self.inner.commit(batch, now)).await
+    }
+
+    async fn settlement(&self, workspace: &Id, id: &Id) -> Result<Option<Settlement>, StoreError> {
+        self.call(self.inner.settlement(workspace, id)).await
+    }
+
+    async fn settlements_of(
+        &self,
+        workspace: &Id,
+        reservation: ReservationId,
+    ) -> Result<Vec<Settlement>, StoreError> {
+        self.call(self.inner.settlements_of(workspace, reservation)).await
+    }
+
+    async fn settled_among(
+        &self,
+        workspace: &Id,
+        reservations: &[ReservationId],
+    ) -> Result<Vec<ReservationId>, StoreError> {
+        self.call(self.inner.settled_among(workspace, reservations)).await
+    }
+
+    async fn adopt(
+        &self,
+        from: &[HolderId],
+        to: HolderId,
+        now: Wall,
+    ) -> Result<Vec<AdoptedLease>, StoreError> {
+        self.call(self.inner.adopt(from, to, now)).await
+    }
+
+    async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
+        self.call(self.inner.sweep(now)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.call(self.inner.ping()).await
+    }
+}
