@@ -221,7 +221,7 @@ impl Credits {
 }
 
 /// A workspace's credits and the account that they are spent from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holdings {
     /// Grants, drawn up to what is spent.
     pub credits: Credits,
