@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use moka::sync::Cache;
 
 use super::Engine;
@@ -20,14 +21,15 @@ const BELIEVED: Duration = Duration::from_secs(2);
 
 /// What is remembered: the key, or that there is none, and since when.
 pub(super) struct KeyCache {
-    known: Cache<KeyHash, (Option<Arc<ApiKey>>, Mono)>,
+    known: Cache<KeyHash, (Option<Arc<ApiKey>>, Mono), RandomState>,
     /// Grows with every change of a key, so that an answer from before the change is not remembered after it.
     changes: AtomicU64,
 }
 
 impl Default for KeyCache {
     fn default() -> Self {
-        let known = Cache::builder().max_capacity(KEYS_MAX).build();
+        let known =
+            Cache::builder().max_capacity(KEYS_MAX).build_with_hasher(RandomState::default());
         Self { known, changes: AtomicU64::new(0) }
     }
 }

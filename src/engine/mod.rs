@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -127,7 +126,7 @@ struct Room {
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
     /// Who waits for this many more batches.
-    flushing: Vec<(u8, oneshot::Sender<()>)>,
+    flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
 
 impl Engine {
@@ -174,7 +173,7 @@ impl Shared {
                 self.state().records.drain();
                 Ok(())
             }
-            Some(journal) => journal.file.flush(position, || self.state().records.drain()),
+            Some(journal) => journal.file.flush(position, |bytes| self.state().records.swap(bytes)),
         }
     }
 }
@@ -204,6 +203,3 @@ impl Room {
         }
     }
 }
-
-/// How long callers are told to be patient when nothing else is said.
-pub const PATIENCE: Duration = Duration::from_millis(50);

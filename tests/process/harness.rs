@@ -5,6 +5,7 @@ mod api;
 mod bursar;
 mod client;
 mod envoy;
+pub(crate) mod grpc;
 mod process;
 mod upstream;
 

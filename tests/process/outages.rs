@@ -1,6 +1,7 @@
 //! What happens while something is away: Bursar itself, its store, or room on the disk.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -52,6 +53,19 @@ async fn while_bursar_is_away_envoy_does_what_it_was_told_and_asks_again_when_it
     assert_eq!(refused.code(), "requests_per_minute_exceeded", "fail open refuses what is refused");
 }
 
+#[tokio::test]
+async fn a_bursar_that_hangs_is_not_waited_for() {
+    let mut stage = Stage::with(Setup::default(), &[("DECISION_TIMEOUT", "0.3s")]).await;
+    stage.bursar.process().pause();
+    let late = stage.ask(&Question::of("ada")).await;
+    assert_eq!((late.status, late.text.as_str()), (503, ""));
+    stage.bursar.process().go_on();
+    until("a decision", async || {
+        Some(stage.ask(&Question::of("ada")).await).filter(|reply| reply.status == 200)
+    })
+    .await;
+}
+
 /// Keeps everybody else from writing, until it is dropped.
 async fn hold_the_database(stage: &Stage) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(stage.directory.path().join("bursar.db"));
@@ -62,7 +76,9 @@ async fn hold_the_database(stage: &Stage) -> SqliteConnection {
 
 #[tokio::test]
 async fn while_the_store_is_away_each_budget_does_what_it_says_and_what_is_lent_is_spent() {
-    let setup = Setup { config: "patience: 300ms\n".to_owned(), ..Setup::default() };
+    // What is lent lasts for the whole test.
+    let config = "patience: 300ms\nlease: {ttl: 5m}\n".to_owned();
+    let setup = Setup { config, ..Setup::default() };
     let stage = Stage::with(setup, &[]).await;
     let open = envoy_that_fails_open(&stage).await;
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": LIMIT});
@@ -112,6 +128,28 @@ async fn while_the_store_is_away_each_budget_does_what_it_says_and_what_is_lent_
     assert_eq!(bob.header("x-ratelimit-remaining-tokens"), left.to_string(), "what passed counts");
 }
 
+/// When a client loses patience. Long enough for its request to be waiting for the store.
+const CLIENT_PATIENCE: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_decision_leaves_nothing_set_aside() {
+    let stage = Stage::start().await;
+    let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": LIMIT});
+    stage.bursar.create_budget(json!({"scope": {"workspace": {}}, "limits": limits})).await;
+    let holder = hold_the_database(&stage).await;
+    let left = tokio::time::timeout(CLIENT_PATIENCE, stage.ask(&Question::of("ada"))).await;
+    assert!(left.is_err(), "the store is away, so nothing can have been decided: {left:?}");
+    until("Envoy to notice", async || {
+        stage.envoy.log().contains("downstream_remote_disconnect").then_some(())
+    })
+    .await;
+    drop(holder);
+    let reply = stage.ask(&Question::of("ada")).await;
+    let expected = (LIMIT - Question::TOKENS).to_string();
+    assert_eq!(reply.header("x-ratelimit-remaining-tokens"), expected, "{}", reply.text);
+    assert_eq!(stage.upstream.served().await["requests"], 1);
+}
+
 #[tokio::test]
 async fn a_full_disk_loses_nothing_that_was_acknowledged_and_with_room_again_all_goes_on() {
     // No file may grow past 400 KiB. The signal that would end the process is ignored, for a full disk sends none.
@@ -143,7 +181,10 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_with_room_again_all
     stage.bursar.process().lift_file_size_limit();
     // Whether it was the report that was refused or this one that is recorded, it counts once.
     stage.bursar.report(report(acknowledged)).await;
-    assert_eq!(stage.ask(&Question::of("ada")).await.status, 200);
+    until("a decision", async || {
+        Some(stage.ask(&Question::of("ada")).await).filter(|reply| reply.status == 200)
+    })
+    .await;
     assert_eq!(stage.bursar.consumption(&budget).await["cost"], acknowledged + 1);
     stage.bursar.lift_restrictions();
     stage.bursar.start_again().await;

@@ -1,11 +1,13 @@
-//! SIGTERM while requests and reports come in.
+//! SIGTERM: who is connected is answered, everybody is told, nothing is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::harness::{Api, Question, Setup, Stage, until};
+use crate::harness::{Api, Bursar, Question, Setup, Stage, grpc, until};
 
 const LIMIT: i64 = 1_000_000_000;
 /// Clients that ask, and as many that report.
@@ -90,4 +92,35 @@ async fn report_until_gone(api: Api, client: u32, answered: Arc<Answered>) {
         assert_eq!(reply.status, 200, "{}", reply.text);
         answered.reported.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+#[tokio::test]
+async fn a_stopping_bursar_says_so_and_ends_when_nobody_is_connected() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut bursar = Bursar::start(directory.path(), Setup::config("drain_timeout: 1h\n")).await;
+    let connection = grpc::connect(format!("http://{}", bursar.grpc)).await;
+    assert_eq!(grpc::health(&connection, "").await, Ok(ServingStatus::Serving));
+    bursar.process().terminate();
+    until("Bursar to tell that it stops", async || {
+        let told = grpc::health(&connection, "").await.expect("whoever is connected is answered");
+        (told == ServingStatus::NotServing).then_some(())
+    })
+    .await;
+    let ready = bursar.try_call("GET", "/readyz", None).await.expect("an answer");
+    assert_eq!((ready.status, ready.text.as_str()), (503, "stopping\n"));
+    assert_eq!(grpc::check(&connection, "ada").await, Code::Ok, "decisions are made to the end");
+    drop(connection);
+    assert_eq!(bursar.process().ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_second_signal_does_not_wait_for_who_is_connected() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut bursar = Bursar::start(directory.path(), Setup::config("drain_timeout: 1h\n")).await;
+    let connection = grpc::connect(format!("http://{}", bursar.grpc)).await;
+    grpc::health(&connection, "").await.expect("an answer");
+    bursar.process().terminate();
+    until("Bursar to drain", async || bursar.log().contains("stopping").then_some(())).await;
+    bursar.process().terminate();
+    assert_eq!(bursar.process().ended().await.code(), Some(0));
 }

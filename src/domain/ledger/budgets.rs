@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::domain::budget::Budget;
@@ -113,17 +113,15 @@ impl Budgets {
     }
 
     /// The window that a budget's cost and tokens are counted in at this instant.
-    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<Arc<Window>> {
+    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<&Arc<Window>> {
         let entry = self.slots.get_mut(place(index))?.as_mut()?;
-        if let Some(window) = &entry.window
-            && window.start <= at
-            && window.end.is_none_or(|end| at < end)
-        {
-            return Some(Arc::clone(window));
+        let holds =
+            |window: &Arc<Window>| window.start <= at && window.end.is_none_or(|end| at < end);
+        if !entry.window.as_ref().is_some_and(holds) {
+            let schedule = entry.budget.limits.schedule.as_ref()?;
+            entry.window = Some(Arc::new(schedule.window_at(at)));
         }
-        let window = Arc::new(entry.budget.limits.schedule.as_ref()?.window_at(at));
-        entry.window = Some(Arc::clone(&window));
-        Some(window)
+        entry.window.as_ref()
     }
 
     /// All budgets that apply to a subject: the credits, then the others in the order of scope kinds.

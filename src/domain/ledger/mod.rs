@@ -28,7 +28,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 pub use self::accounts::ACCOUNTS_MAX;
@@ -177,6 +177,18 @@ impl Ledger {
     #[must_use]
     pub fn live_accounts(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Whose ledger it is.
+    #[must_use]
+    pub const fn workspace(&self) -> &Id {
+        &self.workspace
+    }
+
+    /// What an account counts.
+    #[must_use]
+    pub fn dimension(&self, at: AccountIndex) -> Option<Dimension> {
+        self.accounts.get(at).map(|account| account.dimension)
     }
 
     /// The full name of an account; `None` once its budget was deleted.

@@ -129,13 +129,13 @@ async fn a_change_that_was_made_but_not_confirmed_comes_into_force() {
             .await;
         }
     };
-    bench.store.plan(bench.store.calls(), Weather::Mute);
+    for call in ["create_budget", "replace_budget", "delete_budget"] {
+        bench.store.turn_only(call, Weather::Mute);
+    }
     bench.engine.create_budget(dollars(100)).await.unwrap_err();
     in_force(Some(dollars(100))).await;
-    bench.store.plan(bench.store.calls() + 1, Weather::Mute);
     bench.engine.replace_budget(dollars(50)).await.unwrap_err();
     in_force(Some(dollars(50))).await;
-    bench.store.plan(bench.store.calls(), Weather::Mute);
     bench.engine.delete_budget(&id(WORKSPACE), BudgetId(1)).await.unwrap_err();
     in_force(None).await;
 }

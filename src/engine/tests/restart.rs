@@ -66,10 +66,11 @@ async fn what_was_open_when_the_process_was_killed_is_open_again_and_nothing_is_
 async fn a_report_that_the_store_took_before_the_kill_is_not_taken_again() {
     let bench = Bench::with([dollars(100)]).await;
     let reservation = bench.admitted(40).await;
-    bench.store.plan(bench.store.calls() + 1, Weather::Mute);
+    bench.store.turn_only("commit", Weather::Mute);
     let report = cost_of(reservation, "s", 40);
     let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
     assert!(unanswered.is_err());
+    bench.store.turn_only("commit", Weather::Fair);
     let bench = bench.killed_and_restarted().await;
     assert_eq!(bench.open(), 0);
     assert!(!bench.engine.report(report).await.unwrap().first);
@@ -81,10 +82,11 @@ async fn a_report_that_the_store_took_before_the_kill_is_not_taken_again() {
 async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_comes_again() {
     let bench = Bench::with([dollars(100)]).await;
     let reservation = bench.admitted(40).await;
-    bench.store.plan(bench.store.calls() + 1, Weather::Away);
+    bench.store.turn_only("commit", Weather::Away);
     let report = cost_of(reservation, "s", 40);
     let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
     assert!(unanswered.is_err());
+    bench.store.turn_only("commit", Weather::Fair);
     let bench = bench.killed_and_restarted().await;
     assert_eq!(bench.open(), 1);
     assert!(bench.engine.report(report).await.unwrap().first);

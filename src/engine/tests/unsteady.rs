@@ -37,6 +37,8 @@ pub(super) enum Weather {
 pub(super) struct Unsteady {
     pub(super) inner: MemoryStore,
     weather: watch::Sender<Weather>,
+    /// Weather for the calls of one name.
+    local: Mutex<BTreeMap<&'static str, Weather>>,
     /// Weather for single calls, by their numbers.
     planned: Mutex<BTreeMap<u32, Weather>>,
     calls: Mutex<u32>,
@@ -49,6 +51,7 @@ impl Unsteady {
         Self {
             inner,
             weather,
+            local: Mutex::default(),
             planned: Mutex::default(),
             calls: Mutex::new(0),
             refused: Mutex::default(),
@@ -57,6 +60,11 @@ impl Unsteady {
 
     pub(super) fn turn(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// From now on the calls of this name meet this weather, whatever the others meet.
+    pub(super) fn turn_only(&self, name: &'static str, weather: Weather) {
+        self.local.lock().unwrap().insert(name, weather);
     }
 
     /// The call of this number, counted from 0, meets this weather.
@@ -76,6 +84,7 @@ impl Unsteady {
 
     async fn call<T>(
         &self,
+        name: &'static str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let failed = || StoreError::Unavailable("bad weather".to_owned());
@@ -85,8 +94,9 @@ impl Unsteady {
             *calls - 1
         };
         let planned = self.planned.lock().unwrap().remove(&number);
+        let local = self.local.lock().unwrap().get(name).copied();
         let now = *self.weather.borrow();
-        match planned.unwrap_or(now) {
+        match planned.or(local).unwrap_or(now) {
             Weather::Fair => work.await,
             Weather::Away => Err(failed()),
             Weather::Mute => work.await.and_then(|_| Err(failed())),
@@ -169,7 +179,7 @@ impl CreditStore for Unsteady {
 #[async_trait]
 impl Store for Unsteady {
     async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError> {
-        self.call(self.inner.create_budget(budget)).await
+        self.call("create_budget", self.inner.create_budget(budget)).await
     }
 
     async fn replace_budget(
@@ -177,15 +187,15 @@ impl Store for Unsteady {
         budget: &Budget,
         seed: Option<&Window>,
     ) -> Result<(), StoreError> {
-        self.call(self.inner.replace_budget(budget, seed)).await
+        self.call("replace_budget", self.inner.replace_budget(budget, seed)).await
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
-        self.call(self.inner.delete_budget(workspace, id)).await
+        self.call("delete_budget", self.inner.delete_budget(workspace, id)).await
     }
 
     async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
-        self.call(self.inner.budget(workspace, id)).await
+        self.call("budget", self.inner.budget(workspace, id)).await
     }
 
     async fn list_budgets(
@@ -195,11 +205,11 @@ impl Store for Unsteady {
         cursor: Cursor,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.call(self.inner.list_budgets(workspace, filter, cursor, limit)).await
+        self.call("list_budgets", self.inner.list_budgets(workspace, filter, cursor, limit)).await
     }
 
     async fn load_budgets(&self) -> Result<Vec<Budget>, StoreError> {
-        self.call(self.inner.load_budgets()).await
+        self.call("load_budgets", self.inner.load_budgets()).await
     }
 
     async fn accounts(
@@ -207,38 +217,38 @@ impl Store for Unsteady {
         budget: &Budget,
         label: &str,
     ) -> Result<Vec<(AccountKey, Account)>, StoreError> {
-        self.call(self.inner.accounts(budget, label)).await
+        self.call("accounts", self.inner.accounts(budget, label)).await
     }
 
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
-        self.call(self.inner.reset_budget(budget, label)).await
+        self.call("reset_budget", self.inner.reset_budget(budget, label)).await
     }
 
     async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
-        self.call(self.inner.create_key(key)).await
+        self.call("create_key", self.inner.create_key(key)).await
     }
 
     async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKey>, StoreError> {
-        self.call(self.inner.key_by_hash(hash)).await
+        self.call("key_by_hash", self.inner.key_by_hash(hash)).await
     }
 
     async fn list_keys(&self, workspace: &Id) -> Result<Vec<ApiKey>, StoreError> {
-        self.call(self.inner.list_keys(workspace)).await
+        self.call("list_keys", self.inner.list_keys(workspace)).await
     }
 
     async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
-        self.call(self.inner.delete_key(workspace, id)).await
+        self.call("delete_key", self.inner.delete_key(workspace, id)).await
     }
 
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
         if self.refused.lock().unwrap().as_ref() == Some(&batch.workspace) {
             return Err(StoreError::Corrupt("a batch that nothing can be made of".to_owned()));
         }
-        self.call(self.inner.commit(batch, now)).await
+        self.call("commit", self.inner.commit(batch, now)).await
     }
 
     async fn settlement(&self, workspace: &Id, id: &Id) -> Result<Option<Settlement>, StoreError> {
-        self.call(self.inner.settlement(workspace, id)).await
+        self.call("settlement", self.inner.settlement(workspace, id)).await
     }
 
     async fn settlements_of(
@@ -246,7 +256,7 @@ impl Store for Unsteady {
         workspace: &Id,
         reservation: ReservationId,
     ) -> Result<Vec<Settlement>, StoreError> {
-        self.call(self.inner.settlements_of(workspace, reservation)).await
+        self.call("settlements_of", self.inner.settlements_of(workspace, reservation)).await
     }
 
     async fn settled_among(
@@ -254,7 +264,7 @@ impl Store for Unsteady {
         workspace: &Id,
         reservations: &[ReservationId],
     ) -> Result<Vec<ReservationId>, StoreError> {
-        self.call(self.inner.settled_among(workspace, reservations)).await
+        self.call("settled_among", self.inner.settled_among(workspace, reservations)).await
     }
 
     async fn adopt(
@@ -263,14 +273,15 @@ impl Store for Unsteady {
         to: HolderId,
         now: Wall,
     ) -> Result<Vec<AdoptedLease>, StoreError> {
-        self.call(self.inner.adopt(from, to, now)).await
+        self.call("adopt", self.inner.adopt(from, to, now)).await
     }
 
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
-        self.call(self.inner.sweep(now)).await
+        // It comes by itself, so it is not among the calls that are counted.
+        self.inner.sweep(now).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.call(self.inner.ping()).await
+        self.call("ping", self.inner.ping()).await
     }
 }
