@@ -28,7 +28,7 @@ impl Engine {
     ) -> Result<Added, StoreError> {
         let _turn = self.shared.crediting.lock().await;
         // Whether the store does not answer or the caller goes away: the store will be asked what is in force.
-        self.shared.credits_in_doubt.store(true, Ordering::SeqCst);
+        let was_in_doubt = self.shared.credits_in_doubt.swap(true, Ordering::SeqCst);
         let added = self.shared.store.add_credit(workspace, grant, self.wall()).await?;
         match added {
             Added::New(in_force) => self.shared.put_credits(workspace, in_force),
@@ -36,7 +36,7 @@ impl Engine {
             Added::Before(_) => self.shared.expire_credits(workspace).await?,
             Added::Differs | Added::Expired | Added::Full => {}
         }
-        self.shared.credits_in_doubt.store(false, Ordering::SeqCst);
+        self.shared.credits_in_doubt.store(was_in_doubt, Ordering::SeqCst);
         Ok(added)
     }
 
@@ -116,17 +116,17 @@ impl Engine {
 
     /// Brings a workspace's credits up to now.
     async fn settle_credits(&self, workspace: &Id) -> Result<(), StoreError> {
+        if !self.shared.hands_back_expiring(workspace) {
+            return self.flush(workspace).await;
+        }
         let _turn = self.shared.crediting.lock().await;
-        let expires = self.shared.hands_back_expiring(workspace);
         self.flush(workspace).await?;
-        if expires { self.shared.expire_credits(workspace).await } else { Ok(()) }
+        self.shared.expire_credits(workspace).await
     }
 
-    async fn keep_credits(&self) -> Result<(), StoreError> {
-        if self.shared.credits_in_doubt.load(Ordering::SeqCst) {
-            let _turn = self.shared.crediting.lock().await;
-            self.shared.load_credits().await?;
-            self.shared.credits_in_doubt.store(false, Ordering::SeqCst);
+    async fn keep_credits(&self) {
+        if let Err(error) = self.resolve_credits().await {
+            tracing::warn!(%error, "whether credits were granted is not known yet");
         }
         let due: Vec<Id> = {
             let state = self.shared.state();
@@ -136,7 +136,18 @@ impl Engine {
             due.map(|(workspace, _)| workspace.clone()).collect()
         };
         for workspace in due {
-            self.settle_credits(&workspace).await?;
+            if let Err(error) = self.settle_credits(&workspace).await {
+                tracing::warn!(%error, %workspace, "expired credits could not be taken out yet");
+            }
+        }
+    }
+
+    /// Brings what is in force here to what is on record, after a grant that was not confirmed.
+    async fn resolve_credits(&self) -> Result<(), StoreError> {
+        if self.shared.credits_in_doubt.load(Ordering::SeqCst) {
+            let _turn = self.shared.crediting.lock().await;
+            self.shared.load_credits().await?;
+            self.shared.credits_in_doubt.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -148,9 +159,7 @@ pub(super) async fn keep(engine: Engine) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = engine.keep_credits().await {
-            tracing::warn!(%error, "credits are not up to date; they will be");
-        }
+        engine.keep_credits().await;
     }
 }
 

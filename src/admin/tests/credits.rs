@@ -144,91 +144,63 @@ async fn an_alert_is_set_by_operators_and_shows_no_secret() {
     assert_eq!(said, "secret is missing; notices are signed with it");
 }
 
+fn with(base: &Value, field: &str, value: Value) -> String {
+    let mut body = base.clone();
+    body[field] = value;
+    body.to_string()
+}
+
 #[tokio::test]
-async fn what_makes_no_sense_is_named() {
+async fn a_grant_that_makes_no_sense_is_refused_by_field() {
+    let client = Client::new().await;
+    let good = grant("g1", "1");
+    for (field, value, says) in [
+        ("amount", json!(null), "amount is missing"),
+        ("amount", json!(0), "amount must be more than zero"),
+        ("amount", json!(-1), "amount must not be negative"),
+        ("amount", json!("x"), "amount is not a decimal number"),
+        ("priority", json!(101), "priority must be at most 100"),
+        ("reason", json!(""), "reason is empty"),
+        ("reason", json!(null), "reason is missing"),
+        ("expires_at", json!("2026-11-22T00:00:00Z"), "expires_at must be in the future"),
+        ("expire_at", json!(1), "expire_at is not a known field"),
+    ] {
+        let body = with(&good, field, value);
+        let said = client.refused("POST /v2/credits/grants", body, 400, 3).await;
+        assert!(said.starts_with(says), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_alert_that_makes_no_sense_is_refused_by_field() {
     let client = Client::new().await.with(Some(OPERATOR));
     let good = json!({"threshold": 1, "url": "https://x/y", "secret": secret()});
-    let with = |base: &Value, field: &str, value: Value| {
-        let mut body = base.clone();
-        body[field] = value;
-        body.to_string()
-    };
-    let one = grant("g1", "1");
-    for (call, body, says) in [
-        ("POST /v2/credits/grants", "{}".to_owned(), "amount is missing"),
-        (
-            "POST /v2/credits/grants",
-            with(&one, "amount", json!(0)),
-            "amount must be more than zero",
-        ),
-        ("POST /v2/credits/grants", with(&one, "amount", json!(-1)), "amount must not be negative"),
-        (
-            "POST /v2/credits/grants",
-            with(&one, "amount", json!("x")),
-            "amount is not a decimal number",
-        ),
-        (
-            "POST /v2/credits/grants",
-            with(&one, "priority", json!(101)),
-            "priority must be at most 100",
-        ),
-        ("POST /v2/credits/grants", with(&one, "reason", json!("")), "reason is empty"),
-        ("POST /v2/credits/grants", with(&one, "reason", json!(null)), "reason is missing"),
-        (
-            "POST /v2/credits/grants",
-            with(&one, "expires_at", json!("2026-11-22T00:00:00Z")),
-            "expires_at must be in the future",
-        ),
-        (
-            "POST /v2/credits/grants",
-            with(&one, "expire_at", json!(1)),
-            "expire_at is not a known field",
-        ),
-        (
-            "PUT /v2/credits/alert",
-            with(&good, "url", json!("ftp://x/y")),
-            "url must be an http or https URL",
-        ),
-        (
-            "PUT /v2/credits/alert",
-            with(&good, "url", json!("/y")),
-            "url must be an http or https URL",
-        ),
-        (
-            "PUT /v2/credits/alert",
-            with(&good, "url", json!("http://me:pw@x/y")),
-            "url must be an http or https URL",
-        ),
-        (
-            "PUT /v2/credits/alert",
-            with(&good, "secret", json!("short")),
-            "secret must have 16 to 256 bytes",
-        ),
-        (
-            "PUT /v2/credits/alert",
-            with(&good, "threshold", json!(-1)),
-            "threshold must not be negative",
-        ),
-        (
-            "GET /v2/credits/transactions?limit=201",
-            String::new(),
-            "limit must be a number from 1 to 200",
-        ),
-        (
-            "GET /v2/credits/transactions?starting_after=g1",
-            String::new(),
-            "starting_after must be the id of a transaction",
-        ),
-        ("GET /v2/credits/statement", String::new(), "month must be a month such as 2026-11"),
-        (
-            "GET /v2/credits/statement?month=2026-11&format=pdf",
-            String::new(),
-            "format must be one of json, csv",
-        ),
-        ("GET /v2/credits?month=2026-11", String::new(), "month is not a known query parameter"),
+    let url = "url must be an http or https URL";
+    for (field, value, says) in [
+        ("url", json!("ftp://x/y"), url),
+        ("url", json!("/y"), url),
+        ("url", json!("http://me:pw@x/y"), url),
+        ("secret", json!("short"), "secret must have 16 to 256 bytes"),
+        ("threshold", json!(-1), "threshold must not be negative"),
     ] {
-        let said = client.refused(call, body, 400, 3).await;
-        assert!(said.starts_with(says), "{call}: {said}");
+        let body = with(&good, field, value);
+        let said = client.refused("PUT /v2/credits/alert", body, 400, 3).await;
+        assert!(said.starts_with(says), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_makes_no_sense_is_refused_by_parameter() {
+    let client = Client::new().await;
+    for (path, says) in [
+        ("/transactions?limit=201", "limit must be a number from 1 to 200"),
+        ("/transactions?starting_after=g1", "starting_after must be the id of a transaction"),
+        ("/statement", "month must be a month such as 2026-11"),
+        ("/statement?month=2026-11&format=pdf", "format must be one of json, csv"),
+        ("?month=2026-11", "month is not a known query parameter"),
+    ] {
+        let said = client.refused(&format!("GET /v2/credits{path}"), "", 400, 3).await;
+        assert!(said.starts_with(says), "{path}: {said}");
     }
     client.with(Some(CHECK)).refused("GET /v2/credits", "", 403, 7).await;
 }

@@ -118,7 +118,7 @@ impl CreditStore for Unsteady {
         grant: &CreditGrant,
         now: Wall,
     ) -> Result<Added, StoreError> {
-        self.call(self.inner.add_credit(workspace, grant, now)).await
+        self.call("add_credit", self.inner.add_credit(workspace, grant, now)).await
     }
 
     async fn expire_credits(
@@ -126,11 +126,11 @@ impl CreditStore for Unsteady {
         workspace: &Id,
         now: Wall,
     ) -> Result<Option<InForce>, StoreError> {
-        self.call(self.inner.expire_credits(workspace, now)).await
+        self.call("expire_credits", self.inner.expire_credits(workspace, now)).await
     }
 
     async fn credits(&self, workspace: &Id) -> Result<Option<Holdings>, StoreError> {
-        self.call(self.inner.credits(workspace)).await
+        self.call("credits", self.inner.credits(workspace)).await
     }
 
     async fn load_credits(&self) -> Result<Vec<(Id, InForce)>, StoreError> {
@@ -143,7 +143,7 @@ impl CreditStore for Unsteady {
         after: Option<&EntryId>,
         limit: usize,
     ) -> Result<EntryPage, StoreError> {
-        self.call(self.inner.credit_entries(workspace, after, limit)).await
+        self.call("credit_entries", self.inner.credit_entries(workspace, after, limit)).await
     }
 
     async fn credit_statement(
@@ -152,7 +152,7 @@ impl CreditStore for Unsteady {
         from: Wall,
         to: Wall,
     ) -> Result<Statement, StoreError> {
-        self.call(self.inner.credit_statement(workspace, from, to)).await
+        self.call("credit_statement", self.inner.credit_statement(workspace, from, to)).await
     }
 
     async fn set_credit_alert(
@@ -160,19 +160,19 @@ impl CreditStore for Unsteady {
         workspace: &Id,
         terms: Option<&AlertTerms>,
     ) -> Result<(), StoreError> {
-        self.call(self.inner.set_credit_alert(workspace, terms)).await
+        self.call("set_credit_alert", self.inner.set_credit_alert(workspace, terms)).await
     }
 
     async fn credit_alert(&self, workspace: &Id) -> Result<Option<Alert>, StoreError> {
-        self.call(self.inner.credit_alert(workspace)).await
+        self.call("credit_alert", self.inner.credit_alert(workspace)).await
     }
 
     async fn due_notices(&self, now: Wall) -> Result<Vec<Notice>, StoreError> {
-        self.call(self.inner.due_notices(now)).await
+        self.call("due_notices", self.inner.due_notices(now)).await
     }
 
     async fn notice_told(&self, notice: &Notice) -> Result<(), StoreError> {
-        self.call(self.inner.notice_told(notice)).await
+        self.call("notice_told", self.inner.notice_told(notice)).await
     }
 }
 

@@ -181,12 +181,14 @@ impl CreditStore for SqliteStore {
 
     async fn due_notices(&self, now: Wall) -> Result<Vec<Notice>, StoreError> {
         let seen = alerts::with_balances(&mut *self.read().await?).await?;
-        if !seen.into_iter().any(|seen| seen.changes(now)) {
+        if !seen.iter().any(|seen| seen.changes(now)) {
+            // Mostly nothing is, and then nothing is written.
             return Ok(Vec::new());
         }
         let mut tx = self.write().await?;
         let mut notices = Vec::new();
-        for mut seen in alerts::with_balances(&mut tx).await? {
+        let seen = alerts::with_balances(&mut tx).await?;
+        for mut seen in seen.into_iter().filter(|seen| seen.changes(now)) {
             notices.extend(seen.alert.observe(&seen.workspace, seen.balance, now));
             alerts::save(&mut tx, &seen.workspace, &seen.alert).await?;
         }
