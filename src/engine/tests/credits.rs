@@ -2,6 +2,7 @@
 
 use tokio::task::JoinSet;
 
+use super::flood::random;
 use super::unsteady::Weather;
 use super::*;
 use crate::domain::credits::{Added, CreditGrant, Holdings};
@@ -151,17 +152,6 @@ async fn a_grant_whose_answer_was_lost_is_in_force_soon_and_can_be_repeated() {
     let again = bench.engine.add_credit(&id(WORKSPACE), &grant("g1", 100)).await.unwrap();
     assert_eq!(again, Added::Before(grant("g1", 100)));
     assert_eq!(bench.balance().await, 100);
-}
-
-/// A small generator of numbers that look random.
-fn random(seed: u64) -> impl FnMut(u64) -> u64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move |below| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) % below
-    }
 }
 
 #[tokio::test]
