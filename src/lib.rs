@@ -12,6 +12,7 @@
 //! | 2 | [`engine`] | drives the ledgers: the lock, the journal, the batches, the one clock |
 //! | 3 | [`envoy`] | what Envoy asks, in Envoy's words: mapping, ext_authz, replies |
 //! | 3 | [`admin`] | what people and programs ask: the HTTP API and `bursar.v1` |
+//! | 3 | [`notify`] | what others are told by webhook: a prepaid balance that has fallen low |
 //! | 4 | [`serve`], [`cli`] | the composition root and the command line |
 //!
 //! # The life of one request
@@ -48,6 +49,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod envoy;
+pub mod notify;
 pub mod serve;
 pub mod store;
 pub mod telemetry;

@@ -39,6 +39,7 @@ use crate::domain::pricing::PriceTable;
 use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
+use crate::notify;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
 use connections::Connections;
@@ -102,7 +103,10 @@ pub async fn run(
     let store = open_store(&settings).await?;
     let engine = start_engine(&settings, &store, prices, &metrics).await?;
     let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
+    let telling = tokio::spawn(notify::run(engine.clone(), notify::Sender::new()));
     let served = answer(api, listeners, ready_file, stop).await;
+    // A notice that is cut off comes again: it is on record.
+    telling.abort();
     flush(&engine, &store).await?;
     info!("ended; everything is written down");
     served

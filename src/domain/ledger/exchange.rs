@@ -307,6 +307,9 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(at) else { return };
         let exchanging = std::mem::replace(&mut account.exchanging, Exchanging::Idle);
         account.take_grant(grant, sent, *sent_at, now);
+        if exchanging != Exchanging::Overtaken {
+            self.budgets.learn_credits(account.budget, grant.limit);
+        }
         let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
         account.known_until =
             now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
