@@ -34,7 +34,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
-use crate::store::Store;
+use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -118,6 +118,8 @@ struct Room {
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
+    /// The batch that the store has not answered yet.
+    sent: Option<Arc<Batch>>,
     /// Who waits for this many more batches.
     flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
@@ -187,6 +189,12 @@ impl State {
 
 impl Room {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
+        Self {
+            ledger,
+            deciding: HashMap::new(),
+            recording: HashMap::new(),
+            sent: None,
+            flushing: Vec::new(),
+        }
     }
 }

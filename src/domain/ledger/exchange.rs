@@ -72,6 +72,12 @@ impl Ledger {
         !self.queue.is_empty() || !self.outbox.is_empty() || self.failed.is_some()
     }
 
+    /// Entries that no batch has taken yet.
+    #[must_use]
+    pub fn unsent(&self) -> &[Settlement] {
+        &self.outbox
+    }
+
     /// Whether a batch was sent and not answered.
     #[must_use]
     pub const fn is_under_way(&self) -> bool {
