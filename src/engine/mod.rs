@@ -35,7 +35,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
-use crate::store::Store;
+use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -125,6 +125,8 @@ struct Room {
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
+    /// The batch that the store has not answered yet.
+    sent: Option<Arc<Batch>>,
     /// Who waits for this many more batches.
     flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
@@ -199,6 +201,7 @@ impl Room {
             credits_expire_at: None,
             deciding: HashMap::new(),
             recording: HashMap::new(),
+            sent: None,
             flushing: Vec::new(),
         }
     }

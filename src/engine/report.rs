@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::Engine;
+use super::{Engine, State};
 use crate::domain::estimate::Unpriced;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
@@ -188,7 +188,11 @@ impl Engine {
         let shared = &self.shared;
         let mut state = shared.state();
         let now = shared.now();
-        let Some(room) = state.room(shared, &report.workspace) else { return Route::NoRoom };
+        if state.room(shared, &report.workspace).is_none() {
+            return Route::NoRoom;
+        }
+        let State { rooms, records, .. } = &mut *state;
+        let Some(room) = rooms.get_mut(&report.workspace) else { return Route::NoRoom };
         if let Some(waiting) = room.recording.get_mut(&report.settlement) {
             let (sender, receiver) = oneshot::channel();
             waiting.push(sender);
@@ -197,6 +201,7 @@ impl Engine {
         let (settlement, reserved) = match &report.against {
             Against::Reservation(id) => {
                 let reserved = room.ledger.reservation(*id).map(|reservation| reservation.estimate);
+                records.cut(&room.ledger, *id, actual.amounts);
                 let (Some(settlement), Some(reserved)) =
                     (room.ledger.settle(*id, actual.clone()), reserved)
                 else {

@@ -72,6 +72,11 @@ impl Ledger {
         !self.queue.is_empty() || !self.outbox.is_empty() || self.failed.is_some()
     }
 
+    /// Entries that no batch under way carries.
+    pub fn unsent(&self) -> impl Iterator<Item = &Settlement> {
+        self.outbox.iter().chain(self.failed.iter().flat_map(|parts| &parts.settlements))
+    }
+
     /// Whether a batch was sent and not answered.
     #[must_use]
     pub const fn is_under_way(&self) -> bool {

@@ -167,7 +167,12 @@ impl Life {
             Event::Admit(project, cost) => self.admit(&format!("p{project}"), cost, now),
             Event::End(which, withdrawn) => self.end(which, withdrawn),
             Event::Rewrite => {
-                self.buffer.rewrite(BOOT, &[HOLDER], std::iter::once(&mut self.ledger), now);
+                self.buffer.rewrite(
+                    BOOT,
+                    &[HOLDER],
+                    std::iter::once((&mut self.ledger, Vec::new())),
+                    now,
+                );
                 self.file.clear();
                 self.history.clear();
             }

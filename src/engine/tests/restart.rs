@@ -180,3 +180,28 @@ async fn nothing_is_admitted_while_the_journal_cannot_be_written() {
     bench.admitted(80).await;
     assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
 }
+
+#[tokio::test]
+async fn what_an_unconfirmed_settlement_freed_is_not_lent_twice_after_a_kill() {
+    for rewritten in [false, true] {
+        let bench = Bench::with([dollars(100)]).await;
+        let settling = bench.admitted(50).await;
+        bench.admitted(50).await;
+        bench.store.turn_only("commit", Weather::Away);
+        let report = cost_of(settling, "s", 10);
+        let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+        assert!(unanswered.is_err());
+        // What the report left over is lent to another at once.
+        bench.admitted(40).await;
+        if rewritten {
+            let journal = bench.engine.shared.journal.as_ref().unwrap();
+            bench.engine.shared.rewrite_journal(journal).unwrap();
+        }
+        bench.store.turn_only("commit", Weather::Fair);
+        let bench = bench.killed_and_restarted().await;
+        assert_eq!(bench.open(), 3);
+        assert!(bench.engine.report(report).await.unwrap().first);
+        assert_eq!(bench.refused(1).await, RefusalCode::BudgetInFlight);
+        assert_eq!(bench.account(Dimension::Cost).await.overdraft, units(0));
+    }
+}
