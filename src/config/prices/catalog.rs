@@ -142,7 +142,7 @@ const TOKENS: [(&str, Kind); 11] = [
     ("input_mtok", Kind::Input),
     ("cache_read_mtok", Kind::Cached),
     ("cache_write_mtok", Kind::CacheWrite),
-    ("cache_write_1h_mtok", Kind::CacheWriteHour),
+    ("cache_write_1h_mtok", Kind::CacheWrite1h),
     ("input_audio_mtok", Kind::InputAudio),
     ("cache_audio_read_mtok", Kind::CachedAudio),
     ("input_image_mtok", Kind::InputImage),

@@ -15,7 +15,7 @@ pub(super) enum Field {
 
 const TOKENS: [(&str, Kind); 11] = [
     // The longer name first: it begins like the other.
-    ("cache_creation_input_token_cost_above_1hr", Kind::CacheWriteHour),
+    ("cache_creation_input_token_cost_above_1hr", Kind::CacheWrite1h),
     ("cache_creation_input_token_cost", Kind::CacheWrite),
     ("cache_read_input_token_cost", Kind::Cached),
     ("cache_read_input_audio_token_cost", Kind::CachedAudio),
@@ -92,7 +92,7 @@ mod tests {
         check("output_cost_per_token_batches", tokens(Kind::Output, 0, Batch));
         check(
             "cache_creation_input_token_cost_above_1hr_above_200k_tokens",
-            tokens(Kind::CacheWriteHour, 200_000, Standard),
+            tokens(Kind::CacheWrite1h, 200_000, Standard),
         );
         check(
             "cache_read_input_token_cost_above_272k_tokens_priority",

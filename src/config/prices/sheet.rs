@@ -82,7 +82,7 @@ fn complete(partial: &Partial) -> Rates {
         input,
         cached,
         cache_write,
-        cache_write_hour: partial.cache_write_hour.unwrap_or(cache_write),
+        cache_write_1h: partial.cache_write_1h.unwrap_or(cache_write),
         input_audio: partial.input_audio.unwrap_or(input),
         cached_audio: partial.cached_audio.or(partial.input_audio).unwrap_or(cached),
         input_image: partial.input_image.unwrap_or(input),
@@ -108,14 +108,14 @@ mod tests {
     #[test]
     fn what_is_missing_costs_what_the_more_general_thing_costs() {
         use Kind::{
-            CacheWrite, CacheWriteHour, Cached, CachedAudio, Input, InputAudio, Output,
-            OutputImage, Reasoning,
+            CacheWrite, CacheWrite1h, Cached, CachedAudio, Input, InputAudio, Output, OutputImage,
+            Reasoning,
         };
         let check = |pairs: &[(Kind, u64)], kind, rate| {
             assert_eq!(complete(&given(pairs)).get(kind).get(), rate, "{kind:?} of {pairs:?}");
         };
         check(&[(Input, 5)], Cached, 5);
-        check(&[(Input, 5), (CacheWrite, 6)], CacheWriteHour, 6);
+        check(&[(Input, 5), (CacheWrite, 6)], CacheWrite1h, 6);
         check(&[(Input, 5), (Cached, 1)], CachedAudio, 1);
         check(&[(Input, 5), (Cached, 1), (InputAudio, 9)], CachedAudio, 9);
         check(&[(InputAudio, 9)], Input, 9);

@@ -10,7 +10,7 @@ pub enum Kind {
     /// Input written to the provider's cache, for five minutes or as long as the provider likes.
     CacheWrite,
     /// Input written to the provider's cache for an hour.
-    CacheWriteHour,
+    CacheWrite1h,
     /// Sound in the input.
     InputAudio,
     /// Sound in the input, from the provider's cache.
@@ -34,7 +34,7 @@ pub struct ByKind<T> {
     pub input: T,
     pub cached: T,
     pub cache_write: T,
-    pub cache_write_hour: T,
+    pub cache_write_1h: T,
     pub input_audio: T,
     pub cached_audio: T,
     pub input_image: T,
@@ -82,7 +82,7 @@ impl Kind {
         Self::Input,
         Self::Cached,
         Self::CacheWrite,
-        Self::CacheWriteHour,
+        Self::CacheWrite1h,
         Self::InputAudio,
         Self::CachedAudio,
         Self::InputImage,
@@ -99,7 +99,7 @@ impl Kind {
             Self::Input => "input",
             Self::Cached => "cached",
             Self::CacheWrite => "cache_write",
-            Self::CacheWriteHour => "cache_write_hour",
+            Self::CacheWrite1h => "cache_write_1h",
             Self::InputAudio => "input_audio",
             Self::CachedAudio => "cached_audio",
             Self::InputImage => "input_image",
@@ -118,7 +118,7 @@ impl<T: Copy> ByKind<T> {
             Kind::Input => self.input,
             Kind::Cached => self.cached,
             Kind::CacheWrite => self.cache_write,
-            Kind::CacheWriteHour => self.cache_write_hour,
+            Kind::CacheWrite1h => self.cache_write_1h,
             Kind::InputAudio => self.input_audio,
             Kind::CachedAudio => self.cached_audio,
             Kind::InputImage => self.input_image,
@@ -135,7 +135,7 @@ impl<T: Copy> ByKind<T> {
             Kind::Input => &mut self.input,
             Kind::Cached => &mut self.cached,
             Kind::CacheWrite => &mut self.cache_write,
-            Kind::CacheWriteHour => &mut self.cache_write_hour,
+            Kind::CacheWrite1h => &mut self.cache_write_1h,
             Kind::InputAudio => &mut self.input_audio,
             Kind::CachedAudio => &mut self.cached_audio,
             Kind::InputImage => &mut self.input_image,
@@ -210,8 +210,8 @@ impl ByKind<u64> {
         let cached = self.cached.min(self.input);
         let cached_audio = self.cached_audio.min(cached).min(self.input_audio);
         let mut left = Left(self.input.saturating_sub(cached));
-        let written = left.take(self.cache_write.max(self.cache_write_hour));
-        let cache_write_hour = self.cache_write_hour.min(written);
+        let written = left.take(self.cache_write.max(self.cache_write_1h));
+        let cache_write_1h = self.cache_write_1h.min(written);
         let input_audio = left.take(self.input_audio.saturating_sub(cached_audio));
         let input_image = left.take(self.input_image);
         let Left(input) = left;
@@ -223,8 +223,8 @@ impl ByKind<u64> {
         Self {
             input,
             cached: cached.saturating_sub(cached_audio),
-            cache_write: written.saturating_sub(cache_write_hour),
-            cache_write_hour,
+            cache_write: written.saturating_sub(cache_write_1h),
+            cache_write_1h,
             input_audio,
             cached_audio,
             input_image,
@@ -258,7 +258,7 @@ mod tests {
             input: 100,
             cached: 40,
             cache_write: 30,
-            cache_write_hour: 10,
+            cache_write_1h: 10,
             input_audio: 20,
             cached_audio: 5,
             input_image: 3,
@@ -271,7 +271,7 @@ mod tests {
             input: 12,
             cached: 35,
             cache_write: 20,
-            cache_write_hour: 10,
+            cache_write_1h: 10,
             input_audio: 15,
             cached_audio: 5,
             input_image: 3,

@@ -266,10 +266,8 @@ impl Ceiling {
         let dearest = |kinds: &[Kind], floor: Rate| {
             kinds.iter().map(|kind| rates.get(*kind)).fold(floor, Rate::max)
         };
-        let input = dearest(
-            &[Kind::Input, Kind::Cached, Kind::CacheWrite, Kind::CacheWriteHour],
-            self.input,
-        );
+        let input =
+            dearest(&[Kind::Input, Kind::Cached, Kind::CacheWrite, Kind::CacheWrite1h], self.input);
         Self {
             input,
             input_media: dearest(

@@ -67,7 +67,7 @@ impl Rates {
             input,
             cached: input,
             cache_write: input,
-            cache_write_hour: input,
+            cache_write_1h: input,
             input_audio: input,
             cached_audio: input,
             input_image: input,

@@ -57,6 +57,10 @@ type Memo = hashbrown::HashMap<(Box<str>, Box<str>), Option<Found>, foldhash::fa
 /// search each.
 const MEMO_MAX: usize = 4_096;
 
+/// Stands in the memo where no provider is known. It is not empty, because comparing empty texts is slow: their addresses belong
+/// to no memory.
+const NO_PROVIDER: &str = "*";
+
 impl PriceTable {
     /// A table of one layer.
     #[must_use]
@@ -127,20 +131,20 @@ impl PriceTable {
         if model.is_empty() || model.len() > ID_BYTES_MAX {
             return None;
         }
-        let provider = provider.unwrap_or("");
-        if provider.len() > ID_BYTES_MAX {
+        let provider = provider.filter(|name| !name.is_empty() && *name != NO_PROVIDER);
+        let key = MemoKey(provider.unwrap_or(NO_PROVIDER), model);
+        if key.0.len() > ID_BYTES_MAX {
             return None;
         }
-        let key = MemoKey(provider, model);
         if let Some(found) = self.memo.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return found.clone();
         }
-        let found = self.search((!provider.is_empty()).then_some(provider), model);
+        let found = self.search(provider, model);
         let mut memo = self.memo.write().unwrap_or_else(PoisonError::into_inner);
         if memo.len() >= MEMO_MAX {
             memo.clear();
         }
-        memo.insert((provider.into(), model.into()), found.clone());
+        memo.insert((key.0.into(), model.into()), found.clone());
         found
     }
 

@@ -15,7 +15,7 @@ fn price() -> ModelPrice {
         rates: Rates {
             cached: rate(300_000_000),
             cache_write: rate(3_750_000_000),
-            cache_write_hour: rate(6_000_000_000),
+            cache_write_1h: rate(6_000_000_000),
             input_audio: rate(40_000_000_000),
             reasoning: rate(16_000_000_000),
             ..Rates::flat(rate(3_000_000_000), rate(15_000_000_000))
@@ -71,7 +71,7 @@ fn what_is_not_text_or_not_a_token_has_its_own_price() {
         used
     };
     check(tokens(|tokens| tokens.input_audio = 100), "0.0082");
-    check(tokens(|tokens| (tokens.cache_write, tokens.cache_write_hour) = (100, 40)), "0.004665");
+    check(tokens(|tokens| (tokens.cache_write, tokens.cache_write_1h) = (100, 40)), "0.004665");
     check(Billable { units: ByUnit { web_search: 2, ..ByUnit::default() }, ..plain }, "0.0245");
     check(Billable { service: ServiceTier::Priority, ..plain }, "0.009");
     check(Billable { service: ServiceTier::Flex, ..plain }, "0.0045");
