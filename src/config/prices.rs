@@ -58,8 +58,13 @@ pub fn with_overrides(table: PriceTable, text: &str) -> Result<PriceTable, Vec<F
     if !faults.is_empty() {
         return Err(faults);
     }
-    let version = format!("{}+{:08x}", table.version(), crc32fast::hash(text.as_bytes()));
-    Ok(table.with_operator(&version, entries))
+    Ok(table.with_operator(&version(text), entries))
+}
+
+/// The version of the table that ships below such a text of the operator's.
+#[must_use]
+pub fn version(text: &str) -> String {
+    format!("{}+{:08x}", SHIPPED_VERSION.trim(), crc32fast::hash(text.as_bytes()))
 }
 
 /// Entries of LiteLLM's table that explain its format or steer LiteLLM itself.
