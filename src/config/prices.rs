@@ -127,4 +127,6 @@ fn check_syntax(text: &str) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

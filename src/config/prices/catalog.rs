@@ -186,7 +186,7 @@ fn clause(value: Raw<'_>) -> Result<Clause, String> {
     })
 }
 
-/// `{"start_date": "2026-01-01"}` or `{"start_time": "01:00", "end_time": "04:00"}`, in UTC.
+/// `{"start_date": "2026-01-01"}` or `{"start_time": "01:00:00Z", "end_time": "04:00:00Z"}`, in UTC.
 fn when(value: Raw<'_>) -> Result<When, String> {
     let Some(constraint) = member(value, "constraint") else { return Ok(When::default()) };
     if let Some(date) = text(constraint, "start_date") {
@@ -199,7 +199,7 @@ fn when(value: Raw<'_>) -> Result<When, String> {
         return Ok(When { since, hours: None });
     }
     let second = |name| {
-        let time = text(constraint, name)?.parse::<jiff::civil::Time>().ok()?;
+        let time = text(constraint, name)?.strip_suffix('Z')?.parse::<jiff::civil::Time>().ok()?;
         u32::try_from(i64::from(time.hour()) * 3_600 + i64::from(time.minute()) * 60).ok()
     };
     let hours = second("start_time").zip(second("end_time"));
@@ -209,7 +209,7 @@ fn when(value: Raw<'_>) -> Result<When, String> {
 
 fn member<'a>(value: Raw<'a>, name: &str) -> Option<Raw<'a>> {
     match json::find(value.bytes(), &[name]) {
-        json::Found::Value(value) => Some(value).filter(|value| !value.is_null()),
+        json::Found::Value(value) => Some(value),
         json::Found::Absent | json::Found::Cut | json::Found::Malformed => None,
     }
 }
