@@ -65,6 +65,12 @@ pub(super) struct Fields {
     /// Models that answer in their own shape: Ollama, Llama and Titan on Bedrock.
     pub(super) native_input: Count,
     pub(super) native_output: Count,
+    /// Sound and images within input and output.
+    pub(super) input_audio: Count,
+    pub(super) cached_audio: Count,
+    pub(super) input_image: Count,
+    pub(super) output_audio: Count,
+    pub(super) output_image: Count,
     /// Beside tokens.
     pub(super) seconds: Count,
     pub(super) search_units: Count,
@@ -139,10 +145,27 @@ const NATIVE: Table = &[
     ("generation_token_count", |f| &mut f.native_output),
 ];
 
-const INPUT_DETAILS: Table =
-    &[("cached_tokens", |f| &mut f.cached), ("cache_write_tokens", |f| &mut f.cache_write)];
-const OUTPUT_DETAILS: Table =
-    &[("reasoning_tokens", |f| &mut f.reasoning), ("thinking_tokens", |f| &mut f.reasoning)];
+const INPUT_DETAILS: Table = &[
+    ("cached_tokens", |f| &mut f.cached),
+    ("cache_write_tokens", |f| &mut f.cache_write),
+    ("audio_tokens", |f| &mut f.input_audio),
+    ("image_tokens", |f| &mut f.input_image),
+];
+const OUTPUT_DETAILS: Table = &[
+    ("reasoning_tokens", |f| &mut f.reasoning),
+    ("thinking_tokens", |f| &mut f.reasoning),
+    ("audio_tokens", |f| &mut f.output_audio),
+    ("image_tokens", |f| &mut f.output_image),
+];
+
+/// Gemini's lists of tokens by what they stand for: with the fields of sound and of images.
+const MODALITIES: &[(&str, Option<Field>, Option<Field>)] = &[
+    ("promptTokensDetails", Some(|f| &mut f.input_audio), Some(|f| &mut f.input_image)),
+    ("toolUsePromptTokensDetails", Some(|f| &mut f.input_audio), Some(|f| &mut f.input_image)),
+    ("cacheTokensDetails", Some(|f| &mut f.cached_audio), None),
+    ("candidatesTokensDetails", Some(|f| &mut f.output_audio), Some(|f| &mut f.output_image)),
+    ("responseTokensDetails", Some(|f| &mut f.output_audio), Some(|f| &mut f.output_image)),
+];
 
 /// Objects within a usage object, with their own names.
 const GROUPS: &[(&str, Table)] = &[
@@ -225,6 +248,12 @@ impl Fields {
             self.group(name, table, value);
             return;
         }
+        if let Some((_, audio, image)) =
+            MODALITIES.iter().find(|(list, _, _)| list.as_bytes() == name)
+        {
+            self.modalities(value, *audio, *image);
+            return;
+        }
         match name {
             b"seconds" | b"prompt_audio_seconds" => {
                 self.note(|f| &mut f.seconds, begun(value.bytes()));
@@ -253,6 +282,28 @@ impl Fields {
             let name = key.decoded().unwrap_or_default();
             if let Some(field) = field(table, name.as_bytes()) {
                 self.note(field, count(value.bytes()));
+            }
+        }
+    }
+
+    /// Gemini's list of tokens by what they stand for. A kind may stand in it more than once.
+    fn modalities(&mut self, value: Raw<'_>, audio: Option<Field>, image: Option<Field>) {
+        for element in elements(value.bytes()) {
+            let (mut field, mut tokens) = (None, Count::Absent);
+            for (key, value) in members(element.bytes()) {
+                if key.is("modality") {
+                    field = match value.as_str().unwrap_or_default().as_ref() {
+                        "AUDIO" => audio,
+                        "IMAGE" => image,
+                        _ => None,
+                    };
+                } else if key.is("tokenCount") {
+                    tokens = count(value.bytes());
+                }
+            }
+            if let Some(field) = field {
+                self.is_invalid |= tokens == Count::Invalid;
+                field(self).add(tokens);
             }
         }
     }

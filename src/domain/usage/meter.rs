@@ -104,24 +104,37 @@ impl Meter {
         }
     }
 
-    /// The result, after the last byte that came.
+    /// The result, after the last byte of a body that was seen to its end.
     #[must_use]
-    pub fn finish(mut self) -> Metered {
-        let ending = match &mut self.framing {
+    pub fn finish(self) -> Metered {
+        let ending = match &self.framing {
             Framing::Json(scanner) if !scanner.is_complete() => Ending::Cut,
             Framing::Json(scanner) if scanner.has_closed_list() || self.reader.documents == 1 => {
                 Ending::Whole
             }
-            Framing::Sse(_, _, head) => {
-                if head.is_done() {
-                    self.reader.tally.end();
-                }
-                Ending::Open
-            }
-            Framing::Json(_) | Framing::EventStream(_) | Framing::Unknown | Framing::Other => {
-                Ending::Open
-            }
+            Framing::Json(_)
+            | Framing::Sse(..)
+            | Framing::EventStream(_)
+            | Framing::Unknown
+            | Framing::Other => Ending::Open,
         };
+        self.result(ending)
+    }
+
+    /// The result of a body whose rest nobody saw or could read. Exact only where the response told its end before.
+    #[must_use]
+    pub fn finish_cut(self) -> Metered {
+        let ending = match &self.framing {
+            Framing::Json(scanner) if !scanner.is_complete() => Ending::Cut,
+            _ => Ending::Open,
+        };
+        self.result(ending)
+    }
+
+    fn result(mut self, ending: Ending) -> Metered {
+        if let Framing::Sse(_, _, head) = &mut self.framing {
+            self.reader.end_event(head);
+        }
         if ending == Ending::Cut {
             self.reader.take_cut_document();
         }

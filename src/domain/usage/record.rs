@@ -20,6 +20,8 @@ pub struct Record {
     /// The tokens that the provider states. As it states them: more reasoning than output has been seen, and
     /// [`Usage::checked`] clamps it.
     pub usage: Usage,
+    /// The parts of `usage` that are sound or images, which some models bill at rates of their own.
+    pub media: MediaTokens,
     /// What is billed beside tokens.
     pub extras: Extras,
     /// The sub-calls that the provider made and bills, where it lists them: Anthropic's compaction, advisor and fallback calls, some of
@@ -42,6 +44,21 @@ pub struct Part {
     pub model: Option<Box<str>>,
     /// Its tokens.
     pub usage: Usage,
+}
+
+/// Tokens of sound and images. Each is a part of input or output, and cached sound a part of what is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MediaTokens {
+    /// Sound in the input.
+    pub input_audio: u64,
+    /// Sound in the input, from the provider's cache.
+    pub cached_audio: u64,
+    /// Images in the input.
+    pub input_image: u64,
+    /// Sound in the output.
+    pub output_audio: u64,
+    /// Images in the output.
+    pub output_image: u64,
 }
 
 /// What is billed by other units than tokens.

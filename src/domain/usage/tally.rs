@@ -4,7 +4,7 @@
 use crate::domain::usage::document::{Document, Kind};
 use crate::domain::usage::fields::{Count, Fields};
 use crate::domain::usage::places::Place;
-use crate::domain::usage::shape::{Route, extras_of, usage_of};
+use crate::domain::usage::shape::{Route, extras_of, media_of, usage_of};
 use crate::domain::usage::{Metered, Part, Record, Usage};
 
 /// What a response said so far.
@@ -138,6 +138,7 @@ impl Tally {
         let tier = fields.service_tier.clone();
         Some(Record {
             usage,
+            media: media_of(fields),
             extras: extras_of(fields),
             parts: parts_of(fields, usage),
             bill: self.route.bill(fields),
