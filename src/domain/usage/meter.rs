@@ -5,7 +5,7 @@ use crate::domain::usage::Metered;
 use crate::domain::usage::document::Document;
 use crate::domain::usage::event_stream::EventStream;
 use crate::domain::usage::fields::Fields;
-use crate::domain::usage::places::Place;
+use crate::domain::usage::places::{Place, Source};
 use crate::domain::usage::scan::{Scanner, Sink};
 use crate::domain::usage::shape::Route;
 use crate::domain::usage::sse::{Piece, Sse};
@@ -126,7 +126,11 @@ impl Meter {
     pub fn finish_cut(self) -> Metered {
         let ending = match &self.framing {
             Framing::Json(scanner) if !scanner.is_complete() => Ending::Cut,
-            _ => Ending::Open,
+            Framing::Json(_)
+            | Framing::Sse(..)
+            | Framing::EventStream(_)
+            | Framing::Unknown
+            | Framing::Other => Ending::Open,
         };
         self.result(ending)
     }
@@ -256,7 +260,7 @@ impl Reader {
 
 impl Sink for Reader {
     fn found(&mut self, place: Place, text: Option<&[u8]>) {
-        if place != Place::MetadataUsage || self.frames == Frames::Yes {
+        if place != Place::Usage(Source::Metadata) || self.frames == Frames::Yes {
             self.document.note(place, text);
         }
     }

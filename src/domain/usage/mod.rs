@@ -3,14 +3,17 @@
 //!
 //! A byte's way through the [`Meter`]: `meter` tells the framing by the first bytes; `sse` and `event_stream` take the framing
 //! off; `scan` finds the few places of `places` in the JSON that is left, without keeping it; `document` notes what stood there,
-//! `fields` what a usage object says; `tally` puts the documents of a stream together; `shape` brings the result to a [`Usage`].
+//! `fields` what a usage object says under the many
+//! names of `names`; `tally` puts the documents of a stream together; `shape` brings the result to a [`Usage`].
 
 mod base64;
 mod bill;
 mod document;
 mod event_stream;
 mod fields;
+mod key;
 mod meter;
+mod names;
 mod places;
 mod record;
 mod scan;
