@@ -26,13 +26,13 @@ pub(crate) struct Reply {
 pub(super) async fn send(
     method: &str,
     url: &str,
-    headers: &[(&'static str, String)],
+    headers: &[(&'static str, Vec<u8>)],
     body: Vec<u8>,
 ) -> Result<Reply, reqwest::Error> {
     let method = method.parse().expect("a method");
     let mut request = CLIENT.request(method, url).header("content-type", "application/json");
     for (name, value) in headers {
-        request = request.header(*name, value.as_bytes());
+        request = request.header(*name, value.as_slice());
     }
     let response = request.body(body).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -70,25 +70,31 @@ impl Reply {
 #[derive(Clone)]
 pub(crate) struct Question {
     pub(crate) path: &'static str,
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Question {
+    /// What Bursar sets aside for [`Question::of`]: its input by its bytes, and its output cap.
+    pub(crate) const TOKENS: i64 = 127;
+
     /// A chat completion by this identity, of a model with a price and an output of 32 tokens at the most.
     pub(crate) fn of(identity: &str) -> Self {
-        let messages = json!([{"role": "user", "content": "Say a word."}]);
-        let body = json!({"model": "gpt-4o-mini", "max_tokens": 32, "messages": messages});
+        let body = json!({
+            "model": "gpt-4o-mini",
+            "max_tokens": 32,
+            "messages": [{"role": "user", "content": "Say a word."}],
+        });
         let headers = vec![
-            ("x-orq-identity-id", identity.to_owned()),
-            ("x-bursar-provider", "openai".to_owned()),
+            ("x-orq-identity-id", identity.as_bytes().to_owned()),
+            ("x-bursar-provider", b"openai".to_vec()),
         ];
         Self { path: "/v1/chat/completions", headers, body: body.to_string().into_bytes() }
     }
 
     /// The same with one more header.
-    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
