@@ -259,6 +259,7 @@ fn recorded_responses_cost_what_the_published_table_says() {
                 cache_write: count("cache_write_tokens"),
                 output: count("output_tokens"),
                 reasoning: count("reasoning_tokens"),
+                ..Usage::default()
             };
             let named = Named {
                 provider: case["provider"].as_str(),

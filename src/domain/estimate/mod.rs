@@ -3,10 +3,12 @@
 mod media;
 mod request;
 
+pub use request::model_in_path;
+
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
-use request::{Cap, Seen, model_in_path};
+use request::{Cap, Seen};
 
 /// What a reservation asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
