@@ -1,6 +1,5 @@
 //! `bursar meter`: what a response used and what it costs, by the same meter and prices that settle reservations.
 
-use std::borrow::Cow;
 use std::io::{BufReader, Read};
 
 use anyhow::{Context, Result};
@@ -11,7 +10,7 @@ use super::ConfigFile;
 use crate::config::{self, Environment};
 use crate::domain::estimate::model_in_path;
 use crate::domain::money::NanoUsd;
-use crate::domain::pricing::PriceTable;
+use crate::domain::pricing::{Billable, Named, PriceTable};
 use crate::domain::usage::{Hints, Meter, Metered, Record, Usage};
 use crate::envoy::decode::Decoder;
 
@@ -105,8 +104,9 @@ impl Arguments {
             Metered::None => return self.told_nothing(),
         };
         let calls: Vec<_> = record
-            .billable()
-            .map(|(model, usage)| (model, usage, self.price(model, usage, prices)))
+            .calls()
+            .zip(record.billable())
+            .map(|((model, call), (_, usage))| (model, usage, self.price(model, call, prices)))
             .collect();
         let cost = record.bill.or_else(|| {
             calls.iter().try_fold(NanoUsd::ZERO, |sum, (_, _, price)| {
@@ -122,7 +122,7 @@ impl Arguments {
             json!({
                 "kind": kind,
                 "units": units(record),
-                "model": record.model.as_deref().map(Cow::from).or_else(|| self.names(None).into_iter().next()),
+                "model": record.model.clone().map(String::from).or_else(|| self.asked()),
                 "service_tier": record.service_tier,
                 "response_id": record.response_id,
                 "cost_usd": cost.map(|cost| cost.to_string()),
@@ -148,32 +148,25 @@ impl Arguments {
         json!({
             "kind": "none", "input_tokens": null, "output_tokens": null, "cached_input_tokens": null,
             "cache_write_tokens": null, "reasoning_tokens": null, "units": {},
-            "model": self.names(None).into_iter().next(), "cost_usd": cost, "price": null,
+            "model": self.asked(), "cost_usd": cost, "price": null,
         })
     }
 
-    fn price(&self, model: Option<&str>, usage: &Usage, prices: &PriceTable) -> Option<Price> {
-        let provider = self.provider.as_deref();
-        let names = self.names(model);
-        let price = names.iter().find_map(|name| prices.lookup(provider, name))?;
-        let row = price.rates_text(prices.version(), usage.input);
-        Some(Price { cost: price.cost_of(usage), row })
+    fn price(&self, model: Option<&str>, call: Billable, prices: &PriceTable) -> Option<Price> {
+        let path = model_in_path(&self.path);
+        let price = prices.find_named(&self.named(model, path.as_deref()))?.price;
+        let row = price.rates_text(prices.version(), call);
+        price.covers(call).then(|| Price { cost: price.cost_of(call), row })
     }
 
-    /// The names that the model may be priced by, the best first. What answered says most, except on Bedrock and Vertex, where only the
-    /// path tells the region.
-    fn names<'a>(&'a self, response: Option<&'a str>) -> Vec<Cow<'a, str>> {
+    /// What the model goes by where the response does not name it.
+    fn asked(&self) -> Option<String> {
         let path = model_in_path(&self.path);
-        let request = self.model.as_deref().map(Cow::from);
-        let response = response.map(Cow::from);
-        let provider = self.provider.as_deref().unwrap_or_default();
-        let names =
-            if provider.contains("bedrock") || provider.contains("vertex") || provider == "aws" {
-                [path, request, response]
-            } else {
-                [response, request, path]
-            };
-        names.into_iter().flatten().filter(|name| !name.is_empty()).collect()
+        self.named(None, path.as_deref()).in_order().next().map(str::to_owned)
+    }
+
+    fn named<'a>(&'a self, response: Option<&'a str>, path: Option<&'a str>) -> Named<'a> {
+        Named { provider: self.provider.as_deref(), path, response, request: self.model.as_deref() }
     }
 }
 

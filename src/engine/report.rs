@@ -11,6 +11,7 @@ use crate::domain::estimate::Unpriced;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
+use crate::domain::pricing::{Billable, Found, How, Named};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -315,20 +316,28 @@ impl Engine {
 
     /// Prices a report.
     fn actual(&self, report: &Report, subject: &Subject) -> Result<Actual, ReportError> {
-        let (model, usage, cost) = match &report.used {
-            Used::Usage { model, usage } => (model.clone(), Some(*usage), None),
-            Used::Cost { cost, model, usage } => (model.clone(), *usage, Some(*cost)),
+        let (told, usage, cost) = match &report.used {
+            Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
+            Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
         };
-        let model = model.or_else(|| subject.model.clone());
+        let asked = subject.model.as_ref();
         let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
         let (cost, rates) = match (cost, usage) {
             (Some(cost), _) => (cost, None),
             (None, None) => (NanoUsd::ZERO, None),
             (None, Some(usage)) => {
                 let provider = subject.provider.as_ref();
-                self.price(provider.map(Id::as_str), model.as_ref(), &usage)?
+                let named = Named {
+                    provider: provider.map(Id::as_str),
+                    path: None,
+                    response: told.map(Id::as_str),
+                    request: asked.map(Id::as_str),
+                };
+                let at = report.at.unwrap_or(self.wall());
+                self.price(&named, Billable { at: Some(at), ..Billable::from(&usage) })?
             }
         };
+        let model = told.or(asked).cloned();
         Ok(Actual {
             settlement: report.settlement.clone(),
             certainty: report.certainty,
@@ -351,27 +360,33 @@ impl Engine {
         }
     }
 
-    /// The cost of usage, and the rates that it was priced at.
+    /// The cost of usage, and the rates that it was priced at. A price that says nothing of what was used is none.
     fn price(
         &self,
-        provider: Option<&str>,
-        model: Option<&Id>,
-        usage: &Usage,
+        named: &Named<'_>,
+        used: Billable,
     ) -> Result<(NanoUsd, Option<Arc<str>>), ReportError> {
         let prices = self.prices();
-        let name = model.map_or("", Id::as_str);
-        let found = prices.lookup(provider, name);
-        if found.is_none() {
-            self.shared.metrics.unpriced_model();
+        let metrics = &self.shared.metrics;
+        let found = prices.find_named(named).filter(|found| found.price.covers(used));
+        if let Some(Found { price, how }) = &found {
+            if *how == How::Guessed {
+                metrics.guessed_price();
+            }
+            let rates = price.rates_text(prices.version(), used);
+            return Ok((price.cost_of(used), Some(Arc::from(rates))));
         }
-        let price = match (found, &self.shared.unpriced) {
-            (Some(price), _) => price,
-            (None, Unpriced::DefaultPrice(price)) => price,
-            (None, Unpriced::CountTokensOnly) => return Ok((NanoUsd::ZERO, None)),
-            (None, Unpriced::Deny) => return Err(ReportError::Unpriced(name.to_owned())),
-        };
-        let rates = price.rates_text(prices.version(), usage.input);
-        Ok((price.cost_of(usage), Some(Arc::from(rates))))
+        metrics.unpriced_model(self.shared.unpriced.as_str());
+        match &self.shared.unpriced {
+            Unpriced::DefaultPrice(price) => {
+                let rates = price.rates_text(prices.version(), used);
+                Ok((price.cost_of(used), Some(Arc::from(rates))))
+            }
+            Unpriced::CountTokensOnly => Ok((NanoUsd::ZERO, None)),
+            Unpriced::Deny => {
+                Err(ReportError::Unpriced(named.in_order().next().unwrap_or_default().to_owned()))
+            }
+        }
     }
 
     fn count_settlement(&self, settlement: &Settlement, overrun: Amounts) {

@@ -112,7 +112,7 @@ impl Authorizer {
         };
         let estimate = estimate(&facts, &self.engine.prices(), &self.settings.estimate);
         if estimate.priced != Priced::Yes {
-            self.metrics.unpriced_model();
+            self.metrics.unpriced_model(self.settings.estimate.unpriced.as_str());
         }
         Ask { subject, estimate }
     }
