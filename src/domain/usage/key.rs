@@ -32,6 +32,11 @@ impl Default for Key {
 }
 
 impl Key {
+    /// Whether nothing of it was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0 && self.escape == Escape::No
+    }
+
     /// The text, unless it is too long.
     pub(super) fn text(&self) -> Option<&[u8]> {
         self.text.get(..self.len)

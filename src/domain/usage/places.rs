@@ -150,7 +150,11 @@ impl Node {
         members: &'static [(&'static str, Self)],
         key: &[u8],
     ) -> Option<&'static Self> {
-        members.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, node)| node)
+        let is_key = |name: &[u8]| {
+            // The first byte tells most of them apart, which is faster than comparing whole names.
+            name.len() == key.len() && name.first() == key.first() && name == key
+        };
+        members.iter().find(|(name, _)| is_key(name.as_bytes())).map(|(_, node)| node)
     }
 }
 
