@@ -34,4 +34,5 @@ pub mod settlement;
 pub mod subject;
 pub mod time;
 pub mod usage;
+pub mod usage_chunk;
 pub mod wording;
