@@ -11,9 +11,9 @@ use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
 
-/// Position of an account in [`super::accounts::Accounts`].
+/// Position of an account in the ledger's table.
 pub type AccountIndex = u32;
-/// Position of a budget in [`super::budgets::Budgets`].
+/// Position of a budget in the ledger's index.
 pub type BudgetIndex = u32;
 
 /// How far a holder's clock may drift from the store's, in parts per million.
