@@ -4,6 +4,7 @@
 pub mod attributes;
 pub mod authorize;
 mod dialect;
+mod handover;
 mod headers;
 pub mod keys;
 pub mod mapping;

@@ -6,7 +6,9 @@ mod request;
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::pricing::{ModelPrice, PriceTable};
 
-use request::{Cap, Seen, model_in_path};
+use request::{Cap, Seen};
+
+pub use request::model_in_path;
 
 /// What a reservation asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,15 @@ pub struct Estimate {
     pub amounts: Amounts,
     /// Whether the cost is known.
     pub priced: Priced,
+}
+
+/// An estimate with what it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appraisal {
+    /// What to set aside.
+    pub estimate: Estimate,
+    /// How many input tokens the request has in all likelihood, for a response that ends before it says so.
+    pub input_tokens: u64,
 }
 
 /// Whether a request's cost can be told.
@@ -142,7 +153,23 @@ const OUTPUT_TOKENS_MAX: u64 = 131_072;
 /// of them the provider reads.
 #[must_use]
 pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Estimate {
+    appraise(request, prices, policy).estimate
+}
+
+/// The same as [`estimate`], with the likely input.
+#[must_use]
+pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Appraisal {
     let seen = Seen::of(request.body);
+    let input_tokens = input_tokens(&seen, Mode::Estimate);
+    Appraisal { estimate: estimate_of(&seen, request, prices, policy), input_tokens }
+}
+
+fn estimate_of(
+    seen: &Seen<'_>,
+    request: &RequestFacts<'_>,
+    prices: &PriceTable,
+    policy: &Policy,
+) -> Estimate {
     let in_path = model_in_path(request.path);
     let names = || {
         [request.model, seen.model.as_deref(), in_path.as_deref()]
@@ -150,7 +177,7 @@ pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
             .flatten()
             .filter(|n| !n.is_empty())
     };
-    let at = |price: Option<&ModelPrice>| amounts(&seen, price, policy.mode);
+    let at = |price: Option<&ModelPrice>| amounts(seen, price, policy.mode);
     let dearest = names()
         .filter_map(|name| prices.lookup(request.provider, name))
         .map(|price| at(Some(price)))

@@ -149,7 +149,8 @@ fn is_empty(value: Raw<'_>) -> bool {
 }
 
 /// The model in paths such as `/v1beta/models/NAME:generateContent`, `/model/NAME/converse` and `/openai/deployments/NAME/…`.
-pub(super) fn model_in_path(path: &str) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn model_in_path(path: &str) -> Option<Cow<'_, str>> {
     let (path, _) = path.split_once('?').unwrap_or((path, ""));
     let mut segments = path.split('/');
     while let Some(segment) = segments.next() {
