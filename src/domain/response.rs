@@ -99,11 +99,8 @@ impl Response<'_> {
         if complete_without_text || (self.text_bytes == 0 && self.body_bytes > OPAQUE_BYTES) {
             return Verdict::ChargeReserved(certainty);
         }
-        let usage = Usage {
-            input: self.input_tokens,
-            output: self.output_tokens(),
-            ..Usage::default()
-        };
+        let usage =
+            Usage { input: self.input_tokens, output: self.output_tokens(), ..Usage::default() };
         Verdict::Charge(certainty, Record { usage, ..Record::default() })
     }
 
@@ -136,7 +133,10 @@ mod tests {
     #[test]
     fn what_the_provider_says_in_the_end_counts_whatever_the_status() {
         for status in [200, 429, 500] {
-            let told = Response { metered: Metered::Exact(record(10, 20)), ..response(status, Ending::Complete) };
+            let told = Response {
+                metered: Metered::Exact(record(10, 20)),
+                ..response(status, Ending::Complete)
+            };
             assert_eq!(told.verdict(), Verdict::Charge(Certainty::Exact, record(10, 20)));
         }
     }
@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn content_that_says_nothing_of_tokens_costs_what_was_set_aside() {
-        let image = |ending| Response { body_bytes: 5_000_000, text_bytes: 0, ..response(200, ending) };
+        let image =
+            |ending| Response { body_bytes: 5_000_000, text_bytes: 0, ..response(200, ending) };
         let charged = |ending| image(ending).verdict();
         assert_eq!(charged(Ending::Complete), Verdict::ChargeReserved(Certainty::Estimated));
         assert_eq!(charged(Ending::Cut), Verdict::ChargeReserved(Certainty::AtLeast));

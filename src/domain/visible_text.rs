@@ -150,8 +150,14 @@ mod tests {
             ("data: {\"choices\":[{\"delta\":{\"content\":\"four\"}}],\"model\":\"m\"}\n\n", 4),
             ("event: x\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"12345\"}}\n\n", 5),
             ("{\"type\":\"response.output_text.delta\",\"delta\":\"abc\"}", 3),
-            ("{\"message\":{\"content\":\"ab\"},\"done\":false}\n{\"message\":{\"content\":\"c\"}}", 3),
-            ("[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"xy\"}]}}]}\n,{\"text\":\"z\"}]", 3),
+            (
+                "{\"message\":{\"content\":\"ab\"},\"done\":false}\n{\"message\":{\"content\":\"c\"}}",
+                3,
+            ),
+            (
+                "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"xy\"}]}}]}\n,{\"text\":\"z\"}]",
+                3,
+            ),
             ("{\"content\" : [\"a\" ,\"b\"], \"id\":\"none\"}", 2),
             ("{\"content\":\"\\\"\\n\\u00e9\\\\\"}", 6),
             ("{\"arguments\":\"{\\\"text\\\":\\\"a\\\"}\"}", 12),

@@ -14,7 +14,7 @@ use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
-use crate::domain::usage::Usage;
+use crate::domain::usage::{Record, Usage};
 use crate::store::StoreError;
 
 /// Settlement ids that begin like this are made by the ledger itself.
@@ -69,6 +69,10 @@ pub enum Used {
         /// Token counts, where known.
         usage: Option<Usage>,
     },
+    /// What a response said that it used, priced call by call; a bill of its own goes before.
+    Metered(Box<Record>),
+    /// What was set aside, because nothing tells what was used. Only for reports against a reservation.
+    Reserved,
 }
 
 /// Whether a report says that it corrects an earlier exact one.
@@ -155,6 +159,26 @@ impl Engine {
             Route::NoRoom => Err(ReportError::Store(StoreError::Unavailable(
                 "too many accounts are open in this replica".to_owned(),
             ))),
+        }
+    }
+
+    /// The same for those who cannot wait: what settles a reservation that is open here is booked when this returns, and
+    /// durable soon. Until then the reservation is in the journal. Other reports wait as with [`Engine::report`].
+    ///
+    /// # Errors
+    /// [`ReportError`]
+    pub async fn settle(&self, report: &Report) -> Result<(), ReportError> {
+        let actual = self.actual(report)?;
+        match self.book(report, &actual) {
+            Route::Booked(settlement, overrun, _) => {
+                // Estimates are counted when they are durable, like those that the ledger makes.
+                if settlement.certainty != Certainty::Estimated {
+                    self.count_settlement(&settlement, overrun);
+                }
+                Ok(())
+            }
+            Route::UnderWay(_) => Ok(()),
+            Route::NotOpen | Route::NoRoom => self.report(report.clone()).await.map(drop),
         }
     }
 
@@ -287,6 +311,8 @@ impl Engine {
             Used::Cost { cost, usage, .. } => {
                 settlement.amounts.cost == *cost && settlement.usage == *usage
             }
+            Used::Metered(record) => settlement.usage == Some(record.total()),
+            Used::Reserved => settlement.usage.is_none(),
         };
         if said_before {
             self.shared.metrics.settlement_duplicate();
@@ -301,6 +327,8 @@ impl Engine {
         let (model, usage, cost) = match &report.used {
             Used::Usage { model, usage } => (model.clone(), Some(*usage), None),
             Used::Cost { cost, model, usage } => (model.clone(), *usage, Some(*cost)),
+            Used::Metered(record) => return self.metered(report, record),
+            Used::Reserved => return self.reserved(report),
         };
         let subject = self.subject_of(report)?;
         let model = model.or_else(|| subject.as_ref().and_then(|subject| subject.model.clone()));
@@ -324,7 +352,7 @@ impl Engine {
     }
 
     /// Who a report is about. `None` for a reservation that is not open: then the report must name its model itself.
-    fn subject_of(&self, report: &Report) -> Result<Option<Arc<Subject>>, ReportError> {
+    pub(super) fn subject_of(&self, report: &Report) -> Result<Option<Arc<Subject>>, ReportError> {
         match &report.against {
             Against::Subject(subject) => Ok(Some(Arc::clone(subject))),
             Against::Reservation(id) => {
@@ -339,7 +367,7 @@ impl Engine {
     }
 
     /// The cost of usage, and the rates that it was priced at.
-    fn price(
+    pub(super) fn price(
         &self,
         provider: Option<&str>,
         model: Option<&Id>,

@@ -137,6 +137,7 @@ impl Authorizer {
                 let handover = admission.reservation.map(|reservation| Handover {
                     reservation,
                     workspace: asked.subject.workspace.clone(),
+                    provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);

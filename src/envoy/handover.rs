@@ -10,6 +10,7 @@ const NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
 const RESERVATION: &str = "reservation_id";
 const WORKSPACE: &str = "workspace";
+const PROVIDER: &str = "provider";
 const INPUT_TOKENS: &str = "input_tokens";
 
 /// An admitted request, on its way to its response.
@@ -19,18 +20,22 @@ pub(super) struct Handover {
     pub(super) reservation: ReservationId,
     /// Whose it is.
     pub(super) workspace: Id,
+    /// Where the request goes, as its subject says.
+    pub(super) provider: Option<Id>,
     /// The input that it was estimated at, for a response that ends before it tells.
     pub(super) input_tokens: u64,
 }
 
 impl Handover {
     /// As fields of dynamic metadata. The count is text, because a number there is a double.
-    pub(super) fn fields(&self) -> [(&'static str, Kind); 3] {
-        [
-            (RESERVATION, Kind::StringValue(self.reservation.to_string())),
-            (WORKSPACE, Kind::StringValue(self.workspace.to_string())),
-            (INPUT_TOKENS, Kind::StringValue(self.input_tokens.to_string())),
-        ]
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Kind)> {
+        let provider = self.provider.as_ref().map(|provider| (PROVIDER, provider.to_string()));
+        let others = [
+            (RESERVATION, self.reservation.to_string()),
+            (WORKSPACE, self.workspace.to_string()),
+            (INPUT_TOKENS, self.input_tokens.to_string()),
+        ];
+        others.into_iter().chain(provider).map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
     /// Reads it back. `None` for a request that was refused, or let pass without an answer.
@@ -39,6 +44,7 @@ impl Handover {
         Some(Self {
             reservation: ReservationId::parse(text(fields, RESERVATION)?).ok()?,
             workspace: Id::parse(text(fields, WORKSPACE)?).ok()?,
+            provider: text(fields, PROVIDER).and_then(|provider| Id::parse(provider).ok()),
             input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
         })
     }
@@ -66,6 +72,7 @@ pub(super) mod tests {
         Handover {
             reservation: ReservationId { holder: HolderId(1), nonce: 2 },
             workspace: Id::parse("acme").unwrap(),
+            provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
         }
     }

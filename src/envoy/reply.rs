@@ -57,7 +57,7 @@ impl Style {
         let mut headers = Headers::new();
         headers.standing(&admission.standing, self);
         let mut metadata = vec![("decision", text("allow"))];
-        metadata.extend(handover.into_iter().flat_map(Handover::fields));
+        metadata.extend(handover.map(Handover::fields).into_iter().flatten());
         if admission.unavailable {
             headers.set("x-bursar-unavailable", "allow");
             metadata.push(("unavailable", Kind::BoolValue(true)));
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(metadata["decision"].kind, Some(text("allow")));
         let reservation = handover.reservation.to_string();
         assert_eq!(metadata["reservation_id"].kind, Some(text(reservation)));
-        assert_eq!(metadata.len(), 4);
+        assert_eq!(metadata.len(), 5);
     }
 
     #[test]
