@@ -151,6 +151,7 @@ fn usage_counts(message: proto::Usage) -> Usage {
         cache_write: message.cache_write_tokens,
         output: message.output_tokens,
         reasoning: message.reasoning_tokens,
+        ..Usage::default()
     }
 }
 

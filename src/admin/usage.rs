@@ -181,6 +181,7 @@ fn usage(field: Field<'_>) -> Result<Usage, Fault> {
         cached: count(&mut object, "cached_input_tokens")?.unwrap_or(0),
         cache_write: count(&mut object, "cache_write_tokens")?.unwrap_or(0),
         reasoning: count(&mut object, "reasoning_tokens")?.unwrap_or(0),
+        ..Usage::default()
     };
     object.finish()?;
     Ok(usage)

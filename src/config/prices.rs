@@ -259,6 +259,7 @@ mod tests {
                     cache_write: count("cache_write_tokens"),
                     output: count("output_tokens"),
                     reasoning: count("reasoning_tokens"),
+                    ..Usage::default()
                 };
                 let provider = case["provider"].as_str();
                 let names = [&case["model_response"], &case["model_request"]];

@@ -36,7 +36,14 @@ fn usage_of_a_subject_is_read_with_every_count() {
     assert_eq!(report.at, Some(Wall::from_ms(1_795_302_000_000)));
     let Used::Usage { model, usage } = report.used else { panic!("a cost") };
     assert_eq!(model.as_ref().map(Id::as_str), Some("gpt-4o-2024-08-06"));
-    let counts = Usage { input: 100, cached: 60, cache_write: 40, output: 20, reasoning: 20 };
+    let counts = Usage {
+        input: 100,
+        cached: 60,
+        cache_write: 40,
+        output: 20,
+        reasoning: 20,
+        ..Usage::default()
+    };
     assert_eq!(usage, counts);
 }
 

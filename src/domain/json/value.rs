@@ -23,7 +23,7 @@ pub enum Extent {
 pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Raw<'a> {
-    pub(super) const fn new(text: &'a [u8], extent: Extent) -> Self {
+    pub(in crate::domain) const fn new(text: &'a [u8], extent: Extent) -> Self {
         Self { text, extent }
     }
 

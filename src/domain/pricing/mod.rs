@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn usage([input, cached, cache_write, output, reasoning]: [u64; 5]) -> Usage {
-        Usage { input, cached, cache_write, output, reasoning }
+        Usage { input, cached, cache_write, output, reasoning, ..Usage::default() }
     }
 
     #[test]

@@ -134,7 +134,14 @@ pub(super) fn settlement(
         reservation: Some(ReservationId { holder: HolderId(1), nonce: reservation }),
         certainty: Certainty::Exact,
         amounts: Amounts { cost: NanoUsd::new(7), tokens: Tokens::new(-3) },
-        usage: Some(Usage { input: 10, cached: 1, cache_write: 2, output: 5, reasoning: 3 }),
+        usage: Some(Usage {
+            input: 10,
+            cached: 1,
+            cache_write: 2,
+            output: 5,
+            reasoning: 3,
+            ..Usage::default()
+        }),
         model: Some(id("gpt-4o")),
         rates: Some(Arc::from("{\"input\": \"2.5 ' $\"}")),
         at: NOON,

@@ -268,6 +268,7 @@ impl SettlementRow {
             cache_write: count(self.cache_write)?,
             output: count(self.output)?,
             reasoning: count(self.reasoning)?,
+            ..Usage::default()
         })
     }
 }

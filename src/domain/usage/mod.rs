@@ -1,8 +1,29 @@
-//! What one response used: the canonical record that every provider's answer is brought to.
+//! What one response used: the canonical record that every provider's answer is brought to, and the meter that finds it in
+//! the bytes of a response.
+//!
+//! A byte's way through the [`Meter`]: `meter` tells the framing by the first bytes; `sse` and `event_stream` take the framing
+//! off; `scan` finds the few places of `places` in the JSON that is left, without keeping it; `document` notes what stood there,
+//! `fields` what a usage object says; `tally` puts the documents of a stream together; `shape` brings the result to a [`Usage`].
+
+mod base64;
+mod bill;
+mod document;
+mod event_stream;
+mod fields;
+mod meter;
+mod places;
+mod record;
+mod scan;
+mod shape;
+mod sse;
+mod tally;
 
 use thiserror::Error;
 
 use crate::domain::money::Tokens;
+
+pub use meter::{Hints, Meter};
+pub use record::{Extras, Metered, Part, Record};
 
 /// LLM tokens of one response. `cached` and `cache_write` are parts of `input`, `reasoning` is a part of `output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +34,8 @@ pub struct Usage {
     pub cached: u64,
     /// Input that was written to the provider's cache.
     pub cache_write: u64,
+    /// The part of `cache_write` that is kept for an hour, which costs more.
+    pub cache_write_1h: u64,
     /// All billable output, reasoning included.
     pub output: u64,
     /// Output that the model kept to itself.
@@ -26,7 +49,7 @@ pub const TOKENS_MAX: u64 = 100_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{field} is {count}; a response has at most 100000000 tokens")]
 pub struct TooManyTokens {
-    /// Which count: `input`, `cached`, `cache_write`, `output` or `reasoning`.
+    /// Which count, by the name that it has in [`Usage`].
     pub field: &'static str,
     /// What it said.
     pub count: u64,
@@ -43,6 +66,7 @@ impl Usage {
             ("input", self.input),
             ("cached", self.cached),
             ("cache_write", self.cache_write),
+            ("cache_write_1h", self.cache_write_1h),
             ("output", self.output),
             ("reasoning", self.reasoning),
         ];
@@ -50,12 +74,27 @@ impl Usage {
             return Err(TooManyTokens { field, count });
         }
         let cached = self.cached.min(self.input);
+        let cache_write = self.cache_write.min(self.input.saturating_sub(cached));
         Ok(Self {
             cached,
-            cache_write: self.cache_write.min(self.input.saturating_sub(cached)),
+            cache_write,
+            cache_write_1h: self.cache_write_1h.min(cache_write),
             reasoning: self.reasoning.min(self.output),
             ..self
         })
+    }
+
+    /// Both together, saturating.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            cached: self.cached.saturating_add(other.cached),
+            cache_write: self.cache_write.saturating_add(other.cache_write),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            output: self.output.saturating_add(other.output),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+        }
     }
 
     /// Input and output together: what counts against a token budget.
@@ -66,13 +105,22 @@ impl Usage {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn parts_are_clamped_to_their_whole_and_absurd_counts_refused() {
-        let odd = Usage { input: 10, cached: 8, cache_write: 5, output: 10, reasoning: 11 };
-        let clamped = Usage { cache_write: 2, reasoning: 10, ..odd };
+        let odd = Usage {
+            input: 10,
+            cached: 8,
+            cache_write: 5,
+            cache_write_1h: 3,
+            output: 10,
+            reasoning: 11,
+        };
+        let clamped = Usage { cache_write: 2, cache_write_1h: 2, reasoning: 10, ..odd };
         assert_eq!(odd.checked(), Ok(clamped));
         assert_eq!(clamped.checked(), Ok(clamped));
         let absurd = Usage { output: TOKENS_MAX + 1, ..odd };
