@@ -7,19 +7,24 @@
 //!
 //! With the header `x-sample` it does what providers do on bad days: see [`Behaviour`]. `POST /go-on` ends every wait.
 
+#[path = "zipped.rs"]
+mod zipped;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use zipped::Zipped;
 
 /// What a request without a cap gets, in tokens.
 const OUTPUT_DEFAULT: u64 = 64;
@@ -162,9 +167,9 @@ async fn messages(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
 /// Providers send rate limit headers of their own, which Bursar's must replace.
 const OWN_LIMIT: (&str, &str) = ("x-ratelimit-remaining", "9999-upstream");
 
-const JSON: (&str, &str) = (header::CONTENT_TYPE.as_str(), "application/json");
-const EVENTS: (&str, &str) = (header::CONTENT_TYPE.as_str(), "text/event-stream");
-const GZIP: (&str, &str) = (header::CONTENT_ENCODING.as_str(), "gzip");
+const JSON: (&str, &str) = ("content-type", "application/json");
+const EVENTS: (&str, &str) = ("content-type", "text/event-stream");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
 fn busy() -> Response {
     let error = json!({"message": "busy", "type": "rate_limit_error", "param": null, "code": null});

@@ -93,7 +93,8 @@ pub(super) mod tests {
         let refused = metadata([("decision", Kind::StringValue("deny".to_owned()))]);
         assert_eq!(Handover::read(&refused), None);
         assert_eq!(Handover::read(&Metadata::default()), None);
-        let forged = handover().fields().map(|(name, _)| (name, Kind::NumberValue(1.0)));
+        let handover = handover();
+        let forged = handover.fields().map(|(name, _)| (name, Kind::NumberValue(1.0)));
         assert_eq!(Handover::read(&metadata(forged)), None);
     }
 }

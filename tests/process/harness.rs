@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub(crate) use bursar::{Bursar, KEY, Setup, WORKSPACE};
+pub(crate) use bursar::{Bursar, KEY, Setup, Spent, WORKSPACE};
 pub(crate) use client::{Question, Reply};
 pub(crate) use envoy::{Envoy, tool};
 pub(crate) use process::Process;

@@ -3,3 +3,4 @@
 
 mod envoy;
 mod harness;
+mod metering;

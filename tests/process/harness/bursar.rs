@@ -39,6 +39,13 @@ impl Setup {
     }
 }
 
+/// What was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) nano_usd: u64,
+    pub(crate) tokens: u64,
+}
+
 /// A running Bursar. It keeps its database, journal and socket in its directory, where [`Bursar::start_again`] finds them.
 pub(crate) struct Bursar {
     directory: PathBuf,
@@ -121,6 +128,17 @@ impl Bursar {
     /// What a budget has counted: `{cost, tokens, requests_in_window, …}`.
     pub(crate) async fn consumption(&self, budget: &str) -> Value {
         self.call("GET", &format!("/v2/budgets/{budget}/consumption"), None).await
+    }
+
+    /// What a budget has spent, in nano-dollars and in LLM tokens.
+    pub(crate) async fn spent(&self, budget: &str) -> Spent {
+        let shown = self.call("GET", &format!("/v2/budgets/{budget}"), None).await;
+        let usage = &shown["budget"]["usage"];
+        let dollars = usage["amount"].as_f64().expect("an amount");
+        Spent {
+            nano_usd: (dollars * 1e9).round() as u64,
+            tokens: usage["tokens"].as_u64().expect("tokens"),
+        }
     }
 
     /// Reports usage, which must be taken.

@@ -32,6 +32,7 @@ impl Envoy {
             ("BURSAR_SOCKET", socket.as_str()),
             // A machine that is busy must not look like a Bursar that is away.
             ("DECISION_TIMEOUT", "10s"),
+            ("ASKING_TIMEOUT", "10s"),
         ];
         for (name, value) in ours.iter().chain(lines) {
             config = adapted(&config, name, value);

@@ -1,0 +1,215 @@
+//! Real usage comes back by itself: what the provider said in its responses is what a budget has spent.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Question, Setup, Spent, Stage, until};
+
+/// Nano-dollars per LLM token of input and of output.
+const GPT_4O_MINI: [u64; 2] = [150, 600];
+const CLAUDE_SONNET: [u64; 2] = [3_000, 15_000];
+const NOTHING: Spent = Spent { nano_usd: 0, tokens: 0 };
+
+/// A budget of $5 for this identity, which is more than these tests spend.
+async fn budget_of(stage: &Stage, identity: &str) -> String {
+    let budget = json!({
+        "scope": {"identity": {"identity_external_id": identity}},
+        "limits": {"period": "BUDGET_PERIOD_ONE_TIME", "amount": 5, "token_limit": 1_000_000},
+    });
+    stage.bursar.create_budget(budget).await
+}
+
+/// What the provider says that all its replies so far cost.
+async fn billed(stage: &Stage) -> Spent {
+    let served = stage.upstream.served().await;
+    let mut bill = NOTHING;
+    for (model, [input_rate, output_rate]) in
+        [("gpt-4o-mini", GPT_4O_MINI), ("claude-sonnet-4-5", CLAUDE_SONNET)]
+    {
+        let count = |name: &str| served["models"][model][name].as_u64().unwrap_or(0);
+        let (input, output) = (count("input_tokens"), count("output_tokens"));
+        bill.nano_usd += input * input_rate + output * output_rate;
+        bill.tokens += input + output;
+    }
+    bill
+}
+
+/// Waits until a budget has spent something, and all that was set aside is settled or given back.
+async fn settled(stage: &Stage, budget: &str) -> Spent {
+    nothing_is_open(stage).await;
+    stage.bursar.spent(budget).await
+}
+
+async fn nothing_is_open(stage: &Stage) {
+    until("the end of all reservations", async || {
+        (gauge(stage, "bursar_open_reservations").await == Some(0.0)).then_some(())
+    })
+    .await;
+}
+
+async fn gauge(stage: &Stage, name: &str) -> Option<f64> {
+    let page = stage.bursar.try_call("GET", "/metrics", None).await.ok()?;
+    let mut lines = page.text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+fn streamed(identity: &str) -> Question {
+    let messages = json!([{"role": "user", "content": "Say a word."}]);
+    let body =
+        json!({"model": "gpt-4o-mini", "max_tokens": 100, "stream": true, "messages": messages});
+    Question::of(identity).body(body.to_string())
+}
+
+fn to_claude(identity: &str, stream: bool) -> Question {
+    let messages = json!([{"role": "user", "content": "Say a word."}]);
+    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 50, "stream": stream, "messages": messages});
+    let mut question = Question::of(identity).path("/v1/messages").body(body.to_string());
+    question.headers.retain(|(name, _)| *name != "x-bursar-provider");
+    question.header("x-bursar-provider", "anthropic")
+}
+
+#[tokio::test]
+async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
+    let stage = Stage::start().await;
+    let budget = budget_of(&stage, "ada").await;
+    for question in [
+        Question::of("ada"),
+        streamed("ada"),
+        Question::of("ada").header("x-sample", "gzip"),
+        streamed("ada").header("x-sample", "gzip"),
+        to_claude("ada", false),
+        to_claude("ada", true),
+        to_claude("ada", true).header("x-sample", "gzip"),
+    ] {
+        let reply = stage.ask(&question).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    let spent = settled(&stage, &budget).await;
+    assert_eq!(spent, billed(&stage).await);
+    assert!(spent.nano_usd > 0);
+}
+
+#[tokio::test]
+async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_was_sent() {
+    let stage = Stage::start().await;
+    let question = streamed("ada");
+    let sent = String::from_utf8(question.body.clone()).expect("text");
+    let reply = stage.ask(&question).await;
+    assert!(reply.text.contains("\"usage\":{"), "{}", reply.text);
+    let arrived = stage.upstream.last_body().await;
+    let asking = "{\"stream_options\":{\"include_usage\":true},";
+    assert_eq!(arrived, sent.replacen('{', asking, 1));
+    let length = stage.upstream.last_headers().await["content-length"].clone();
+    assert_eq!(length, arrived.len().to_string(), "a length that fits, and no chunks");
+
+    let long = |bytes: usize| {
+        let messages = json!([{"role": "user", "content": "word ".repeat(bytes / 5)}]);
+        let body =
+            json!({"model": "gpt-4o-mini", "max_tokens": 5, "stream": true, "messages": messages});
+        streamed("ada").body(body.to_string())
+    };
+    let large = long(900_000);
+    assert_eq!(stage.ask(&large).await.status, 200);
+    assert_eq!(stage.upstream.last_body().await.len(), large.body.len() + asking.len() - 1);
+
+    for untouched in [Question::of("ada"), to_claude("ada", true), long(10_000_000)] {
+        assert_eq!(stage.ask(&untouched).await.status, 200);
+        let arrived = stage.upstream.last_body().await;
+        assert!(arrived.as_bytes() == untouched.body, "{} bytes", untouched.body.len());
+    }
+    assert_eq!(question.send_in_chunks(&stage.envoy.url).await, 200);
+    assert_eq!(stage.upstream.last_body().await, sent);
+}
+
+#[tokio::test]
+async fn a_stream_without_usage_is_estimated_from_its_text() {
+    let stage = Stage::start().await;
+    let budget = budget_of(&stage, "ada").await;
+    assert_eq!(streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
+    let (spent, billed) = (settled(&stage, &budget).await, billed(&stage).await);
+    assert!(spent.tokens >= billed.tokens, "{spent:?} is not below {billed:?}");
+    assert!(spent.tokens < 4 * billed.tokens, "{spent:?} is near {billed:?}");
+    assert_eq!(gauge(&stage, "bursar_estimated_settlements_total").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn responses_that_fail_cost_nothing() {
+    let stage = Stage::start().await;
+    let budget = budget_of(&stage, "ada").await;
+    for busy in [Question::of("ada"), streamed("ada")] {
+        assert_eq!(stage.ask(&busy.header("x-sample", "busy")).await.status, 429);
+    }
+    assert_eq!(stage.ask(&Question::of("ada").path("/v1/nowhere")).await.status, 404);
+    assert_eq!(settled(&stage, &budget).await, NOTHING);
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
+    let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
+    let budget = budget_of(&stage, "ada").await;
+    let mut reply = streamed("ada").header("x-sample", "wait").begin(&stage.envoy.url).await;
+    let mut seen = 0;
+    while seen < 3 {
+        let piece = reply.chunk().await.expect("a stream").expect("more of it");
+        seen += String::from_utf8_lossy(&piece).matches("word word").count();
+    }
+    drop(reply);
+    let (spent, whole) = (settled(&stage, &budget).await, billed(&stage).await);
+    assert!(spent.nano_usd > 0 && spent.tokens < whole.tokens + 200, "{spent:?} of {whole:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
+    let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
+    let budget = budget_of(&stage, "ada").await;
+    let reset = to_claude("ada", true).header("x-sample", "reset");
+    assert!(reset.try_send(&stage.envoy.url).await.is_err(), "the client sees that it is cut");
+    let (spent, whole) = (settled(&stage, &budget).await, billed(&stage).await);
+    assert!(spent.nano_usd > 0 && spent.nano_usd < whole.nano_usd, "{spent:?} of {whole:?}");
+}
+
+#[tokio::test]
+async fn a_client_does_not_notice_that_bursar_is_killed_and_what_it_used_is_charged() {
+    let setup = Setup::config("reservation: {timeout: 1s}\n");
+    let mut stage = Stage::with(setup, &[]).await;
+    let budget = budget_of(&stage, "ada").await;
+    let question = streamed("ada").header("x-sample", "wait");
+    let mut reply = question.begin(&stage.envoy.url).await;
+    let mut text = String::new();
+    while !text.contains("word word") {
+        let piece = reply.chunk().await.expect("a stream").expect("more of it");
+        text += &String::from_utf8_lossy(&piece);
+    }
+    stage.bursar.process().kill();
+    stage.upstream.go_on().await;
+    while let Some(piece) = reply.chunk().await.expect("a stream that goes on") {
+        text += &String::from_utf8_lossy(&piece);
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    stage.bursar.start_again().await;
+    let spent = until("the charge of what was open", async || {
+        let spent = stage.bursar.spent(&budget).await;
+        (spent != NOTHING).then_some(spent)
+    })
+    .await;
+    let whole = billed(&stage).await;
+    assert!(spent.nano_usd >= whole.nano_usd, "{spent:?} covers {whole:?}");
+}
+
+#[tokio::test]
+async fn a_budget_refuses_after_real_spend_and_the_refusal_costs_nothing() {
+    let stage = Stage::start().await;
+    let budget = json!({
+        "scope": {"identity": {"identity_external_id": "ada"}},
+        "limits": {"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": 400},
+    });
+    let budget = stage.bursar.create_budget(budget).await;
+    let mut replies: Vec<(u16, Value)> = Vec::new();
+    while replies.last().is_none_or(|(status, _)| *status == 200) && replies.len() < 20 {
+        let reply = stage.ask(&Question::of("ada")).await;
+        replies.push((reply.status, reply.json));
+        nothing_is_open(&stage).await;
+    }
+    let (status, refusal) = replies.last().expect("a reply");
+    assert_eq!((*status, replies.len() > 2), (429, true), "{refusal}");
+    assert_eq!(settled(&stage, &budget).await, billed(&stage).await);
+}
