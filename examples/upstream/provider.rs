@@ -67,7 +67,7 @@ enum Behaviour {
     Gzip,
     /// `wait`: a stream stops in the middle until somebody says `POST /go-on`.
     Wait,
-    /// `reset`: a stream breaks off in the middle.
+    /// `reset`: a stream stops in the same way and breaks off then.
     Reset,
     /// `busy`: 429.
     Busy,
@@ -198,17 +198,12 @@ fn events(events: Vec<String>, behaviour: Behaviour, shared: &Shared) -> Respons
         }
         Behaviour::Wait => {
             let (first, rest) = split(events, middle);
-            let mut went_on = shared.went_on.subscribe();
-            let wait = stream::once(async move {
-                // It cannot fail while there are routes to answer on.
-                let _ = went_on.changed().await;
-            });
-            let wait = wait.filter_map(|()| async { None });
-            streamed(first.chain(wait).chain(rest))
+            streamed(first.chain(wait(shared)).chain(rest))
         }
         Behaviour::Reset => {
             let (first, _) = split(events, middle);
-            streamed(first.chain(stream::iter([Err(io::Error::other("a bad day"))])))
+            let broken = stream::iter([Err(io::Error::other("a bad day"))]);
+            streamed(first.chain(wait(shared)).chain(broken))
         }
         Behaviour::Plain | Behaviour::Busy => streamed(split(events, 0).1),
     }
@@ -216,6 +211,16 @@ fn events(events: Vec<String>, behaviour: Behaviour, shared: &Shared) -> Respons
 
 fn streamed(pieces: impl Stream<Item = io::Result<String>> + Send + 'static) -> Response {
     ([OWN_LIMIT, EVENTS], Body::from_stream(pieces)).into_response()
+}
+
+/// Nothing, once somebody said to go on.
+fn wait(shared: &Shared) -> impl Stream<Item = io::Result<String>> + use<> {
+    let mut went_on = shared.went_on.subscribe();
+    let wait = stream::once(async move {
+        // It cannot fail while there are routes to answer on.
+        let _ = went_on.changed().await;
+    });
+    wait.filter_map(|()| async { None })
 }
 
 type Pieces = stream::Iter<std::vec::IntoIter<io::Result<String>>>;

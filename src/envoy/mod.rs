@@ -3,7 +3,6 @@
 
 pub mod attributes;
 pub mod authorize;
-mod decode;
 mod dialect;
 mod handover;
 mod headers;

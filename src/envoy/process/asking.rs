@@ -62,7 +62,8 @@ fn has_fitting_length(headers: &HttpHeaders) -> bool {
 /// Goes on; where the body is wanted, Envoy sends it as a whole, and nothing after it.
 fn headers_answer(wants_body: bool) -> ProcessingResponse {
     let mode = ProcessingMode {
-        request_header_mode: HeaderSendMode::Skip.into(),
+        // They were sent already. With `Skip` Envoy would take a new content-length for a mistake.
+        request_header_mode: HeaderSendMode::Send.into(),
         response_header_mode: HeaderSendMode::Skip.into(),
         request_body_mode: BodySendMode::Buffered.into(),
         response_body_mode: BodySendMode::None.into(),

@@ -41,7 +41,14 @@ impl Envoy {
         let mut command = Command::new(tool("envoy"));
         // Without --disable-hot-restart two Envoys of one user take each other for the same.
         command.args(["-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"]);
-        command.args(["--log-level", "warning", "--admin-address-path", "envoy.admin"]);
+        command.args([
+            "--log-level",
+            "warning",
+            "--component-log-level",
+            "ext_proc:trace",
+            "--admin-address-path",
+            "envoy.admin",
+        ]);
         let mut process = Process::start("envoy", directory, &mut command);
 
         let file = directory.join("envoy.admin");
