@@ -3,6 +3,7 @@
 
 pub mod attributes;
 pub mod authorize;
+pub mod decode;
 mod dialect;
 mod handover;
 mod headers;

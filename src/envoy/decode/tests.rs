@@ -1,0 +1,151 @@
+//! Every encoding at every chunking, and what is no such encoding.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use proptest::prelude::*;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+use super::*;
+
+const TEXT: &[u8] = br#"{"usage":{"prompt_tokens":12,"completion_tokens":34}}"#;
+const BROTLI: &[u8] = include_bytes!("testdata/usage.json.br");
+const BROTLI_ZEROS: &[u8] = include_bytes!("testdata/zeros.br");
+const ZSTD: &[u8] = include_bytes!("testdata/usage.json.zst");
+
+fn decoded(encoding: &str, body: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
+    let (mut decoder, mut text) = (Decoder::new(encoding), Vec::new());
+    for chunk in body.chunks(size) {
+        decoder.push(chunk, |piece| text.extend_from_slice(piece))?;
+    }
+    Ok(text)
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::GzBuilder::new()
+        .filename("name")
+        .comment("comment")
+        .extra(&b"extra"[..])
+        .write(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(text: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn deflate(text: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+#[test]
+fn every_encoding_is_undone_at_every_chunking() {
+    let plain_gzip = {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(TEXT).unwrap();
+        encoder.finish().unwrap()
+    };
+    let cases = [
+        ("gzip", gzip(TEXT)),
+        ("X-GZIP", plain_gzip.clone()),
+        ("", plain_gzip),
+        ("deflate", zlib(TEXT)),
+        ("deflate", deflate(TEXT)),
+        ("br", BROTLI.to_vec()),
+        ("zstd", ZSTD.to_vec()),
+        ("zstd", zstd(TEXT)),
+        ("identity", TEXT.to_vec()),
+        // Decoded on the way, with the header left behind.
+        ("gzip", TEXT.to_vec()),
+    ];
+    for (encoding, body) in cases {
+        for size in [1, 2, 5, 1000] {
+            assert_eq!(decoded(encoding, &body, size).as_deref(), Ok(TEXT), "{encoding} by {size}");
+        }
+    }
+}
+
+#[test]
+fn members_and_frames_follow_one_another() {
+    let gzips = [gzip(b"one "), gzip(b"two"), b"trailing".to_vec()].concat();
+    let skipped = [&[0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+    let zstds = [zstd(b"one "), skipped, zstd(b"two")].concat();
+    for size in [1, 3, 1000] {
+        assert_eq!(decoded("gzip", &gzips, size).as_deref(), Ok(&b"one two"[..]));
+        assert_eq!(decoded("zstd", &zstds, size).as_deref(), Ok(&b"one two"[..]));
+    }
+}
+
+#[test]
+fn large_bodies_come_out_as_they_went_in() {
+    let text: Vec<u8> = (0..200_000_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes())
+        .collect();
+    for (encoding, body) in [("gzip", gzip(&text)), ("deflate", zlib(&text)), ("zstd", zstd(&text))]
+    {
+        assert!(decoded(encoding, &body, 4096).as_deref() == Ok(&text), "{encoding}");
+    }
+}
+
+#[test]
+fn a_body_that_unpacks_to_too_much_is_refused() {
+    let zeros = vec![0; 50_000_000];
+    for (encoding, body) in [
+        ("gzip", gzip(&zeros)),
+        ("deflate", deflate(&zeros)),
+        ("br", BROTLI_ZEROS.to_vec()),
+        ("zstd", zstd(&zeros)),
+    ] {
+        let (mut decoder, mut total) = (Decoder::new(encoding), 0);
+        let result = decoder.push(&body, |piece| total += piece.len());
+        assert_eq!(result, Err(DecodeError::TooDense), "{encoding}");
+        assert!(total <= body.len() * 100 + 1024 * 1024, "{encoding}: {total}");
+    }
+}
+
+#[test]
+fn what_is_corrupt_or_unknown_stays_an_error() {
+    let mut wrong_sum = gzip(TEXT);
+    let at = wrong_sum.len() - 6;
+    wrong_sum[at] ^= 1;
+    assert_eq!(decoded("gzip", &wrong_sum, 7), Err(DecodeError::Corrupt));
+    assert_eq!(decoded("deflate", b"\xff\xff\xff\xff", 7), Err(DecodeError::Corrupt));
+    assert_eq!(
+        decoded("zstd", b"\x28\xb5\x2f\xfd\x00\xff\xff\xff\xff", 7),
+        Err(DecodeError::Corrupt)
+    );
+    assert_eq!(decoded("gzip, br", TEXT, 7), Err(DecodeError::Unknown));
+    let mut decoder = Decoder::new("compress");
+    for _ in 0..2 {
+        assert_eq!(decoder.push(b"x", |_| ()), Err(DecodeError::Unknown));
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), size in 1..50_usize) {
+        for (encoding, magic) in [("gzip", &b"\x1f\x8b\x08"[..]), ("deflate", b""), ("br", b""), ("zstd", b"\x28\xb5\x2f\xfd")] {
+            let body = [magic, &body].concat();
+            let _ = decoded(encoding, &body, size);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_never_panics(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+        for (encoding, mut body) in [("gzip", gzip(TEXT)), ("deflate", zlib(TEXT)), ("br", BROTLI.to_vec()), ("zstd", ZSTD.to_vec())] {
+            let at = at.index(body.len());
+            body[at] ^= 1 << bit;
+            let _ = decoded(encoding, &body, 16);
+        }
+    }
+}
