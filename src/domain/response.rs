@@ -17,9 +17,9 @@ pub struct Response<'a> {
     pub ending: Ending,
     /// What it said it used.
     pub metered: Metered,
-    /// Its bytes, decoded.
+    /// The bytes of its body, as they came.
     pub body_bytes: u64,
-    /// Those that are text of a model.
+    /// The bytes of its text that a model wrote; zero where it cannot be read.
     pub text_bytes: u64,
     /// What its request was estimated at.
     pub input_tokens: u64,

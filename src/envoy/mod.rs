@@ -1,5 +1,6 @@
 //! Floor 3: what Envoy speaks. ext_authz comes in as protobuf, is mapped to a subject and an estimate, asked of the
-//! engine, and goes out as protobuf. By ext_proc responses come by, are metered and settled. Nothing here talks to the store except through the engine.
+//! engine, and goes out as protobuf. By ext_proc the responses come by, are metered and settled. Nothing here talks to the
+//! store except through the engine.
 
 pub mod attributes;
 pub mod authorize;

@@ -33,23 +33,24 @@ async fn billed(stage: &Stage) -> Spent {
     bill
 }
 
-/// Waits until a budget has spent something, and all that was set aside is settled or given back.
-async fn settled(stage: &Stage, budget: &str) -> Spent {
-    nothing_is_open(stage).await;
+/// What a budget has spent once so many responses were watched to their end.
+async fn spent_after(stage: &Stage, budget: &str, responses: u64) -> Spent {
+    watched(stage, responses).await;
     stage.bursar.spent(budget).await
 }
 
-async fn nothing_is_open(stage: &Stage) {
-    until("the end of all reservations", async || {
-        (gauge(stage, "bursar_open_reservations").await == Some(0.0)).then_some(())
+async fn watched(stage: &Stage, responses: u64) {
+    until("the end of all responses", async || {
+        (metric(stage, "bursar_watched_responses_total").await >= responses).then_some(())
     })
     .await;
 }
 
-async fn gauge(stage: &Stage, name: &str) -> Option<f64> {
-    let page = stage.bursar.try_call("GET", "/metrics", None).await.ok()?;
-    let mut lines = page.text.lines();
-    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+/// A metric, summed over its labels.
+async fn metric(stage: &Stage, name: &str) -> u64 {
+    let page = stage.bursar.try_call("GET", "/metrics", None).await.expect("metrics").text;
+    let series = page.lines().filter(|line| line.starts_with(name));
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 fn streamed(identity: &str) -> Question {
@@ -71,7 +72,7 @@ fn to_claude(identity: &str, stream: bool) -> Question {
 async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
-    for question in [
+    let questions = [
         Question::of("ada"),
         streamed("ada"),
         Question::of("ada").header("x-sample", "gzip"),
@@ -79,11 +80,12 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
         to_claude("ada", false),
         to_claude("ada", true),
         to_claude("ada", true).header("x-sample", "gzip"),
-    ] {
-        let reply = stage.ask(&question).await;
+    ];
+    for question in &questions {
+        let reply = stage.ask(question).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
-    let spent = settled(&stage, &budget).await;
+    let spent = spent_after(&stage, &budget, 7).await;
     assert_eq!(spent, billed(&stage).await);
     assert!(spent.nano_usd > 0);
 }
@@ -125,21 +127,24 @@ async fn a_stream_without_usage_is_estimated_from_its_text() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
     assert_eq!(streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
-    let (spent, billed) = (settled(&stage, &budget).await, billed(&stage).await);
+    let (spent, billed) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
     assert!(spent.tokens >= billed.tokens, "{spent:?} is not below {billed:?}");
     assert!(spent.tokens < 4 * billed.tokens, "{spent:?} is near {billed:?}");
-    assert_eq!(gauge(&stage, "bursar_estimated_settlements_total").await, Some(1.0));
+    assert_eq!(metric(&stage, "bursar_estimated_settlements_total").await, 1);
 }
 
 #[tokio::test]
 async fn responses_that_fail_cost_nothing() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
-    for busy in [Question::of("ada"), streamed("ada")] {
-        assert_eq!(stage.ask(&busy.header("x-sample", "busy")).await.status, 429);
-    }
+    let first = stage.ask(&Question::of("ada").header("x-sample", "busy")).await;
+    assert_eq!(first.status, 429);
+    let left_to_first = first.header("x-ratelimit-remaining-tokens");
+    assert_eq!(stage.ask(&streamed("ada").header("x-sample", "busy")).await.status, 429);
     assert_eq!(stage.ask(&Question::of("ada").path("/v1/nowhere")).await.status, 404);
-    assert_eq!(settled(&stage, &budget).await, NOTHING);
+    assert_eq!(spent_after(&stage, &budget, 3).await, NOTHING);
+    let next = stage.ask(&Question::of("ada")).await;
+    assert_eq!(next.header("x-ratelimit-remaining-tokens"), left_to_first, "all is given back");
 }
 
 #[tokio::test]
@@ -153,7 +158,7 @@ async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
         seen += String::from_utf8_lossy(&piece).matches("word word").count();
     }
     drop(reply);
-    let (spent, whole) = (settled(&stage, &budget).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
     assert!(spent.nano_usd > 0 && spent.tokens < whole.tokens + 200, "{spent:?} of {whole:?}");
 }
 
@@ -161,14 +166,16 @@ async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
 async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
     let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
     let budget = budget_of(&stage, "ada").await;
-    let reset = to_claude("ada", true).header("x-sample", "reset");
+    let messages = json!([{"role": "user", "content": "Say many words."}]);
+    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 2000, "stream": true, "messages": messages});
+    let reset = to_claude("ada", true).body(body.to_string()).header("x-sample", "reset");
     let mut reply = reset.begin(&stage.envoy.url).await;
     reply.chunk().await.expect("a stream").expect("its beginning");
     stage.upstream.go_on().await;
     while let Ok(piece) = reply.chunk().await {
         piece.expect("no end, for it is cut");
     }
-    let (spent, whole) = (settled(&stage, &budget).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
     assert!(spent.nano_usd > 0 && spent.nano_usd < whole.nano_usd, "{spent:?} of {whole:?}");
 }
 
@@ -212,10 +219,11 @@ async fn a_budget_refuses_after_real_spend_and_the_refusal_costs_nothing() {
     while replies.last().is_none_or(|(status, _)| *status == 200) && replies.len() < 20 {
         let reply = stage.ask(&Question::of("ada")).await;
         replies.push((reply.status, reply.json));
-        nothing_is_open(&stage).await;
+        let passed = replies.iter().filter(|(status, _)| *status == 200).count();
+        watched(&stage, u64::try_from(passed).expect("a few")).await;
     }
     let (status, refusal) = replies.last().expect("a reply");
     assert_eq!((*status, replies.len() > 2), (429, true), "{refusal}");
     // A budget without a limit on cost counts none.
-    assert_eq!(settled(&stage, &budget).await.tokens, billed(&stage).await.tokens);
+    assert_eq!(stage.bursar.spent(&budget).await.tokens, billed(&stage).await.tokens);
 }

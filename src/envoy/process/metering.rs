@@ -11,7 +11,7 @@ use crate::domain::settlement::Certainty;
 use crate::domain::usage::{Hints, Meter};
 use crate::domain::visible_text::VisibleText;
 use crate::engine::{Against, Correction, Report, ReportError, Used};
-use crate::envoy::decode::Decoder;
+use crate::envoy::decode::{DecodeError, Decoder};
 use crate::envoy::handover::Handover;
 use crate::envoy::process::{Answers, Processor, message, next};
 
@@ -24,6 +24,8 @@ struct Watched {
     path: String,
     status: u16,
     decoder: Decoder,
+    /// Why the rest of the body cannot be read.
+    unreadable: Option<DecodeError>,
     meter: Meter,
     text: VisibleText,
     body_bytes: u64,
@@ -53,13 +55,12 @@ impl Processor {
     async fn settle(&self, handover: &Handover, verdict: Verdict) {
         let (certainty, used) = match verdict {
             Verdict::Release => {
-                self.metrics.watched_response("none");
-                return self.engine.release(&handover.workspace, handover.reservation);
+                self.engine.release(&handover.workspace, handover.reservation);
+                return self.metrics.watched_response("none");
             }
             Verdict::Charge(certainty, record) => (certainty, Used::Metered(Box::new(record))),
             Verdict::ChargeReserved(certainty) => (certainty, Used::Reserved),
         };
-        self.metrics.watched_response(certainty.as_str());
         let report = Report {
             settlement: settlement_id(handover, certainty),
             workspace: handover.workspace.clone(),
@@ -69,7 +70,9 @@ impl Processor {
             correction: Correction::No,
             at: None,
         };
-        match self.engine.settle(&report).await {
+        let settled = self.engine.settle(&report).await;
+        self.metrics.watched_response(certainty.as_str());
+        match settled {
             Ok(()) => {}
             // Somebody else was sooner, and is as sure.
             Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
@@ -112,6 +115,7 @@ impl Watched {
             path: path.to_owned(),
             status: header(":status").parse().unwrap_or(0),
             decoder: Decoder::new(header("content-encoding")),
+            unreadable: None,
             meter: Meter::new(hints),
             text: VisibleText::default(),
             body_bytes: 0,
@@ -149,18 +153,23 @@ impl Watched {
     }
 
     async fn read(&mut self, body: &[u8]) {
-        let Self { decoder, meter, text, body_bytes, .. } = self;
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        self.body_bytes = self.body_bytes.saturating_add(length);
         for piece in body.chunks(BYTES_PER_TURN) {
-            decoder.push(piece, |decoded| {
-                *body_bytes = body_bytes.saturating_add(u64::try_from(decoded.len()).unwrap_or(0));
+            let Self { decoder, meter, text, .. } = self;
+            let decoded = decoder.push(piece, |decoded| {
                 meter.push(decoded);
                 text.push(decoded);
             });
+            self.unreadable = decoded.err();
             tokio::task::yield_now().await;
         }
     }
 
     fn verdict(self, ending: Ending, handover: &Handover) -> Verdict {
+        if let Some(error) = self.unreadable {
+            tracing::warn!(%error, reservation = %handover.reservation, "a response cannot be read to its end");
+        }
         let response = Response {
             status: self.status,
             method: &self.method,
@@ -168,7 +177,8 @@ impl Watched {
             ending,
             metered: self.meter.finish(),
             body_bytes: self.body_bytes,
-            text_bytes: self.text.bytes(),
+            // The text before it says nothing of the rest.
+            text_bytes: if self.unreadable.is_some() { 0 } else { self.text.bytes() },
             input_tokens: handover.input_tokens,
         };
         response.verdict()
