@@ -37,6 +37,11 @@
 //! - Invariant: `envoy` never talks to the store. Only the driver changes money there.
 //! - Invariant: nothing that holds money is evicted.
 
+#![cfg_attr(
+    test,
+    allow(clippy::wildcard_enum_match_arm, reason = "a test names only the case it means")
+)]
+
 pub mod admin;
 pub mod cli;
 pub mod config;

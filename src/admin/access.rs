@@ -1,5 +1,7 @@
 //! Who may call: keys, their roles, and the workspace that a call is about.
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -19,6 +21,8 @@ pub struct Settings {
     pub keys: Vec<AdminKey>,
     /// The workspace of an operator's call that names none.
     pub default_workspace: Id,
+    /// How long a check waits for a lease: as long as a request behind Envoy does.
+    pub patience: Duration,
 }
 
 /// A key that callers of the API show as `Authorization: Bearer KEY`.
@@ -154,7 +158,11 @@ mod tests {
             hash: Sha256::digest(secret).into(),
             role: role.clone(),
         };
-        Settings { keys: roles.iter().map(key).collect(), default_workspace: id("default") }
+        Settings {
+            keys: roles.iter().map(key).collect(),
+            default_workspace: id("default"),
+            patience: Duration::ZERO,
+        }
     }
 
     fn three_keys() -> Settings {

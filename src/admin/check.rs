@@ -20,22 +20,21 @@ use crate::domain::money::{NanoUsd, Units};
 use crate::domain::subject::Subject;
 use crate::engine::{Ask, Engine};
 
-/// How long a check waits for a lease: as long as a request behind Envoy does.
-const PATIENCE: Duration = Duration::from_millis(50);
-
 /// An answer: yes or no.
 pub(super) type Answer = Result<Admission, Refusal>;
 
-/// Decides. With an estimate, what is allowed stays reserved until it is reported.
+/// Decides, waiting for a lease for as long as `patience`. With an estimate, what is allowed stays reserved until it is
+/// reported.
 pub(super) async fn decide(
     engine: &Engine,
+    patience: Duration,
     subject: Subject,
     estimate: Option<Estimate>,
 ) -> Result<Answer, Fault> {
     let subject = Arc::new(subject);
     let decision = match estimate {
-        None => engine.check(subject, PATIENCE).await,
-        Some(estimate) => engine.reserve(Ask { subject, estimate }, PATIENCE).await.hand_over(),
+        None => engine.check(subject, patience).await,
+        Some(estimate) => engine.reserve(Ask { subject, estimate }, patience).await.hand_over(),
     };
     match decision {
         Decision::Allow(admission) => Ok(Ok(admission)),
@@ -56,7 +55,7 @@ pub(super) async fn http(
     object.take("metadata").read(|field| field.object().map(drop))?;
     object.take("headers").read(|field| field.object().map(drop))?;
     object.finish()?;
-    let answer = decide(&api.engine, subject, None).await?;
+    let answer = decide(&api.engine, api.settings.patience, subject, None).await?;
     Ok(Json(AnswerView::from(&answer)))
 }
 

@@ -50,7 +50,7 @@ impl Budgets for BudgetsService {
         let workspace = self.workspace(&metadata, &message.workspace_id)?;
         let subject = subject(message.subject.unwrap_or_default(), workspace)?;
         let estimate = message.estimate.map(estimate).transpose()?;
-        let answer = check::decide(&self.engine, subject, estimate).await?;
+        let answer = check::decide(&self.engine, self.settings.patience, subject, estimate).await?;
         Ok(Response::new(check_response(&answer)))
     }
 

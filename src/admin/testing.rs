@@ -39,7 +39,11 @@ pub(super) fn settings() -> Settings {
         key(MANAGE, Role::Manage(workspace.clone())),
         key(CHECK, Role::Check(workspace)),
     ];
-    Settings { keys, default_workspace: Id::parse("default").unwrap() }
+    Settings {
+        keys,
+        default_workspace: Id::parse("default").unwrap(),
+        patience: Duration::from_secs(5),
+    }
 }
 
 /// How long leases last. The clock stands still, so that any time will do.

@@ -1,7 +1,7 @@
 //! The rule a person sets: scope, limits, period.
 
 use crate::domain::ids::{BudgetId, Id};
-use crate::domain::money::{NanoUsd, Tokens};
+use crate::domain::money::{NanoUsd, Tokens, Units};
 use crate::domain::period::Schedule;
 use crate::domain::subject::Scope;
 use crate::domain::time::Wall;
@@ -46,6 +46,18 @@ pub struct Limits {
     pub schedule: Option<Schedule>,
     /// Requests in any 60 seconds. Zero blocks all.
     pub requests_per_minute: Option<u32>,
+}
+
+impl Limits {
+    /// The limit of one dimension, in its unit.
+    #[must_use]
+    pub fn of(&self, dimension: Dimension) -> Option<Units> {
+        match dimension {
+            Dimension::Cost => self.cost.map(Units::from),
+            Dimension::Tokens => self.tokens.map(Units::from),
+            Dimension::Requests => self.requests_per_minute.map(|limit| Units::new(limit.into())),
+        }
+    }
 }
 
 /// What a gate does when its lease is spent and the store cannot be asked.

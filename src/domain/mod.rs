@@ -14,10 +14,6 @@
         clippy::iter_over_hash_type
     )
 )]
-#![cfg_attr(
-    test,
-    allow(clippy::wildcard_enum_match_arm, reason = "a test names only the case it means")
-)]
 #![warn(missing_docs)]
 
 pub mod budget;

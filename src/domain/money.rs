@@ -179,8 +179,12 @@ impl fmt::Display for NanoUsd {
         if fraction == 0 {
             return write!(f, "{sign}{whole}");
         }
-        let fraction = format!("{fraction:09}");
-        write!(f, "{sign}{whole}.{}", fraction.trim_end_matches('0'))
+        let (mut fraction, mut places) = (fraction, 9usize);
+        while fraction.checked_rem(10) == Some(0) {
+            fraction = fraction.checked_div(10).unwrap_or(0);
+            places = places.saturating_sub(1);
+        }
+        write!(f, "{sign}{whole}.{fraction:0places$}")
     }
 }
 

@@ -1,6 +1,8 @@
 //! Budgets: changed in the store first, then in force on this replica before the caller hears of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Engine, Shared, State};
 use crate::domain::budget::{Budget, Dimension};
@@ -36,9 +38,12 @@ impl Engine {
     /// # Errors
     /// `Conflict` names the budget that covers the scope already.
     pub async fn create_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
-        self.shared.store.create_budget(&budget).await?;
-        self.put(budget.clone());
-        Ok(budget)
+        self.change(async move |engine| {
+            engine.shared.store.create_budget(&budget).await?;
+            engine.put(budget.clone());
+            Ok(budget)
+        })
+        .await
     }
 
     /// Replaces a budget and puts it in force. A changed schedule makes a new generation, whose window starts with what was
@@ -47,6 +52,10 @@ impl Engine {
     /// # Errors
     /// `NotFound` when there is no such budget.
     pub async fn replace_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
+        self.change(async move |engine| engine.replace(budget).await).await
+    }
+
+    async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         let stored = stored.ok_or(StoreError::NotFound)?;
         let mut budget = budget;
@@ -67,14 +76,13 @@ impl Engine {
     /// # Errors
     /// `NotFound` when there is no such budget.
     pub async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
-        self.shared.store.delete_budget(workspace, id).await?;
-        let now = self.shared.now();
-        let mut state = self.shared.state();
-        if let Some(room) = state.rooms.get_mut(workspace) {
-            room.ledger.remove_budget(id, now);
-            room.deliver();
-        }
-        Ok(())
+        let workspace = workspace.clone();
+        self.change(async move |engine| {
+            engine.shared.store.delete_budget(&workspace, id).await?;
+            engine.shared.state().remove_budget(&engine.shared, &workspace, id);
+            Ok(())
+        })
+        .await
     }
 
     /// One budget.
@@ -126,6 +134,11 @@ impl Engine {
     /// # Errors
     /// `NotFound` when there is no such budget.
     pub async fn reset_budget(&self, budget: &Budget) -> Result<(), StoreError> {
+        let budget = budget.clone();
+        self.change(async move |engine| engine.reset(&budget).await).await
+    }
+
+    async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
         self.flush(&budget.workspace).await?;
         let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
         self.shared.store.reset_budget(budget, &label).await?;
@@ -137,6 +150,26 @@ impl Engine {
             }
         }
         self.flush(&budget.workspace).await
+    }
+
+    /// Makes a change to its end, though whoever asked for it may leave: half of it would be on record and not in force.
+    async fn change<T, F>(&self, change: impl FnOnce(Self) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let change = change(self.clone());
+        let made = tokio::spawn(async move {
+            let _turn = engine.shared.administering.lock().await;
+            let made = change.await;
+            if let Err(StoreError::Unavailable(_)) = made {
+                engine.shared.budgets_in_doubt.store(true, Ordering::SeqCst);
+                engine.shared.work.notify_one();
+            }
+            made
+        });
+        made.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
     fn put(&self, budget: Budget) {
@@ -151,6 +184,25 @@ impl Engine {
     }
 }
 
+impl Shared {
+    /// Brings what is in force here to what is on record, after a change that was not confirmed.
+    pub(super) async fn resolve_doubts(&self) {
+        if !self.budgets_in_doubt.load(Ordering::SeqCst) {
+            return;
+        }
+        // A change under way may wait for a batch, so it must not be waited for here.
+        let Ok(_turn) = self.administering.try_lock() else { return };
+        self.budgets_in_doubt.store(false, Ordering::SeqCst);
+        match self.store.load_budgets().await {
+            Ok(budgets) => self.state().put_exactly(self, budgets),
+            Err(error) => {
+                self.budgets_in_doubt.store(true, Ordering::SeqCst);
+                tracing::warn!(%error, "whether a budget was changed is not known yet");
+            }
+        }
+    }
+}
+
 impl State {
     /// Puts a budget in force.
     pub(super) fn put_budget(&mut self, shared: &Shared, budget: Budget) {
@@ -158,6 +210,32 @@ impl State {
         if let Some(room) = self.room(shared, &budget.workspace.clone()) {
             room.ledger.put_budget(budget, now);
             room.deliver();
+        }
+    }
+
+    fn remove_budget(&mut self, shared: &Shared, workspace: &Id, id: BudgetId) {
+        let now = shared.now();
+        if let Some(room) = self.rooms.get_mut(workspace) {
+            room.ledger.remove_budget(id, now);
+            room.deliver();
+        }
+    }
+
+    /// Puts these budgets in force, and no others.
+    fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
+        let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
+        let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
+            room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
+        });
+        let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();
+        for (workspace, id) in gone {
+            self.remove_budget(shared, &workspace, id);
+        }
+        for budget in budgets {
+            let room = self.rooms.get(&budget.workspace);
+            if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
+                self.put_budget(shared, budget);
+            }
         }
     }
 }

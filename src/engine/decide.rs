@@ -114,8 +114,9 @@ impl Engine {
 
     fn ask(&self, ask: &Ask, reservation: ReservationId) -> Step {
         let shared = &self.shared;
-        let now = shared.now();
         let mut state = shared.state();
+        // Read under the lock, so that the stamps of a rolling minute come in the order of time.
+        let now = shared.now();
         let undecided = Step::Answer(Decision::Undecided { budget: None });
         if state.phase == Phase::Closing {
             return undecided;
@@ -157,6 +158,7 @@ impl Engine {
             (_, None) => Decision::Undecided { budget: None },
             (_, Some(waiter)) => {
                 let mut state = self.shared.state();
+                let now = self.shared.now();
                 let room = state.rooms.get_mut(&undo.workspace);
                 room.and_then(|room| {
                     room.deciding.remove(&waiter);

@@ -1,5 +1,7 @@
-//! The background task that talks to the store: one batch of one workspace at a time, repeated until it is answered.
+//! The background tasks. One talks to the store: one batch of one workspace at a time, repeated until it is answered. The
+//! other does what time asks for.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,15 +13,15 @@ use super::journal::End;
 use super::{Engine, Journal, Phase, Room, Shared};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::Id;
-use crate::domain::ledger::escrow::Grant;
+use crate::domain::ledger::escrow::{AccountKey, Grant};
 use crate::domain::ledger::{OnTimeout, Outgoing};
 use crate::domain::settlement::Certainty;
 use crate::store::{Batch, StoreError};
 
 /// How often leases are tended, overdue reservations ended and the journal looked after.
 const TICK: Duration = Duration::from_millis(250);
-/// Ticks between two sweeps of expired leases at the store.
-const TICKS_PER_SWEEP: u32 = 20;
+/// How often the store is asked to sweep expired leases.
+const SWEEP: Duration = Duration::from_secs(5);
 /// The first pause after a failed batch; it doubles up to the second.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -74,10 +76,7 @@ impl Engine {
         if timeout(CLOSE_PATIENCE, all).await.is_err() {
             tracing::warn!("the store did not take the leases back in time; they expire");
         }
-        let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(driver) = driver {
-            driver.abort();
-        }
+        self.stop_tasks().await;
         if let Err(error) = self.shared.write_journal(u64::MAX) {
             tracing::warn!(%error, "the end of the journal could not be written");
         }
@@ -85,6 +84,20 @@ impl Engine {
 }
 
 impl Engine {
+    /// Ends the background tasks. When it returns, none of them does anything any more.
+    pub(super) async fn stop_tasks(&self) {
+        let tasks =
+            std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a background task had ended before its time");
+            }
+        }
+    }
+
     fn has_more(&self, workspace: &Id) -> bool {
         let state = self.shared.state();
         state
@@ -94,42 +107,72 @@ impl Engine {
     }
 }
 
-/// Runs until it is aborted.
-pub(super) async fn run(shared: Arc<Shared>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count = 0u32;
+/// Talks to the store until it is aborted.
+pub(super) async fn talk(shared: Arc<Shared>) {
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unanswered = BTreeMap::new();
+    let mut pause = RETRY_MIN;
+    let retry = sleep(pause);
+    tokio::pin!(retry);
     loop {
         tokio::select! {
             () = shared.work.notified() => {}
-            _ = ticks.tick() => {
-                count = count.wrapping_add(1);
-                shared.tick();
-                if count.is_multiple_of(TICKS_PER_SWEEP) {
-                    shared.sweep().await;
-                }
+            _ = sweeps.tick() => shared.sweep().await,
+            () = &mut retry, if !unanswered.is_empty() => {
+                shared.send_again(&mut unanswered).await;
+                pause = if unanswered.is_empty() { RETRY_MIN } else { pause.saturating_mul(2).min(RETRY_MAX) };
+                retry.set(sleep(pause));
             }
         }
-        shared.send_all().await;
+        shared.resolve_doubts().await;
+        shared.send_all(&mut unanswered).await;
     }
 }
 
+/// Does what time asks for until it is aborted. A store that hangs does not hold it up.
+pub(super) async fn tend(shared: Arc<Shared>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.tick();
+        shared.work.notify_one();
+    }
+}
+
+/// Batches that the store did not take, by workspace: each is sent again, unchanged, until it is answered. One that the
+/// store never takes holds up nobody but its own workspace.
+type Unanswered = BTreeMap<Id, Batch>;
+
 impl Shared {
     /// Sends batches until no ledger has any left.
-    async fn send_all(&self) {
+    async fn send_all(&self, unanswered: &mut Unanswered) {
         let mut after: Option<Id> = None;
         while let Some((workspace, outgoing)) = self.next_batch(after.as_ref()) {
             after = Some(workspace.clone());
             let Some(Outgoing { settlements, exchanges }) = outgoing else { continue };
-            self.send(&Batch { workspace, settlements, exchanges }).await;
+            let batch = Batch { workspace: workspace.clone(), settlements, exchanges };
+            if self.send(&batch).await == Sent::Unanswered {
+                unanswered.insert(workspace, batch);
+            }
+        }
+    }
+
+    /// Sends what was not answered once more.
+    async fn send_again(&self, unanswered: &mut Unanswered) {
+        for (workspace, batch) in std::mem::take(unanswered) {
+            if self.send(&batch).await == Sent::Unanswered {
+                unanswered.insert(workspace, batch);
+            }
         }
     }
 
     /// The next batch in the round of workspaces, so that a busy one does not hold up the others. A ledger may find that
     /// what it had queued needs no telling.
     fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Outgoing>)> {
-        let now = self.now();
         let mut state = self.state();
+        let now = self.now();
         let ready = |(id, room): (&Id, &Room)| room.ledger.has_batch().then(|| id.clone());
         let mut found = after.and_then(|after| {
             let later = (Bound::Excluded(after), Bound::Unbounded);
@@ -147,47 +190,42 @@ impl Shared {
         Some((workspace, outgoing))
     }
 
-    /// Sends one batch until the store has answered it.
-    async fn send(&self, batch: &Batch) {
-        let mut pause = RETRY_MIN;
-        loop {
-            let began = self.now();
-            let result = self.store.commit(batch, began.wall).await;
-            let took = self.now().mono.since(began.mono);
-            match result {
-                Ok(grants) => {
-                    self.metrics.store_commit(took, "ok");
-                    self.metrics.store_up(1);
-                    return self.answered(batch, &grants);
-                }
-                Err(StoreError::LeaseLost(account)) => {
-                    self.metrics.store_commit(took, "lease_lost");
-                    tracing::warn!(
-                        ?account,
-                        "a lease is lost; what it consumed is reported under a new one"
-                    );
-                    let mut state = self.state();
-                    if let Some(room) = state.rooms.get_mut(&batch.workspace) {
-                        room.ledger.lease_lost(&account, batch.settlements.clone());
-                    }
-                    return;
-                }
-                Err(error) => {
-                    self.metrics.store_commit(took, "failed");
-                    self.metrics.store_up(0);
-                    tracing::warn!(%error, workspace = %batch.workspace, "the store did not take a batch; it is sent again");
-                }
+    /// Sends one batch.
+    async fn send(&self, batch: &Batch) -> Sent {
+        let began = self.now();
+        let result = self.store.commit(batch, began.wall).await;
+        let took = self.now().mono.since(began.mono);
+        match result {
+            Ok(grants) => {
+                self.metrics.store_commit(took, "ok");
+                self.metrics.store_up(1);
+                self.answered(batch, &grants);
+                Sent::Answered
             }
-            sleep(pause).await;
-            pause = pause.saturating_mul(2).min(RETRY_MAX);
-            self.tick();
+            Err(StoreError::LeaseLost(account)) => {
+                self.metrics.store_commit(took, "lease_lost");
+                tracing::warn!(
+                    ?account,
+                    "a lease is lost; what it consumed is reported under a new one"
+                );
+                if let Some(room) = self.state().rooms.get_mut(&batch.workspace) {
+                    room.lost(&account, batch);
+                }
+                Sent::Answered
+            }
+            Err(error) => {
+                self.metrics.store_commit(took, "failed");
+                self.metrics.store_up(0);
+                tracing::warn!(%error, workspace = %batch.workspace, "the store did not take a batch; it is sent again");
+                Sent::Unanswered
+            }
         }
     }
 
     /// Takes in the store's answer, and tells everybody who waited for it.
     fn answered(&self, batch: &Batch, grants: &[Grant]) {
-        let now = self.now();
         let mut state = self.state();
+        let now = self.now();
         let super::State { rooms, records, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&batch.workspace) else { return };
         room.ledger.apply(grants, now);
@@ -209,9 +247,9 @@ impl Shared {
     }
 
     /// What happens four times a second.
-    fn tick(&self) {
-        let now = self.now();
+    pub(super) fn tick(&self) {
         let mut state = self.state();
+        let now = self.now();
         let super::State { rooms, records, .. } = &mut *state;
         let (mut open, mut accounts) = (0usize, 0usize);
         for room in rooms.values_mut() {
@@ -278,7 +316,22 @@ impl Shared {
     }
 }
 
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It is over, one way or the other.
+    Answered,
+    /// It may or may not have been applied.
+    Unanswered,
+}
+
 impl Room {
+    /// A batch was turned down as a whole: what it said goes into the next one, and whoever waits for it waits for that.
+    fn lost(&mut self, account: &AccountKey, batch: &Batch) {
+        self.ledger.lease_lost(account, batch.settlements.clone());
+        self.flushing.iter_mut().for_each(|(left, _)| *left = 1);
+    }
+
     /// Passes on what the ledger decided for requests that were waiting.
     pub(super) fn deliver(&mut self) {
         for (waiter, decision) in self.ledger.take_decided() {

@@ -10,17 +10,19 @@ pub(super) struct Entropy {
 }
 
 impl Entropy {
-    /// 128 random bits. Falls back to repeating nothing: an operating system without randomness gives an error, and the error is
-    /// passed on.
+    /// 128 random bits.
+    ///
+    /// # Errors
+    /// When the operating system has none.
     pub(super) fn bits(&mut self) -> Result<u128, getrandom::Error> {
         if self.page.len() < 16 {
-            self.page.resize(PAGE, 0);
-            getrandom::fill(&mut self.page)?;
+            // Only a page that was filled takes the place of the old one: zeros are no random bits.
+            let mut page = vec![0; PAGE];
+            getrandom::fill(&mut page)?;
+            self.page = page;
         }
-        let at = self.page.len().saturating_sub(16);
-        let tail = self.page.split_off(at);
-        let mut bits = [0; 16];
-        bits.copy_from_slice(&tail);
+        let bits = *self.page.last_chunk::<16>().ok_or(getrandom::Error::UNEXPECTED)?;
+        self.page.truncate(self.page.len().saturating_sub(bits.len()));
         Ok(u128::from_be_bytes(bits))
     }
 }

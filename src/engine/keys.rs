@@ -1,8 +1,10 @@
 //! API keys by the hash of their secret, remembered for a while. What is cached is who a key is, never money.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use moka::sync::Cache;
 
 use super::Engine;
@@ -18,11 +20,43 @@ const KEYS_MAX: u64 = 100_000;
 const BELIEVED: Duration = Duration::from_secs(2);
 
 /// What is remembered: the key, or that there is none, and since when.
-pub(super) struct KeyCache(Cache<KeyHash, (Option<Arc<ApiKey>>, Mono)>);
+pub(super) struct KeyCache {
+    known: Cache<KeyHash, (Option<Arc<ApiKey>>, Mono), RandomState>,
+    /// Grows with every change of a key, so that an answer from before the change is not remembered after it.
+    changes: AtomicU64,
+}
 
 impl Default for KeyCache {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(KEYS_MAX).build())
+        let known =
+            Cache::builder().max_capacity(KEYS_MAX).build_with_hasher(RandomState::default());
+        Self { known, changes: AtomicU64::new(0) }
+    }
+}
+
+impl KeyCache {
+    /// How often keys were changed: read it before the store is asked.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn remember(
+        &self,
+        hash: KeyHash,
+        key: Option<Arc<ApiKey>>,
+        now: Mono,
+        changes: u64,
+    ) {
+        self.known.insert(hash, (key, now));
+        // A change that comes after this line forgets the entry by itself.
+        if self.changes() != changes {
+            self.known.invalidate(&hash);
+        }
+    }
+
+    fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.known.invalidate_all();
     }
 }
 
@@ -32,9 +66,10 @@ impl Engine {
     /// # Errors
     /// When the store has to be asked and cannot be, and was never asked for this key before.
     pub async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Arc<ApiKey>>, StoreError> {
-        let cache = &self.shared.keys.0;
+        let cache = &self.shared.keys;
+        let changes = cache.changes();
         let now = self.shared.now().mono;
-        let known = cache.get(hash);
+        let known = cache.known.get(hash);
         if let Some((key, since)) = &known
             && now.since(*since) < BELIEVED
         {
@@ -43,7 +78,7 @@ impl Engine {
         match (self.shared.store.key_by_hash(hash).await, known) {
             (Ok(found), _) => {
                 let found = found.map(Arc::new);
-                cache.insert(*hash, (found.clone(), now));
+                cache.remember(*hash, found.clone(), now, changes);
                 Ok(found)
             }
             (Err(StoreError::Unavailable(_)), Some((key, _))) => Ok(key),
@@ -56,9 +91,10 @@ impl Engine {
     /// # Errors
     /// `Conflict` when its id or its secret is taken.
     pub async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
-        self.shared.store.create_key(key).await?;
-        self.shared.keys.0.invalidate(&key.hash);
-        Ok(())
+        let made = self.shared.store.create_key(key).await;
+        // Even what was not confirmed may have been done.
+        self.shared.keys.forget_all();
+        made
     }
 
     /// A workspace's keys, newest first.
@@ -74,8 +110,9 @@ impl Engine {
     /// # Errors
     /// `NotFound` when there is no such key.
     pub async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
-        self.shared.store.delete_key(workspace, id).await?;
-        self.shared.keys.0.invalidate_all();
-        Ok(())
+        let deleted = self.shared.store.delete_key(workspace, id).await;
+        // Even what was not confirmed may have been done.
+        self.shared.keys.forget_all();
+        deleted
     }
 }

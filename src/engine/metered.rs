@@ -17,12 +17,15 @@ type Price = (NanoUsd, Option<Arc<str>>);
 impl Engine {
     /// What a metered response comes to. Where no price is known for it and the policy is to refuse such models, it is charged
     /// what was set aside and marked: it was admitted, and never costs nothing.
-    pub(super) fn metered(&self, report: &Report, record: &Record) -> Result<Actual, ReportError> {
-        let subject = self.subject_of(report)?;
-        let asked = subject.as_ref().and_then(|subject| subject.model.clone());
+    pub(super) fn metered(
+        &self,
+        report: &Report,
+        record: &Record,
+        subject: &Subject,
+    ) -> Result<Actual, ReportError> {
         let named = record.model.as_deref().and_then(|name| Id::parse(name).ok());
         let usage = record.total();
-        let (certainty, (cost, rates)) = match self.price_of(record, subject.as_deref()) {
+        let (certainty, (cost, rates)) = match self.price_of(record, subject) {
             Ok(price) => (report.certainty, price),
             Err(unpriced) => {
                 let reserved = self.reserved_amounts(report).ok_or(unpriced)?;
@@ -34,27 +37,30 @@ impl Engine {
             certainty,
             amounts: Amounts { cost, tokens: usage.total() },
             usage: Some(usage),
-            model: named.or(asked),
+            model: named.or_else(|| subject.model.clone()),
             rates,
         })
     }
 
     /// What was set aside.
-    pub(super) fn reserved(&self, report: &Report) -> Result<Actual, ReportError> {
+    pub(super) fn reserved(
+        &self,
+        report: &Report,
+        subject: &Subject,
+    ) -> Result<Actual, ReportError> {
         let amounts = self.reserved_amounts(report).ok_or(ReportError::UnknownReservation)?;
-        let model = self.subject_of(report)?.and_then(|subject| subject.model.clone());
         Ok(Actual {
             settlement: report.settlement.clone(),
             certainty: report.certainty,
             amounts,
             usage: None,
-            model,
+            model: subject.model.clone(),
             rates: None,
         })
     }
 
     /// The bill that came with a response, or the sum of what its calls cost.
-    fn price_of(&self, record: &Record, subject: Option<&Subject>) -> Result<Price, ReportError> {
+    fn price_of(&self, record: &Record, subject: &Subject) -> Result<Price, ReportError> {
         if let Some(bill) = record.bill {
             return Ok((bill, None));
         }
@@ -78,12 +84,11 @@ impl Engine {
         &self,
         model: Option<&str>,
         usage: &Usage,
-        subject: Option<&Subject>,
+        subject: &Subject,
     ) -> Result<Price, ReportError> {
-        let provider = subject.and_then(|subject| subject.provider.as_ref()).map(Id::as_str);
-        let asked = subject.and_then(|subject| subject.model.as_ref());
+        let provider = subject.provider.as_ref().map(Id::as_str);
         let named = model.and_then(|name| Id::parse(name).ok());
-        match (self.price(provider, named.as_ref(), usage), asked) {
+        match (self.price(provider, named.as_ref(), usage), &subject.model) {
             (Err(_), Some(asked)) => self.price(provider, Some(asked), usage),
             (priced, _) => priced,
         }

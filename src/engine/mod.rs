@@ -1,7 +1,7 @@
 //! Floor 2: the async driver. It runs the ledgers' batches against a store, keeps the journal, and owns the one clock.
 //!
 //! All ledgers stand behind one plain mutex: a decision takes about a microsecond, and nothing waits while it is held.
-//! One background task, woken by a `Notify`, talks to the store.
+//! One background task, woken by a `Notify`, talks to the store; another does what time asks for, whatever the store does.
 
 mod administer;
 pub mod clock;
@@ -13,11 +13,14 @@ mod keys;
 mod metered;
 mod report;
 mod start;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -77,7 +80,11 @@ struct Shared {
     work: Notify,
     /// Adjustments read what is on record before they write, so they take turns.
     adjusting: tokio::sync::Mutex<()>,
-    driver: Mutex<Option<JoinHandle<()>>>,
+    /// Changes of budgets take turns, so that what is in force here is what was recorded last.
+    administering: tokio::sync::Mutex<()>,
+    /// A change of a budget was not confirmed: the store knows whether it was made.
+    budgets_in_doubt: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The journal's file and the boot that it belongs to.
@@ -93,6 +100,8 @@ struct State {
     records: journal::Buffer,
     entropy: Entropy,
     phase: Phase,
+    /// Settlement ids that are being reported, and who waits to report under them too.
+    turns: HashMap<turn::Name, Vec<oneshot::Sender<()>>>,
 }
 
 /// Where the engine is in its life.
@@ -158,7 +167,7 @@ impl Shared {
                 self.state().records.drain();
                 Ok(())
             }
-            Some(journal) => journal.file.flush(position, || self.state().records.drain()),
+            Some(journal) => journal.file.flush(position, |bytes| self.state().records.swap(bytes)),
         }
     }
 }
@@ -182,6 +191,3 @@ impl Room {
         Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
     }
 }
-
-/// How long callers are told to be patient when nothing else is said.
-pub const PATIENCE: Duration = Duration::from_millis(50);

@@ -139,23 +139,38 @@ impl Engine {
         if report.settlement.as_str().starts_with(RESERVED_PREFIX) {
             return Err(ReportError::ReservedId);
         }
+        let recorded = Box::pin(self.record(report));
+        tokio::time::timeout(RECORDING_PATIENCE, recorded)
+            .await
+            .unwrap_or_else(|_| Err(unconfirmed()))
+    }
+
+    async fn record(&self, report: Report) -> Result<Settled, ReportError> {
+        let _turn = self.turn(&report.workspace, &report.settlement).await;
+        // Looked for before the store is asked: an entry that arrives there in between would be found in neither place, and
+        // be booked twice.
+        if let Some(durable) = self.under_way(&report) {
+            durable.await.map_err(|_| unconfirmed())?;
+            return self.on_record(&report).await;
+        }
         if let Some(settlement) =
             self.shared.store.settlement(&report.workspace, &report.settlement).await?
         {
             return self.repeated(&report, settlement);
         }
-        let actual = self.actual(&report)?;
+        let Some(subject) = self.subject_of(&report) else { return self.adjust(&report).await };
+        let actual = self.actual(&report, &subject)?;
         match self.book(&report, &actual) {
             Route::Booked(settlement, overrun, durable) => {
-                self.recorded(durable).await?;
+                durable.await.map_err(|_| unconfirmed())?;
                 self.count_settlement(&settlement, overrun);
                 Ok(Settled { settlement: *settlement, first: true, overrun })
             }
             Route::UnderWay(durable) => {
-                self.recorded(durable).await?;
+                durable.await.map_err(|_| unconfirmed())?;
                 self.on_record(&report).await
             }
-            Route::NotOpen => self.adjust(&report, actual).await,
+            Route::NotOpen => self.adjust(&report).await,
             Route::NoRoom => Err(ReportError::Store(StoreError::Unavailable(
                 "too many accounts are open in this replica".to_owned(),
             ))),
@@ -168,7 +183,10 @@ impl Engine {
     /// # Errors
     /// [`ReportError`]
     pub async fn settle(&self, report: &Report) -> Result<(), ReportError> {
-        let actual = self.actual(report)?;
+        let Some(subject) = self.subject_of(report) else {
+            return self.report(report.clone()).await.map(drop);
+        };
+        let actual = self.actual(report, &subject)?;
         match self.book(report, &actual) {
             Route::Booked(settlement, overrun, _) => {
                 // Estimates are counted when they are durable, like those that the ledger makes.
@@ -182,11 +200,21 @@ impl Engine {
         }
     }
 
+    /// The end of the wait for an entry of this id that is on its way to the store.
+    fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.shared.state();
+        let room = state.rooms.get_mut(&report.workspace)?;
+        let waiting = room.recording.get_mut(&report.settlement)?;
+        let (sender, receiver) = oneshot::channel();
+        waiting.push(sender);
+        Some(receiver)
+    }
+
     /// Books a report in the ledger.
     fn book(&self, report: &Report, actual: &Actual) -> Route {
         let shared = &self.shared;
-        let now = shared.now();
         let mut state = shared.state();
+        let now = shared.now();
         let Some(room) = state.room(shared, &report.workspace) else { return Route::NoRoom };
         if let Some(waiting) = room.recording.get_mut(&report.settlement) {
             let (sender, receiver) = oneshot::channel();
@@ -218,7 +246,7 @@ impl Engine {
     }
 
     /// A report for a reservation that is over: it sharpens or corrects what is on record.
-    async fn adjust(&self, report: &Report, actual: Actual) -> Result<Settled, ReportError> {
+    async fn adjust(&self, report: &Report) -> Result<Settled, ReportError> {
         let Against::Reservation(reservation) = &report.against else {
             return Err(ReportError::UnknownReservation);
         };
@@ -234,6 +262,7 @@ impl Engine {
         let Some(last) = earlier.last().cloned() else {
             return Err(ReportError::UnknownReservation);
         };
+        let actual = self.actual(report, &last.subject)?;
         let was_exact = earlier
             .iter()
             .any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment));
@@ -254,7 +283,7 @@ impl Engine {
         };
         let actual = Actual { amounts, certainty, ..actual };
         let (settlement, durable) = self.book_adjustment(report, &last, &earlier, actual)?;
-        self.recorded(durable).await?;
+        durable.await.map_err(|_| unconfirmed())?;
         let overrun = beyond(amounts, last.amounts);
         self.count_settlement(&settlement, overrun);
         Ok(Settled { settlement, first: true, overrun })
@@ -285,23 +314,10 @@ impl Engine {
         Ok((settlement, receiver))
     }
 
-    /// Waits until a settlement is durable.
-    async fn recorded(&self, durable: oneshot::Receiver<()>) -> Result<(), ReportError> {
-        let answered = tokio::time::timeout(RECORDING_PATIENCE, durable).await;
-        if let Ok(Ok(())) = answered {
-            return Ok(());
-        }
-        let why = "the entry is not durable yet; report it again".to_owned();
-        Err(ReportError::Store(StoreError::Unavailable(why)))
-    }
-
     /// The entry with this report's id, which somebody else recorded.
     async fn on_record(&self, report: &Report) -> Result<Settled, ReportError> {
         let found = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
-        let missing = || {
-            StoreError::Unavailable("the entry is not on record yet; report it again".to_owned())
-        };
-        self.repeated(report, found.ok_or_else(missing)?)
+        self.repeated(report, found.ok_or_else(unconfirmed)?)
     }
 
     /// An id that is on record gives the first result again, if it says the same.
@@ -309,7 +325,11 @@ impl Engine {
         let said_before = match &report.used {
             Used::Usage { usage, .. } => settlement.usage == Some(*usage),
             Used::Cost { cost, usage, .. } => {
-                settlement.amounts.cost == *cost && settlement.usage == *usage
+                // A lower bound that sharpened an entry did not lower it.
+                let is_bound = settlement.certainty == Certainty::AtLeast;
+                let same = settlement.amounts.cost == *cost
+                    || (is_bound && settlement.amounts.cost > *cost);
+                same && settlement.usage == *usage
             }
             Used::Metered(record) => settlement.usage == Some(record.total()),
             Used::Reserved => settlement.usage.is_none(),
@@ -323,21 +343,20 @@ impl Engine {
     }
 
     /// Prices a report.
-    fn actual(&self, report: &Report) -> Result<Actual, ReportError> {
+    fn actual(&self, report: &Report, subject: &Subject) -> Result<Actual, ReportError> {
         let (model, usage, cost) = match &report.used {
             Used::Usage { model, usage } => (model.clone(), Some(*usage), None),
             Used::Cost { cost, model, usage } => (model.clone(), *usage, Some(*cost)),
-            Used::Metered(record) => return self.metered(report, record),
-            Used::Reserved => return self.reserved(report),
+            Used::Metered(record) => return self.metered(report, record, subject),
+            Used::Reserved => return self.reserved(report, subject),
         };
-        let subject = self.subject_of(report)?;
-        let model = model.or_else(|| subject.as_ref().and_then(|subject| subject.model.clone()));
+        let model = model.or_else(|| subject.model.clone());
         let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
         let (cost, rates) = match (cost, usage) {
             (Some(cost), _) => (cost, None),
             (None, None) => (NanoUsd::ZERO, None),
             (None, Some(usage)) => {
-                let provider = subject.as_ref().and_then(|subject| subject.provider.as_ref());
+                let provider = subject.provider.as_ref();
                 self.price(provider.map(Id::as_str), model.as_ref(), &usage)?
             }
         };
@@ -351,17 +370,14 @@ impl Engine {
         })
     }
 
-    /// Who a report is about. `None` for a reservation that is not open: then the report must name its model itself.
-    pub(super) fn subject_of(&self, report: &Report) -> Result<Option<Arc<Subject>>, ReportError> {
+    /// Who a report is about. `None` for a reservation that is not open.
+    fn subject_of(&self, report: &Report) -> Option<Arc<Subject>> {
         match &report.against {
-            Against::Subject(subject) => Ok(Some(Arc::clone(subject))),
+            Against::Subject(subject) => Some(Arc::clone(subject)),
             Against::Reservation(id) => {
                 let state = self.shared.state();
-                let reservation = state
-                    .rooms
-                    .get(&report.workspace)
-                    .and_then(|room| room.ledger.reservation(*id));
-                Ok(reservation.map(|reservation| Arc::clone(&reservation.subject)))
+                let reservation = state.rooms.get(&report.workspace)?.ledger.reservation(*id)?;
+                Some(Arc::clone(&reservation.subject))
             }
         }
     }
@@ -395,6 +411,12 @@ impl Engine {
         metrics.overrun_nano_usd(u64::try_from(overrun.cost.get()).unwrap_or(0));
         metrics.overrun_tokens(u64::try_from(overrun.tokens.get()).unwrap_or(0));
     }
+}
+
+/// The entry may or may not have been recorded.
+fn unconfirmed() -> ReportError {
+    let why = "the entry is not durable yet; report it again".to_owned();
+    ReportError::Store(StoreError::Unavailable(why))
 }
 
 /// What `amounts` exceed `reserved` by.

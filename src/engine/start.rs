@@ -1,6 +1,7 @@
 //! Starting: the journal is read, leases are taken over from the process that wrote it, and everything that was open is open again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -47,12 +48,15 @@ impl Engine {
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),
             adjusting: tokio::sync::Mutex::new(()),
-            driver: Mutex::new(None),
+            administering: tokio::sync::Mutex::new(()),
+            budgets_in_doubt: AtomicBool::new(false),
+            tasks: Mutex::default(),
         });
         shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
         shared.recover(recovered).await.context("the store's leases cannot be taken over")?;
-        let task = tokio::spawn(driver::run(Arc::clone(&shared)));
-        *shared.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let talking = tokio::spawn(driver::talk(Arc::clone(&shared)));
+        let tending = tokio::spawn(driver::tend(Arc::clone(&shared)));
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = vec![talking, tending];
         shared.work.notify_one();
         Ok(Self { shared })
     }

@@ -1,6 +1,6 @@
 //! Counts open connections, so that a stopping Bursar knows when nobody is left who could ask.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -79,6 +79,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
     }
 }
 
+/// Vectored writes are left out on purpose: with them h2 writes every answer of 256 bytes or more by itself, without them it
+/// gathers what is ready and writes that at once. Over TCP it saves a tenth of the processor time of a busy server.
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -86,18 +88,6 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -33,6 +33,7 @@ pub(super) fn admin(settings: &config::Settings) -> admin::Settings {
     admin::Settings {
         keys: settings.keys.iter().map(key).collect(),
         default_workspace: settings.workspace.clone(),
+        patience: settings.patience,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::domain::budget::{Dimension, Limits};
+use crate::domain::budget::Limits;
 use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
 use crate::domain::money::Units;
@@ -28,14 +28,7 @@ impl Allowance {
         if self.generation != account.generation {
             return Units::ZERO;
         }
-        let limit = match account.dimension {
-            Dimension::Cost => self.limits.cost.map(Units::from),
-            Dimension::Tokens => self.limits.tokens.map(Units::from),
-            Dimension::Requests => {
-                self.limits.requests_per_minute.map(|limit| Units::new(i64::from(limit)))
-            }
-        };
-        limit.unwrap_or(Units::ZERO)
+        self.limits.of(account.dimension).unwrap_or(Units::ZERO)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Starts what a test needs, each in a directory of its own and on ports of its own, and ends it with the test. Nothing
 //! here waits for a fixed time: see [`until`].
 
+mod api;
 mod bursar;
 mod client;
 mod envoy;
+pub(crate) mod grpc;
 mod process;
 mod upstream;
 
@@ -11,7 +13,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub(crate) use bursar::{Bursar, KEY, Setup, Spent, WORKSPACE};
+pub(crate) use api::{Api, Spent};
+pub(crate) use bursar::{Bursar, KEY, Setup};
 pub(crate) use client::{Question, Reply};
 pub(crate) use envoy::{Envoy, tool};
 pub(crate) use process::Process;

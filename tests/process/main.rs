@@ -1,6 +1,13 @@
 //! The real programs put together: Bursar as it is shipped, a real Envoy on the configuration that is shipped, and a
 //! sample provider with a count of its own. Each test proves a promise that is made to users.
 
-mod envoy;
+mod crash;
 mod harness;
 mod metering;
+mod outages;
+mod replies;
+mod sdk;
+mod shutdown;
+mod sockets;
+mod start;
+mod trust;

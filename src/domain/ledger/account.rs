@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::Id;
-use crate::domain::ledger::escrow::Grant;
+use crate::domain::ledger::escrow::{Exchange, Grant};
 use crate::domain::ledger::minute::Minute;
 use crate::domain::money::Units;
 use crate::domain::period::Window;
@@ -107,7 +107,7 @@ pub struct LocalAccount {
     spent_elsewhere: Units,
     /// Outstanding at expired leases, by the store's last word.
     forfeited: Units,
-    /// Free in the pool, by the store's last word.
+    /// Free in the pool: by the store's last word, and what this replica took or handed back since.
     free: Units,
     /// What was admitted since the store last answered.
     demand: Units,
@@ -182,7 +182,7 @@ impl LocalAccount {
         self.lease.granted.minus(self.lease.returned)
     }
 
-    /// Free in the pool when the store last answered. Negative after an overdraft or a lowered limit.
+    /// Free in the pool, as far as is known. Negative after an overdraft or a lowered limit.
     pub fn free(&self) -> Units {
         self.free
     }
@@ -199,6 +199,10 @@ impl LocalAccount {
     pub fn unhold(&mut self, amount: Units) {
         self.reserved = self.reserved.minus(amount);
         self.holds = self.holds.saturating_sub(1);
+        if self.lease.seq == 0 {
+            // No store has heard of this cover, so what is not used of it need not be lent.
+            self.extend(Units::ZERO.minus(self.available().or_zero()));
+        }
     }
 
     /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
@@ -212,6 +216,7 @@ impl LocalAccount {
     pub fn extend(&mut self, amount: Units) {
         self.lease.granted = self.lease.granted.plus(amount);
         self.lease.overrun = self.lease.overrun.plus(amount);
+        self.free = self.free.minus(amount);
     }
 
     /// Hands back what nobody holds, at most this much; a slot is held for a minute after its use. It counts from now on,
@@ -224,6 +229,7 @@ impl LocalAccount {
         };
         let amount = unheld.or_zero().min(most);
         self.lease.returned = self.lease.returned.plus(amount);
+        self.free = self.free.plus(amount);
         amount
     }
 
@@ -252,13 +258,14 @@ impl LocalAccount {
     }
 
     /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.
-    pub fn take_grant(&mut self, grant: &Grant, sent: &LocalLease, sent_at: Mono, now: Now) {
+    pub fn take_grant(&mut self, grant: &Grant, sent: &Exchange, sent_at: Mono, now: Now) {
         let overrun_since = self.lease.overrun.minus(sent.overrun);
+        let returned_since = self.lease.returned.minus(sent.returned);
         self.lease.granted = grant.granted.plus(overrun_since);
         self.reported = sent.consumed;
         self.spent_elsewhere = grant.spent.minus(sent.consumed);
         self.forfeited = grant.forfeited;
-        self.free = grant.free;
+        self.free = grant.free.minus(overrun_since).plus(returned_since);
         self.demand = Units::ZERO;
         self.told_at = now.mono;
         self.full = self.available();
@@ -287,6 +294,7 @@ impl LocalAccount {
             ..LocalLease::default()
         };
         self.spent_elsewhere = self.spent_elsewhere.plus(reported);
+        self.free = self.free.minus(carried);
         self.reported = Units::ZERO;
         self.deadline = Mono::default();
     }

@@ -3,15 +3,16 @@
 
 use std::hash::BuildHasher;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::domain::budget::Dimension;
 use crate::domain::ledger::account::{
     AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
 };
+use crate::domain::period::Window;
 
-/// Accounts of one workspace at the most: some 450 MB. Beyond it new targets are answered "unavailable".
+/// Accounts of one workspace at the most: some 500 MB. Beyond it new targets are answered "unavailable".
 pub const ACCOUNTS_MAX: usize = 2_000_000;
 
 /// The table.
@@ -73,6 +74,11 @@ impl Accounts {
     /// The account at a place, to change.
     pub(super) fn get_mut(&mut self, at: AccountIndex) -> Option<&mut LocalAccount> {
         self.slots.get_mut(place(at))?.as_mut()
+    }
+
+    /// Whether an account counts in this window.
+    pub(super) fn is_in(&self, at: AccountIndex, window: &Window) -> bool {
+        self.get(at).is_some_and(|account| account.window.start == window.start)
     }
 
     /// Takes an account out of the index: requests no longer find it.

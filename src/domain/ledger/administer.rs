@@ -72,6 +72,11 @@ impl Ledger {
         sum
     }
 
+    /// All budgets in force.
+    pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.budgets.all()
+    }
+
     /// A budget as this replica enforces it.
     #[must_use]
     pub fn budget(&self, id: BudgetId) -> Option<&Budget> {

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use crate::domain::budget::{Budget, Dimension};
+use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::account::BudgetIndex;
-use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::subject::{ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
@@ -90,23 +89,26 @@ impl Budgets {
         self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
     }
 
+    /// All budgets.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Budget> {
+        self.slots.iter().flatten().map(|entry| &entry.budget)
+    }
+
     /// Where a budget is.
     pub(super) fn index_of(&self, id: BudgetId) -> Option<BudgetIndex> {
         self.by_id.get(&id).copied()
     }
 
     /// The window that a budget's cost and tokens are counted in at this instant.
-    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<Arc<Window>> {
+    pub(super) fn window(&mut self, index: BudgetIndex, at: Wall) -> Option<&Arc<Window>> {
         let entry = self.slots.get_mut(place(index))?.as_mut()?;
-        if let Some(window) = &entry.window
-            && window.start <= at
-            && window.end.is_none_or(|end| at < end)
-        {
-            return Some(Arc::clone(window));
+        let holds =
+            |window: &Arc<Window>| window.start <= at && window.end.is_none_or(|end| at < end);
+        if !entry.window.as_ref().is_some_and(holds) {
+            let schedule = entry.budget.limits.schedule.as_ref()?;
+            entry.window = Some(Arc::new(schedule.window_at(at)));
         }
-        let window = Arc::new(entry.budget.limits.schedule.as_ref()?.window_at(at));
-        entry.window = Some(Arc::clone(&window));
-        Some(window)
+        entry.window.as_ref()
     }
 
     /// All budgets that apply to a subject, in the order of scope kinds.
@@ -161,20 +163,6 @@ impl Budgets {
             // One account for a model however it is named, so that nobody gets two allowances by naming it twice.
             let target = bare.and_then(|bare| Id::parse(bare).ok()).unwrap_or_else(|| said.clone());
             found.push((index, target));
-        }
-    }
-}
-
-impl Budget {
-    /// The limit of one dimension, in its unit.
-    #[must_use]
-    pub fn limit(&self, dimension: Dimension) -> Option<Units> {
-        match dimension {
-            Dimension::Cost => self.limits.cost.map(Units::from),
-            Dimension::Tokens => self.limits.tokens.map(Units::from),
-            Dimension::Requests => {
-                self.limits.requests_per_minute.map(|n| Units::new(i64::from(n)))
-            }
         }
     }
 }

@@ -30,19 +30,24 @@ pub struct Outgoing {
     pub exchanges: Vec<Exchange>,
 }
 
-/// The batch that was sent and not answered.
+/// An exchange that was sent and not answered.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct Sent {
+    at: AccountIndex,
+    /// What it said.
+    exchange: Exchange,
+    /// When it first went out: a lease is counted from then, however often it had to be sent.
     sent_at: Mono,
-    exchanges: Vec<Sent>,
 }
 
-/// What an exchange said, to compare its answer with.
+/// What the next batch is made of.
 #[derive(Debug)]
-struct Sent {
-    at: AccountIndex,
-    lease: LocalLease,
-    then: Then,
+pub(super) struct Parts {
+    settlements: Vec<Settlement>,
+    /// Exchanges that go out again, unchanged: an earlier attempt may have been applied before its answer was lost.
+    again: Vec<Sent>,
+    /// Accounts that have something to tell.
+    telling: Vec<AccountIndex>,
 }
 
 /// How an answer fits.
@@ -64,7 +69,7 @@ impl Ledger {
     /// Whether there is something to tell beyond the batch under way.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.queue.is_empty() || !self.outbox.is_empty()
+        !self.queue.is_empty() || !self.outbox.is_empty() || self.failed.is_some()
     }
 
     /// Whether a batch was sent and not answered.
@@ -76,68 +81,71 @@ impl Ledger {
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
     pub fn next_batch(&mut self, now: Now) -> Option<Outgoing> {
         while self.has_batch() {
-            let (settlements, exchanges) = self.gather(now);
-            if settlements.is_empty() && exchanges.is_empty() {
+            let (settlements, sent) = self.gather(now);
+            if settlements.is_empty() && sent.is_empty() {
                 continue;
             }
-            let (sent, exchanges) = exchanges.into_iter().unzip();
-            self.pending = Some(Pending { sent_at: now.mono, exchanges: sent });
+            let exchanges = sent.iter().map(|sent| sent.exchange.clone()).collect();
+            self.pending = Some(sent);
             return Some(Outgoing { settlements, exchanges });
         }
         None
     }
 
     /// What there is to tell, in the order of the account keys. May turn out to be nothing.
-    fn gather(&mut self, now: Now) -> (Vec<Settlement>, Vec<(Sent, Exchange)>) {
+    fn gather(&mut self, now: Now) -> (Vec<Settlement>, Vec<Sent>) {
+        let Parts { settlements, again: mut sent, telling: mut sending } =
+            self.failed.take().unwrap_or_else(|| self.news());
+        sending.sort_unstable();
+        sending.dedup();
+        let draws = self.draws(&sending, now);
+        for (at, draw) in sending.into_iter().zip(draws) {
+            sent.extend(self.exchange(at, draw, now));
+        }
+        sent.sort_unstable_by(|a, b| a.exchange.account.cmp(&b.exchange.account));
+        (settlements, sent)
+    }
+
+    /// What no batch has taken yet.
+    fn news(&mut self) -> Parts {
         let settlements = std::mem::take(&mut self.outbox);
         // Entries and the totals that include them must travel together, so only accounts without an entry may wait.
         let rest = match settlements.is_empty() {
             true => self.queue.len().min(EXCHANGES_MAX),
             false => self.queue.len(),
         };
-        let mut sending: Vec<AccountIndex> = self.queue.drain(..rest).collect();
-        sending.sort_unstable();
-        sending.dedup();
-        let draws = self.draws(&sending, now);
-        let mut exchanges = Vec::with_capacity(sending.len());
-        for (at, draw) in sending.into_iter().zip(draws) {
-            exchanges.extend(self.exchange(at, draw, now));
-        }
-        exchanges.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
-        (settlements, exchanges)
+        let telling = self.queue.drain(..rest).collect();
+        Parts { settlements, again: Vec::new(), telling }
     }
 
     /// Takes in the answer to the batch under way: one grant for each exchange, in its order. Decides on whoever waited.
     pub fn apply(&mut self, grants: &[Grant], now: Now) -> Applied {
         let Some(pending) = self.pending.take() else { return Applied::Stray };
-        if pending.exchanges.len() != grants.len() {
+        if pending.len() != grants.len() {
             self.pending = Some(pending);
             return Applied::Stray;
         }
-        for (sent, grant) in pending.exchanges.iter().zip(grants) {
-            self.take_grant(sent, grant, pending.sent_at, now);
+        for (sent, grant) in pending.iter().zip(grants) {
+            self.take_grant(sent, grant, now);
         }
         self.retry_waiters(now);
         Applied::Yes
     }
 
     /// The store does not know a lease of the batch under way and applied nothing of it. The lease is followed by a new one
-    /// that carries what was not reported, as overrun: it is counted, never hidden. The entries must be sent again.
+    /// that carries what was not reported, as overrun: it is counted, never hidden. The rest of the batch goes out again.
     pub fn lease_lost(&mut self, key: &AccountKey, settlements: Vec<Settlement>) {
         let Some(pending) = self.pending.take() else { return };
-        self.outbox.splice(0..0, settlements);
-        for Sent { at, lease: sent, .. } in pending.exchanges {
-            let lost = self.key(at).is_some_and(|own| own == *key);
-            if let Some(account) = self.accounts.get_mut(at) {
-                account.exchanging = Exchanging::Idle;
-                match lost {
-                    true => account.begin_again(account.reported()),
-                    // The same numbers go out again, under the same sequence.
-                    false => account.lease.seq = sent.seq.saturating_sub(1),
-                }
-            }
-            self.enqueue(at);
+        let (lost, others): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|sent| sent.exchange.account == *key);
+        let lost: Vec<_> = lost.into_iter().map(|sent| sent.at).collect();
+        for account in &lost {
+            let Some(account) = self.accounts.get_mut(*account) else { continue };
+            account.exchanging = Exchanging::Queued;
+            account.begin_again(account.reported());
         }
+        // Its next lease goes along, because the entries are in its totals; whatever is newer waits.
+        self.failed = Some(Parts { settlements, again: others, telling: lost });
     }
 
     /// Puts an account on the list for the next batch.
@@ -226,7 +234,7 @@ impl Ledger {
             return None;
         }
         if account.dimension == Dimension::Requests {
-            let missing = budget.limit(Dimension::Requests)?.minus(account.quota());
+            let missing = budget.limits.of(Dimension::Requests)?.minus(account.quota());
             let in_use = sum > Units::ZERO || account.holds > 0;
             return (in_use && missing > Units::ZERO).then_some(Draw {
                 need_min: Units::ONE,
@@ -236,7 +244,9 @@ impl Ledger {
         }
         let in_hand = account.available();
         let waits = sum > Units::ZERO && in_hand < sum;
-        if !waits && !account.is_low() {
+        // A lease that nobody uses any more is about to be closed, not refilled.
+        let is_unused = now.mono.since(account.last_used) > self.terms.lease_ttl;
+        if !waits && (is_unused || !account.is_low()) {
             return None;
         }
         let need = sum.minus(in_hand).max(Units::ONE);
@@ -245,12 +255,7 @@ impl Ledger {
     }
 
     /// One exchange; `None` for an account that has nothing to say.
-    fn exchange(
-        &mut self,
-        at: AccountIndex,
-        draw: Option<Draw>,
-        now: Now,
-    ) -> Option<(Sent, Exchange)> {
+    fn exchange(&mut self, at: AccountIndex, draw: Option<Draw>, now: Now) -> Option<Sent> {
         let key = self.key(at);
         let ttl = self.terms.lease_ttl;
         let shadow = self.accounts.get(at).and_then(|account| self.budgets.get(account.budget));
@@ -278,37 +283,32 @@ impl Ledger {
         local.lease.seq = local.lease.seq.saturating_add(1);
         local.exchanging = Exchanging::Sent;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
-        let sent = Sent { at, lease: local.lease, then };
         let holder = self.holder;
         let exchange =
             Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then };
-        Some((sent, exchange))
+        Some(Sent { at, exchange, sent_at: now.mono })
     }
 
-    fn take_grant(&mut self, sent: &Sent, grant: &Grant, sent_at: Mono, now: Now) {
-        let Sent { at, lease: sent, then } = sent;
+    fn take_grant(&mut self, sent: &Sent, grant: &Grant, now: Now) {
+        let Sent { at, exchange: sent, sent_at } = sent;
         let at = *at;
         self.blind.remove(&at);
         let Some(account) = self.accounts.get_mut(at) else { return };
         let exchanging = std::mem::replace(&mut account.exchanging, Exchanging::Idle);
-        account.take_grant(grant, sent, sent_at, now);
+        account.take_grant(grant, sent, *sent_at, now);
         let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
         account.known_until =
             now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
-        let closed = *then == Then::Close;
+        let closed = sent.then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);
         }
-        let excess = match exchanging {
-            Exchanging::Overtaken => Units::MAX,
-            // More is lent or spent than the limit allows: nobody is to admit against what is left of it.
-            Exchanging::Idle
-            | Exchanging::Queued
-            | Exchanging::Sent
-            | Exchanging::SentAndQueued => Units::ZERO.minus(grant.free).or_zero(),
-        };
-        let mut again = matches!(exchanging, Exchanging::SentAndQueued | Exchanging::Overtaken);
-        if account.hand_back(excess, now) > Units::ZERO || exchanging == Exchanging::Overtaken {
+        let overtaken = exchanging == Exchanging::Overtaken;
+        let mut again = overtaken || exchanging == Exchanging::SentAndQueued;
+        // Where more is lent or spent than the limit allows, nobody is to admit against what is left of it.
+        let in_the_red = Units::ZERO.minus(account.free()).or_zero();
+        let excess = if overtaken { Units::MAX } else { in_the_red };
+        if account.hand_back(excess, now) > Units::ZERO || overtaken {
             account.doubt();
             again = true;
         }

@@ -140,18 +140,19 @@ impl Gate {
         Some(if wait > Duration::ZERO { wait } else { IN_FLIGHT_RETRY })
     }
 
-    /// What this replica has in hand, and what the pool had when the store last answered.
+    /// What this replica may still admit, and what the pool has besides. A pool in the red is made good first.
     fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
         let quota = account.quota();
         let free = account.free();
-        match &mut account.minute {
-            None => (account.available(), free),
+        let in_hand = match &mut account.minute {
+            None => account.available().plus(free.min(Units::ZERO)),
             Some(minute) => {
                 let used = Units::new(i64::from(minute.used(now.mono)));
                 // A lowered limit holds at once, whatever the lease still says.
-                (quota.min(self.limit).minus(used), free.or_zero())
+                quota.min(self.limit).minus(used)
             }
-        }
+        };
+        (in_hand, free.or_zero())
     }
 
     fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {
@@ -175,29 +176,28 @@ impl Ledger {
     ) -> Option<Gates> {
         let mut gates = Gates::new();
         for (place, target) in self.budgets.applicable(subject, now.wall) {
-            for (dimension, asked) in [
+            let Some(budget) = self.budgets.get(place) else { continue };
+            let gate = Gate {
+                account: AccountIndex::MAX,
+                id: budget.id,
+                kind: budget.scope.kind,
+                dimension: Dimension::Requests,
+                limit: Units::ZERO,
+                asked: Units::ONE,
+                shadow: budget.shadow,
+                when_unavailable: budget.when_unavailable,
+                expires_at: budget.expires_at,
+            };
+            let limits = [
                 (Dimension::Cost, Units::from(estimate.cost)),
                 (Dimension::Tokens, Units::from(estimate.tokens)),
                 (Dimension::Requests, Units::ONE),
-            ] {
-                let Some(limit) =
-                    self.budgets.get(place).and_then(|budget| budget.limit(dimension))
-                else {
-                    continue;
-                };
+            ]
+            .map(|(dimension, asked)| (dimension, asked, budget.limits.of(dimension)));
+            for (dimension, asked, limit) in limits {
+                let Some(limit) = limit else { continue };
                 let account = self.live_account(place, dimension, &target, now.wall)?;
-                let budget = self.budgets.get(place)?;
-                gates.push(Gate {
-                    account,
-                    id: budget.id,
-                    kind: budget.scope.kind,
-                    dimension,
-                    limit,
-                    asked,
-                    shadow: budget.shadow,
-                    when_unavailable: budget.when_unavailable,
-                    expires_at: budget.expires_at,
-                });
+                gates.push(Gate { account, dimension, limit, asked, ..gate });
             }
         }
         Some(gates)
@@ -212,15 +212,17 @@ impl Ledger {
         at: Wall,
     ) -> Option<AccountIndex> {
         let window = match dimension {
-            Dimension::Requests => Arc::clone(&self.always),
+            Dimension::Requests => &self.always,
             Dimension::Cost | Dimension::Tokens => self.budgets.window(place, at)?,
         };
-        if let Some(found) = self.accounts.find(place, dimension, target.as_str()) {
-            if self.accounts.get(found)?.window.start == window.start {
-                return Some(found);
-            }
-            self.accounts.retire(found, Standing::Retired);
-            self.enqueue(found);
+        let found = self.accounts.find(place, dimension, target.as_str());
+        if found.is_some_and(|at| self.accounts.is_in(at, window)) {
+            return found;
+        }
+        let window = Arc::clone(window);
+        if let Some(past) = found {
+            self.accounts.retire(past, Standing::Retired);
+            self.enqueue(past);
         }
         let budget = self.budgets.get(place)?;
         self.accounts.add(LocalAccount::new((place, budget), dimension, target.clone(), window))

@@ -53,7 +53,9 @@ impl Minute {
     pub fn give_back(&mut self, at: Mono, limit: u32) {
         let at = if limit > EXACT_MAX { end_of_bucket(at) } else { at };
         let from = self.stamps.partition_point(|(stamp, _)| *stamp < at);
-        if let Some((_, count)) = self.stamps.get_mut(from)
+        // One that was forgotten, by a reset or with time, is not another's to give.
+        if let Some((stamp, count)) = self.stamps.get_mut(from)
+            && *stamp == at
             && *count > 0
         {
             *count = count.saturating_sub(1);
@@ -121,6 +123,16 @@ mod tests {
         assert_eq!(minute.used(ms(60_002)), 1);
         minute.give_back(ms(9), 10);
         assert_eq!(minute.used(ms(60_002)), 1);
+    }
+
+    #[test]
+    fn a_slot_that_is_free_already_is_not_given_back_in_place_of_another() {
+        let mut minute = Minute::default();
+        minute.take(ms(1), 10);
+        minute.take(ms(50_000), 10);
+        assert_eq!(minute.used(ms(60_001)), 1);
+        minute.give_back(ms(1), 10);
+        assert_eq!(minute.used(ms(60_001)), 1);
     }
 
     #[test]

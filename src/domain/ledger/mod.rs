@@ -16,15 +16,19 @@ pub mod escrow;
 mod exchange;
 mod gates;
 mod minute;
+#[cfg(test)]
+mod model_tests;
 mod reserve;
 mod restore;
 mod settle;
+#[cfg(test)]
+mod table_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 pub use self::accounts::ACCOUNTS_MAX;
@@ -113,7 +117,10 @@ pub struct Ledger {
     outbox: Vec<Settlement>,
     /// Accounts that have something to tell the store.
     queue: Vec<AccountIndex>,
-    pending: Option<exchange::Pending>,
+    /// The batch under way, if there is one.
+    pending: Option<Vec<exchange::Sent>>,
+    /// What is left of a batch that failed for a lost lease. It goes out before anything else.
+    failed: Option<exchange::Parts>,
     last_epoch: u32,
     /// How far the search for idle accounts has come.
     swept_to: AccountIndex,
@@ -141,6 +148,7 @@ impl Ledger {
             outbox: Vec::new(),
             queue: Vec::new(),
             pending: None,
+            failed: None,
             last_epoch: 0,
             swept_to: 0,
             blind: HashMap::default(),
@@ -169,6 +177,18 @@ impl Ledger {
     #[must_use]
     pub fn live_accounts(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Whose ledger it is.
+    #[must_use]
+    pub const fn workspace(&self) -> &Id {
+        &self.workspace
+    }
+
+    /// What an account counts.
+    #[must_use]
+    pub fn dimension(&self, at: AccountIndex) -> Option<Dimension> {
+        self.accounts.get(at).map(|account| account.dimension)
     }
 
     /// The full name of an account; `None` once its budget was deleted.

@@ -107,7 +107,9 @@ impl Ledger {
         }
         let window = match key.dimension {
             Dimension::Requests => Arc::clone(&self.always),
-            Dimension::Cost | Dimension::Tokens => self.budgets.window(place, now.wall)?,
+            Dimension::Cost | Dimension::Tokens => {
+                Arc::clone(self.budgets.window(place, now.wall)?)
+            }
         };
         let budget = self.budgets.get(place)?;
         let is_current = budget.generation == key.generation && window.label == key.window;

@@ -83,7 +83,7 @@ impl Ledger {
         Some(settlement)
     }
 
-    /// Replaces what was charged for a reservation by other amounts: an adjustment entry carries the difference.
+    /// Replaces what was charged for a reservation by other amounts: an entry of the given certainty carries the difference.
     pub fn adjust(&mut self, earlier: Correcting, actual: Actual) -> Settlement {
         let mut charged: HashMap<AccountKey, Units> = HashMap::new();
         let mut order = Vec::new();
@@ -100,7 +100,6 @@ impl Ledger {
             let difference = due.minus(charged.get(&account).copied().unwrap_or_default());
             charges.extend(self.correct(account, difference));
         }
-        let actual = Actual { certainty: Certainty::Adjustment, ..actual };
         let settlement = entry(actual, earlier.subject, earlier.reservation, earlier.at, charges);
         self.outbox.push(settlement.clone());
         settlement

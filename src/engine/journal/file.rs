@@ -8,8 +8,6 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
-use super::Buffer;
-
 /// A file that has grown past this is rewritten, if it is not nearly all live.
 const REWRITE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -19,6 +17,7 @@ pub(in crate::engine) struct JournalFile {
     path: PathBuf,
     /// Held as long as the process lives.
     _lock: File,
+    rewrite_bytes: u64,
     state: Mutex<State>,
 }
 
@@ -31,6 +30,8 @@ struct State {
     size: u64,
     /// Bytes in the file after it was last rewritten.
     size_when_new: u64,
+    /// What was written last; its memory takes turns with the buffer's.
+    writing: Vec<u8>,
     health: Health,
 }
 
@@ -60,8 +61,21 @@ impl JournalFile {
         let contents =
             fs::read(path).with_context(|| format!("journal.path: cannot read {shown}"))?;
         let size = u64::try_from(contents.len()).unwrap_or(u64::MAX);
-        let state = State { file, written: 0, size, size_when_new: size, health: Health::Good };
-        Ok((Self { path: path.to_owned(), _lock: lock, state: Mutex::new(state) }, contents))
+        let state = State {
+            file,
+            written: 0,
+            size,
+            size_when_new: size,
+            writing: Vec::new(),
+            health: Health::Good,
+        };
+        let file = Self {
+            path: path.to_owned(),
+            _lock: lock,
+            rewrite_bytes: REWRITE_BYTES,
+            state: Mutex::new(state),
+        };
+        Ok((file, contents))
     }
 
     /// Cuts the file after what was believed of it.
@@ -72,13 +86,14 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Writes everything up to a position, unless somebody else did. `take` empties the buffer under its own lock.
+    /// Writes everything up to a position, unless somebody else did. `swap` exchanges the buffer under its own lock, and
+    /// says where it ended.
     pub(in crate::engine) fn flush(
         &self,
         position: u64,
-        take: impl FnOnce() -> (Vec<u8>, u64),
+        swap: impl FnOnce(&mut Vec<u8>) -> u64,
     ) -> io::Result<()> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         if state.health == Health::Broken {
             return Err(io::Error::other(
                 "the journal could not be written, and was not yet written anew",
@@ -87,13 +102,14 @@ impl JournalFile {
         if state.written >= position {
             return Ok(());
         }
-        let (bytes, end) = take();
-        if let Err(error) = state.file.write_all(&bytes) {
+        let end = swap(&mut state.writing);
+        if let Err(error) = state.file.write_all(&state.writing) {
             state.health = Health::Broken;
             return Err(error);
         }
+        let added = u64::try_from(state.writing.len()).unwrap_or(u64::MAX);
         state.written = end;
-        state.size = state.size.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        state.size = state.size.saturating_add(added);
         Ok(())
     }
 
@@ -101,7 +117,7 @@ impl JournalFile {
     pub(in crate::engine) fn wants_rewrite(&self) -> bool {
         let state = self.state();
         let grown =
-            state.size > REWRITE_BYTES && state.size > state.size_when_new.saturating_mul(2);
+            state.size > self.rewrite_bytes && state.size > state.size_when_new.saturating_mul(2);
         state.health == Health::Broken || grown
     }
 
@@ -120,13 +136,26 @@ impl JournalFile {
         file.write_all(&bytes)?;
         fs::rename(&fresh, &self.path)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        *state = State { file, written: end, size, size_when_new: size, health: Health::Good };
+        *state = State {
+            file,
+            written: end,
+            size,
+            size_when_new: size,
+            writing: Vec::new(),
+            health: Health::Good,
+        };
         Ok(())
     }
 
     /// Bytes in the file.
     pub(in crate::engine) fn size(&self) -> u64 {
         self.state().size
+    }
+
+    /// From now on the disk is full, until the journal is written anew.
+    #[cfg(test)]
+    pub(in crate::engine) fn fill_the_disk(&self) {
+        self.state().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     }
 
     /// Whether records can be written.
@@ -145,9 +174,77 @@ pub(in crate::engine) fn boot_id() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
-impl Buffer {
-    /// Empties the buffer.
-    pub(in crate::engine) fn drain(&mut self) -> (Vec<u8>, u64) {
-        self.take()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal that is rewritten past 100 bytes.
+    fn small(directory: &Path) -> JournalFile {
+        let (journal, contents) = JournalFile::open(&directory.join("b.journal")).unwrap();
+        assert_eq!(contents, b"");
+        JournalFile { rewrite_bytes: 100, ..journal }
+    }
+
+    /// Appends bytes that end at this position.
+    fn append(journal: &JournalFile, bytes: &[u8], end: u64) -> io::Result<()> {
+        journal.flush(end, |buffer| {
+            buffer.clear();
+            buffer.extend_from_slice(bytes);
+            end
+        })
+    }
+
+    fn contents(journal: &JournalFile) -> Vec<u8> {
+        fs::read(&journal.path).unwrap()
+    }
+
+    #[test]
+    fn a_journal_that_has_grown_is_written_anew_and_grows_again_from_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        let mut longest = 0;
+        for round in 1..=20u64 {
+            append(&journal, &[b'.'; 30], round * 40).unwrap();
+            if journal.wants_rewrite() {
+                journal.replace(|| (b"open".to_vec(), round * 40 + 10)).unwrap();
+                assert_eq!(contents(&journal), b"open");
+            }
+            longest = longest.max(journal.size());
+            assert_eq!(u64::try_from(contents(&journal).len()).unwrap(), journal.size());
+        }
+        assert_eq!(longest, 94, "never longer than the bound and what is open");
+    }
+
+    #[test]
+    fn a_journal_that_is_nearly_all_live_is_not_written_anew_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        journal.replace(|| (vec![b'.'; 150], 150)).unwrap();
+        assert!(!journal.wants_rewrite());
+        append(&journal, &[b'.'; 151], 301).unwrap();
+        assert!(journal.wants_rewrite());
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        append(&journal, b"one", 3).unwrap();
+        append(&journal, b"never", 3).unwrap();
+        append(&journal, b"two", 6).unwrap();
+        assert_eq!(contents(&journal), b"onetwo");
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_written_until_the_file_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        journal.state().file = File::open(&journal.path).unwrap();
+        assert!(append(&journal, b"lost", 4).is_err(), "the file is open for reading only");
+        assert!(append(&journal, b"more", 8).is_err());
+        assert!(!journal.is_good() && journal.wants_rewrite());
+        journal.replace(|| (b"open".to_vec(), 8)).unwrap();
+        append(&journal, b"next", 12).unwrap();
+        assert_eq!(contents(&journal), b"opennext");
     }
 }

@@ -15,7 +15,7 @@ use crate::domain::time::Mono;
 pub(in crate::engine) struct Recovered {
     /// Whose leases the store may hold.
     pub(in crate::engine) holders: Vec<HolderId>,
-    /// Reservations that were open.
+    /// Reservations that were open, in the order of time.
     pub(in crate::engine) reservations: Vec<RestoredReservation>,
     /// Slots that were taken, in the order of time.
     pub(in crate::engine) stamps: Vec<Stamp>,
@@ -102,11 +102,9 @@ impl Reader {
         let stamps = self.stamps.into_iter().flat_map(|((at, account), count)| {
             (0..count).map(move |_| Stamp { account: account.clone(), at })
         });
-        Recovered {
-            holders: self.holders,
-            stamps: stamps.collect(),
-            reservations: self.open.into_values().collect(),
-            bytes: 0,
-        }
+        let mut reservations: Vec<_> = self.open.into_values().collect();
+        // They time out in the order in which they are opened again.
+        reservations.sort_by_key(|reservation| reservation.made_at.mono);
+        Recovered { holders: self.holders, stamps: stamps.collect(), reservations, bytes: 0 }
     }
 }

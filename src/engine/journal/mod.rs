@@ -7,16 +7,18 @@
 mod file;
 mod load;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
-use self::record::{
-    AccountName, Admitted, Ended, Entry, Owner, Record, Stamped, reservation_bytes,
-};
+use foldhash::quality::RandomState;
+
+use self::record::{AccountName, Admitted, Ended, Owner, Recorded, Stamped, reservation_bytes};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{HolderId, Id, ReservationId};
-use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::AccountIndex;
+use crate::domain::ledger::{Ledger, Reservation};
 use crate::domain::time::{Mono, Now};
 
 pub(super) use self::file::{JournalFile, boot_id};
@@ -38,7 +40,10 @@ pub(super) struct Buffer {
     /// Where the buffer ends, counted from the start of the process.
     end: u64,
     /// Accounts that the file has the names of, by workspace and serial, and the numbers it has them under.
-    named: HashMap<(Id, u32), u32>,
+    named: HashMap<Id, HashMap<u32, u32, RandomState>, RandomState>,
+    last_number: u32,
+    /// Filled anew for each admission, so that its memory is used again.
+    admitted: Admitted,
 }
 
 impl Buffer {
@@ -47,37 +52,40 @@ impl Buffer {
     pub(super) fn admit(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
         let Some(reservation) = ledger.reservation(id) else { return self.end };
         for hold in &reservation.holds {
-            let counts_requests =
-                ledger.key(hold.account).is_some_and(|key| key.dimension == Dimension::Requests);
-            if counts_requests {
+            if ledger.dimension(hold.account) == Some(Dimension::Requests) {
                 self.stamp(ledger, hold.account, reservation.made_at.mono, 1);
             }
         }
-        self.open(ledger, id)
+        self.open(ledger, id, reservation);
+        self.end
     }
 
     /// Records an open reservation.
-    fn open(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
-        let Some(reservation) = ledger.reservation(id) else { return self.end };
-        let accounts =
-            reservation.holds.iter().map(|hold| self.name(ledger, hold.account)).collect();
-        self.push(Entry::Admitted(Admitted::new(id, reservation, accounts)))
+    fn open(&mut self, ledger: &Ledger, id: ReservationId, reservation: &Reservation) {
+        let mut admitted = std::mem::take(&mut self.admitted);
+        admitted.set(id, reservation);
+        admitted.accounts.clear();
+        for hold in &reservation.holds {
+            admitted.accounts.push(self.name(ledger, hold.account));
+        }
+        self.push(&admitted);
+        self.admitted = admitted;
     }
 
     fn stamp(&mut self, ledger: &Ledger, at: AccountIndex, taken: Mono, count: u32) {
         let account = self.name(ledger, at);
-        self.push(Entry::Stamped(Stamped { account, mono_ns: taken.as_ns(), count }));
+        self.push(&Stamped { account, mono_ns: taken.as_ns(), count });
     }
 
     /// Records the end of a reservation.
     pub(super) fn end(&mut self, id: ReservationId, end: End) {
         let withdrawn = end == End::Withdrawn;
-        self.push(Entry::Ended(Ended { reservation: reservation_bytes(id), withdrawn }));
+        self.push(&Ended { reservation: reservation_bytes(id).to_vec(), withdrawn });
     }
 
     /// Records whose leases the store may hold.
     pub(super) fn own(&mut self, boot: &str, holders: &[HolderId]) {
-        self.push(Entry::Owner(Owner::new(boot, holders)));
+        self.push(&Owner::new(boot, holders));
     }
 
     /// Starts the file anew: everything that is open, and nothing else.
@@ -90,41 +98,49 @@ impl Buffer {
     ) {
         self.bytes.clear();
         self.named.clear();
+        self.last_number = 0;
         self.own(boot, holders);
         for ledger in ledgers {
             for (at, taken, count) in ledger.stamps(now) {
                 self.stamp(ledger, at, taken, count);
             }
-            let ids: Vec<_> = ledger.reservations().map(|(id, _)| id).collect();
-            for id in ids {
-                self.open(ledger, id);
+            for (id, reservation) in ledger.reservations() {
+                self.open(ledger, id, reservation);
             }
         }
     }
 
-    /// Takes what there is to write, and the position that it ends at.
-    fn take(&mut self) -> (Vec<u8>, u64) {
+    /// Empties the buffer. Returns what it held, and the position that it ended at.
+    pub(super) fn drain(&mut self) -> (Vec<u8>, u64) {
         (std::mem::take(&mut self.bytes), self.end)
+    }
+
+    /// Exchanges the buffer for another one, whose memory it goes on with. Returns the position that it ended at.
+    pub(super) fn swap(&mut self, other: &mut Vec<u8>) -> u64 {
+        other.clear();
+        std::mem::swap(&mut self.bytes, other);
+        self.end
     }
 
     /// The number of an account, naming it first where the file does not know it yet. 0 for one whose budget was deleted.
     fn name(&mut self, ledger: &Ledger, at: AccountIndex) -> u32 {
-        let (Some(serial), Some(key)) = (ledger.serial(at), ledger.key(at)) else { return 0 };
-        let name = (key.workspace.clone(), serial);
-        if let Some(number) = self.named.get(&name) {
+        let Some(serial) = ledger.serial(at) else { return 0 };
+        let names = self.named.get(ledger.workspace());
+        if let Some(number) = names.and_then(|names| names.get(&serial)) {
             return *number;
         }
-        let number = u32::try_from(self.named.len()).unwrap_or(u32::MAX).saturating_add(1);
-        self.named.insert(name, number);
-        self.push(Entry::Account(AccountName::new(number, &key)));
+        let Some(key) = ledger.key(at) else { return 0 };
+        self.last_number = self.last_number.saturating_add(1);
+        let number = self.last_number;
+        self.push(&AccountName::new(number, &key));
+        self.named.entry(key.workspace).or_default().insert(serial, number);
         number
     }
 
-    fn push(&mut self, entry: Entry) -> u64 {
+    fn push(&mut self, entry: &impl Recorded) {
         let before = self.bytes.len();
-        Record::write_to(entry, &mut self.bytes);
+        record::write_to(entry, &mut self.bytes);
         let added = self.bytes.len().saturating_sub(before);
         self.end = self.end.saturating_add(u64::try_from(added).unwrap_or(u64::MAX));
-        self.end
     }
 }

@@ -124,16 +124,50 @@ pub(super) struct Stamped {
     pub(super) count: u32,
 }
 
-impl Record {
-    /// Appends the framed record to a buffer.
-    pub(super) fn write_to(entry: Entry, buffer: &mut Vec<u8>) {
-        let message = Self { entry: Some(entry) }.encode_to_vec();
-        let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        buffer.extend_from_slice(&length.to_le_bytes());
-        buffer.extend_from_slice(&crc32fast::hash(&message).to_le_bytes());
-        buffer.extend_from_slice(&message);
-    }
+/// What a record may hold. It is written as the entry of this tag, in place and without a [`Record`] around it: one is
+/// written for every request.
+pub(super) trait Recorded: Message {
+    const TAG: u32;
+}
 
+impl Recorded for Owner {
+    const TAG: u32 = 1;
+}
+
+impl Recorded for AccountName {
+    const TAG: u32 = 2;
+}
+
+impl Recorded for Admitted {
+    const TAG: u32 = 3;
+}
+
+impl Recorded for Ended {
+    const TAG: u32 = 4;
+}
+
+impl Recorded for Stamped {
+    const TAG: u32 = 5;
+}
+
+/// Appends a framed record to a buffer.
+pub(super) fn write_to<E: Recorded>(entry: &E, buffer: &mut Vec<u8>) {
+    let frame = buffer.len();
+    buffer.extend_from_slice(&[0; FRAME_HEADER]);
+    prost::encoding::message::encode(E::TAG, entry, buffer);
+    let Some((header, message)) =
+        buffer.get_mut(frame..).and_then(|frame| frame.split_first_chunk_mut::<FRAME_HEADER>())
+    else {
+        return;
+    };
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    let checksum = crc32fast::hash(message);
+    let (length_place, checksum_place) = header.split_at_mut(FRAME_HEADER / 2);
+    length_place.copy_from_slice(&length.to_le_bytes());
+    checksum_place.copy_from_slice(&checksum.to_le_bytes());
+}
+
+impl Record {
     /// Reads the next record and what follows it. `None` at the end, and at the first record that is torn: whatever
     /// comes after it was never acknowledged.
     pub(super) fn read_from(bytes: &[u8]) -> Option<(Entry, &[u8])> {
@@ -188,25 +222,23 @@ impl AccountName {
 }
 
 impl Admitted {
-    /// Of a reservation whose accounts have these numbers.
-    pub(super) fn new(id: ReservationId, reservation: &Reservation, accounts: Vec<u32>) -> Self {
+    /// Becomes the record of this reservation, but for the numbers of its accounts.
+    pub(super) fn set(&mut self, id: ReservationId, reservation: &Reservation) {
         let subject = &reservation.subject;
-        let text = |id: &Option<Id>| id.as_ref().map(Id::to_string);
-        Self {
-            reservation: reservation_bytes(id),
-            workspace: subject.workspace.to_string(),
-            project: text(&subject.project),
-            identity: text(&subject.identity),
-            api_key: text(&subject.api_key),
-            provider: text(&subject.provider),
-            model: text(&subject.model),
-            cost: reservation.estimate.cost.get(),
-            tokens: reservation.estimate.tokens.get(),
-            wall_ms: reservation.made_at.wall.as_ms(),
-            mono_ns: reservation.made_at.mono.as_ns(),
-            accounts,
-            amounts: reservation.holds.iter().map(|hold| hold.amount.get()).collect(),
-        }
+        self.reservation.clear();
+        self.reservation.extend_from_slice(&reservation_bytes(id));
+        subject.workspace.as_str().clone_into(&mut self.workspace);
+        set_text(&mut self.project, subject.project.as_ref());
+        set_text(&mut self.identity, subject.identity.as_ref());
+        set_text(&mut self.api_key, subject.api_key.as_ref());
+        set_text(&mut self.provider, subject.provider.as_ref());
+        set_text(&mut self.model, subject.model.as_ref());
+        self.cost = reservation.estimate.cost.get();
+        self.tokens = reservation.estimate.tokens.get();
+        self.wall_ms = reservation.made_at.wall.as_ms();
+        self.mono_ns = reservation.made_at.mono.as_ns();
+        self.amounts.clear();
+        self.amounts.extend(reservation.holds.iter().map(|hold| hold.amount.get()));
     }
 
     /// The reservation without its holds.
@@ -237,9 +269,20 @@ impl Admitted {
     }
 }
 
+fn set_text(place: &mut Option<String>, id: Option<&Id>) {
+    match id {
+        Some(id) => id.as_str().clone_into(place.get_or_insert_default()),
+        None => *place = None,
+    }
+}
+
 /// Holder and nonce, big-endian.
-pub(super) fn reservation_bytes(id: ReservationId) -> Vec<u8> {
-    [id.holder.0.to_be_bytes(), id.nonce.to_be_bytes()].concat()
+pub(super) fn reservation_bytes(id: ReservationId) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let (holder, nonce) = bytes.split_at_mut(16);
+    holder.copy_from_slice(&id.holder.0.to_be_bytes());
+    nonce.copy_from_slice(&id.nonce.to_be_bytes());
+    bytes
 }
 
 /// The reverse of [`reservation_bytes`].
@@ -250,4 +293,80 @@ pub(super) fn reservation_of(bytes: &[u8]) -> Option<ReservationId> {
 
 fn u128_of(bytes: &[u8]) -> Option<u128> {
     Some(u128::from_be_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ledger::Hold;
+    use crate::domain::money::Units;
+
+    fn id(text: &str) -> Id {
+        Id::parse(text).unwrap()
+    }
+
+    fn reservation(project: Option<&str>, accounts: u32) -> Reservation {
+        let subject = Subject {
+            workspace: id("ws"),
+            project: project.map(id),
+            identity: Some(id("ada")),
+            api_key: None,
+            provider: Some(id("openai")),
+            model: None,
+        };
+        let hold = |account| Hold { account, amount: Units::new(i64::from(account) + 1) };
+        Reservation {
+            subject: Arc::new(subject),
+            estimate: Amounts { cost: NanoUsd::new(7), tokens: Tokens::new(8) },
+            made_at: Now { wall: Wall::from_ms(9), mono: Mono::from_ns(10) },
+            holds: (0..accounts).map(hold).collect(),
+        }
+    }
+
+    fn read_back<E: Recorded>(entry: &E) -> Entry {
+        let mut bytes = Vec::from(*b"before");
+        write_to(entry, &mut bytes);
+        let (entry, rest) = Record::read_from(&bytes[6..]).unwrap();
+        assert_eq!(rest, b"");
+        entry
+    }
+
+    #[test]
+    fn every_entry_is_read_as_what_it_was_written_as() {
+        let owner = Owner::new("boot", &[HolderId(1), HolderId(2)]);
+        assert_eq!(read_back(&owner), Entry::Owner(owner));
+        let name = AccountName { number: 3, workspace: "ws".to_owned(), ..AccountName::default() };
+        assert_eq!(read_back(&name), Entry::Account(name));
+        let admitted = Admitted { accounts: vec![1, 2], ..Admitted::default() };
+        assert_eq!(read_back(&admitted), Entry::Admitted(admitted));
+        let ended = Ended { reservation: vec![4; 32], withdrawn: true };
+        assert_eq!(read_back(&ended), Entry::Ended(ended));
+        let stamped = Stamped { account: 5, mono_ns: 6, count: 7 };
+        assert_eq!(read_back(&stamped), Entry::Stamped(stamped));
+    }
+
+    #[test]
+    fn a_record_that_is_used_again_keeps_nothing_of_the_reservation_before() {
+        let key = |nonce| ReservationId { holder: HolderId(1), nonce };
+        let mut again = Admitted::default();
+        again.set(key(1), &reservation(Some("a project with a long name"), 3));
+        again.set(key(2), &reservation(None, 1));
+        let mut fresh = Admitted::default();
+        fresh.set(key(2), &reservation(None, 1));
+        assert_eq!(again, fresh);
+        let restored = again.reservation().unwrap();
+        assert_eq!((restored.id, restored.subject.project.as_ref()), (key(2), None));
+    }
+
+    #[test]
+    fn a_torn_or_changed_record_is_not_read() {
+        let mut bytes = Vec::new();
+        write_to(&Stamped { account: 5, mono_ns: 6, count: 7 }, &mut bytes);
+        for end in 0..bytes.len() {
+            assert!(Record::read_from(&bytes[..end]).is_none(), "{end} bytes");
+        }
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        assert!(Record::read_from(&bytes).is_none());
+    }
 }

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection, Sqlite, Transaction};
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -66,7 +66,13 @@ impl SqliteStore {
             .acquire_timeout(TURN_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
-            .test_before_acquire(false);
+            .test_before_acquire(false)
+            // A full disk makes COMMIT fail and ends the transaction, but the driver counts it as open and begins no other on
+            // this connection. A fresh one knows nothing of it.
+            .before_acquire(|connection, _| {
+                let sound = !connection.is_in_transaction();
+                Box::pin(async move { Ok(sound) })
+            });
         let writing = options.clone().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let writer = pool
             .clone()

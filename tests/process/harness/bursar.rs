@@ -1,16 +1,16 @@
-//! Bursar as a process, and its HTTP API as a test uses it.
+//! Bursar as a process: started, ended and started again.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::client::{self, Reply};
-use super::{Process, until};
+use super::{Api, Process, until};
 
 /// The workspace of everything.
-pub(crate) const WORKSPACE: &str = "test";
+const WORKSPACE: &str = "test";
 /// Manages the workspace.
 pub(crate) const KEY: &str = "management-key-of-the-tests";
 
@@ -39,20 +39,12 @@ impl Setup {
     }
 }
 
-/// What was spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spent {
-    pub(crate) nano_usd: u64,
-    pub(crate) tokens: u64,
-}
-
 /// A running Bursar. It keeps its database, journal and socket in its directory, where [`Bursar::start_again`] finds them.
 pub(crate) struct Bursar {
     directory: PathBuf,
     setup: Setup,
     process: Process,
-    /// The base of its HTTP API. Another one after every start.
-    pub(crate) url: String,
+    api: Api,
     /// Where gRPC is served on TCP. Another one after every start.
     pub(crate) grpc: String,
 }
@@ -62,8 +54,8 @@ impl Bursar {
     pub(crate) async fn start(directory: &Path, setup: Setup) -> Self {
         let (process, ready) = ready(directory, &setup).await;
         let address = |name: &str| ready[name].as_str().expect("an address").to_owned();
-        let url = format!("http://{}", address("http"));
-        Self { directory: directory.to_owned(), setup, process, url, grpc: address("grpc") }
+        let api = Api { url: format!("http://{}", address("http")) };
+        Self { directory: directory.to_owned(), setup, process, api, grpc: address("grpc") }
     }
 
     /// What [`Bursar::start`] runs, for those who expect that it does not come up.
@@ -101,6 +93,11 @@ impl Bursar {
         socket(&self.directory)
     }
 
+    /// Its API, for clients that run beside the test.
+    pub(crate) fn api(&self) -> Api {
+        self.api.clone()
+    }
+
     /// The running program.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -119,50 +116,18 @@ impl Bursar {
         *self = Self::start(&directory, setup).await;
     }
 
-    /// Creates a budget and returns its id.
-    pub(crate) async fn create_budget(&self, budget: Value) -> String {
-        let created = self.call("POST", "/v2/budgets", Some(budget)).await;
-        created["budget"]["budget_id"].as_str().expect("a budget's id").to_owned()
+    /// Starts without its shell from now on.
+    pub(crate) fn lift_restrictions(&mut self) {
+        self.setup.shell = None;
     }
+}
 
-    /// What a budget has counted: `{cost, tokens, requests_in_window, …}`.
-    pub(crate) async fn consumption(&self, budget: &str) -> Value {
-        self.call("GET", &format!("/v2/budgets/{budget}/consumption"), None).await
-    }
+/// Calls go straight to its API.
+impl Deref for Bursar {
+    type Target = Api;
 
-    /// What a budget has spent, in nano-dollars and in LLM tokens.
-    pub(crate) async fn spent(&self, budget: &str) -> Spent {
-        let shown = self.call("GET", &format!("/v2/budgets/{budget}"), None).await;
-        let usage = &shown["budget"]["usage"];
-        let dollars = usage["amount"].as_f64().expect("an amount");
-        Spent {
-            nano_usd: (dollars * 1e9).round() as u64,
-            tokens: usage["tokens"].as_u64().expect("tokens"),
-        }
-    }
-
-    /// Reports usage, which must be taken.
-    pub(crate) async fn report(&self, usage: Value) -> Value {
-        self.call("POST", "/v2/usage", Some(usage)).await
-    }
-
-    /// A call that must succeed.
-    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        let reply = self.try_call(method, path, body).await.expect("an answer");
-        assert_eq!(reply.status, 200, "{method} {path} answered {}", reply.text);
-        reply.json
-    }
-
-    /// A call that may be refused, or not be answered at all.
-    pub(crate) async fn try_call(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Reply, reqwest::Error> {
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let headers = [("authorization", format!("Bearer {KEY}"))];
-        client::send(method, &format!("{}{path}", self.url), &headers, body.into_bytes()).await
+    fn deref(&self) -> &Api {
+        &self.api
     }
 }
 

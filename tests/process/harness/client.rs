@@ -30,7 +30,7 @@ pub(crate) struct Reply {
 pub(super) async fn send(
     method: &str,
     url: &str,
-    headers: &[(&'static str, String)],
+    headers: &[(&'static str, Vec<u8>)],
     body: Vec<u8>,
 ) -> Result<Reply, reqwest::Error> {
     let response = request(method, url, headers).body(body).send().await?;
@@ -40,10 +40,10 @@ pub(super) async fn send(
     Ok(Reply { status, headers, text, json })
 }
 
-fn request(method: &str, url: &str, headers: &[(&'static str, String)]) -> RequestBuilder {
+fn request(method: &str, url: &str, headers: &[(&'static str, Vec<u8>)]) -> RequestBuilder {
     let method = method.parse().expect("a method");
     let request = CLIENT.request(method, url).header("content-type", "application/json");
-    headers.iter().fold(request, |request, (name, value)| request.header(*name, value.as_bytes()))
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, value.as_slice()))
 }
 
 impl Reply {
@@ -75,25 +75,31 @@ impl Reply {
 #[derive(Clone)]
 pub(crate) struct Question {
     pub(crate) path: &'static str,
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Question {
+    /// What Bursar sets aside for [`Question::of`]: its input by its bytes, and its output cap.
+    pub(crate) const TOKENS: i64 = 127;
+
     /// A chat completion by this identity, of a model with a price and an output of 32 tokens at the most.
     pub(crate) fn of(identity: &str) -> Self {
-        let messages = json!([{"role": "user", "content": "Say a word."}]);
-        let body = json!({"model": "gpt-4o-mini", "max_tokens": 32, "messages": messages});
+        let body = json!({
+            "model": "gpt-4o-mini",
+            "max_tokens": 32,
+            "messages": [{"role": "user", "content": "Say a word."}],
+        });
         let headers = vec![
-            ("x-orq-identity-id", identity.to_owned()),
-            ("x-bursar-provider", "openai".to_owned()),
+            ("x-orq-identity-id", identity.as_bytes().to_owned()),
+            ("x-bursar-provider", b"openai".to_vec()),
         ];
         Self { path: "/v1/chat/completions", headers, body: body.to_string().into_bytes() }
     }
 
     /// The same with one more header.
-    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 

@@ -11,8 +11,6 @@ pub(crate) struct Envoy {
     process: Process,
     /// Where clients reach it.
     pub(crate) url: String,
-    /// Its own pages, statistics among them.
-    pub(crate) admin: String,
 }
 
 impl Envoy {
@@ -41,14 +39,9 @@ impl Envoy {
         let mut command = Command::new(tool("envoy"));
         // Without --disable-hot-restart two Envoys of one user take each other for the same.
         command.args(["-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"]);
-        command.args([
-            "--log-level",
-            "warning",
-            "--component-log-level",
-            "ext_proc:trace",
-            "--admin-address-path",
-            "envoy.admin",
-        ]);
+        command.args(["--log-level", "warning", "--admin-address-path", "envoy.admin"]);
+        // Its access log is for tests to read, which wait for it.
+        command.args(["--file-flush-interval-msec", "50"]);
         let mut process = Process::start("envoy", directory, &mut command);
 
         let file = directory.join("envoy.admin");
@@ -64,13 +57,7 @@ impl Envoy {
         })
         .await;
         let url = format!("http://127.0.0.1:{}", listener_port(&admin).await);
-        Self { process, url, admin }
-    }
-
-    /// A statistic whose whole name this is.
-    pub(crate) async fn statistic(&self, name: &str) -> Option<u64> {
-        let page = client::get(&format!("{}/stats?filter=^{name}$", self.admin)).await?;
-        page.text.trim().rsplit_once(": ")?.1.parse().ok()
+        Self { process, url }
     }
 
     /// Its access log, and what it complained about.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 
 use super::until;
 
@@ -46,7 +46,30 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is running");
+        self.signal(Signal::TERM);
+    }
+
+    /// It is there and does nothing, until it may go on. It has stopped when this returns.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let pid = Some(Pid::from_child(&self.child));
+        waitpid(pid, WaitOptions::UNTRACED).expect("a child of this process");
+    }
+
+    /// After [`Process::pause`].
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is running");
+    }
+
+    /// Lets its files grow again.
+    pub(crate) fn lift_file_size_limit(&self) {
+        let unlimited = Rlimit { current: None, maximum: None };
+        let process = Some(Pid::from_child(&self.child));
+        prlimit(process, Resource::Fsize, unlimited).expect("its hard limit is no lower");
     }
 
     /// SIGKILL. Nothing of it is left when this returns.
@@ -63,6 +86,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "what a failed test shows")]
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {

@@ -1,0 +1,100 @@
+//! A whole life, with each call to the store failing once: done or not done, it ends with the same totals.
+
+use super::unsteady::Weather;
+use super::*;
+use crate::domain::settlement::Settlement;
+use crate::store::StoreError;
+
+/// Whoever calls tries again until the store answers. A budget that exists was created by an earlier try.
+async fn create(engine: &Engine, budget: Budget) {
+    for _ in 0..5 {
+        match engine.create_budget(budget.clone()).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => return,
+            Err(StoreError::Unavailable(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("the budget was never created");
+}
+
+async fn report(engine: &Engine, report: Report) -> Settlement {
+    for _ in 0..5 {
+        match engine.report(report.clone()).await {
+            Ok(settled) => return settled.settlement,
+            Err(ReportError::Store(StoreError::Unavailable(_))) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("the report was never taken");
+}
+
+async fn admitted(engine: &Engine, cost: i64) -> ReservationId {
+    admission(engine.reserve(request(cost), FOREVER).await.hand_over()).reservation.unwrap()
+}
+
+/// A life with one fault. Returns how many calls it took.
+async fn life(call: u32, weather: Weather) -> u32 {
+    let store = Arc::new(Unsteady::over(MemoryStore::new(TTL)));
+    store.plan(call, weather);
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(Some(directory.path().join("j")), OnTimeout::Charge);
+    let clock = Arc::new(ManualClock::at(NOON));
+    let begin = async || loop {
+        match try_start(&settings, store.clone(), clock.clone()).await {
+            Ok(engine) => break engine,
+            Err(error) => assert!(format!("{error:#}").contains("bad weather"), "{error:#}"),
+        }
+    };
+    let engine = begin().await;
+    create(&engine, dollars(1000)).await;
+    until("the budget is in force", async || {
+        engine.shared.state().rooms.values().any(|room| room.ledger.budget(BudgetId(1)).is_some())
+    })
+    .await;
+    let (first, second) = (admitted(&engine, 300).await, admitted(&engine, 300).await);
+    report(&engine, cost_of(first, "first", 250)).await;
+    report(&engine, cost_of_subject("other", 50)).await;
+    report(&engine, Report { correction: Correction::Yes, ..cost_of(first, "corrected", 200) })
+        .await;
+    kill(engine).await;
+    let engine = begin().await;
+    report(&engine, cost_of(second, "second", 350)).await;
+    let third = admitted(&engine, 400).await;
+    report(&engine, cost_of(third, "third", 400)).await;
+    engine.shutdown().await;
+    let month = dollars(0).limits.schedule.map(|s| s.window_at(NOON).label).unwrap();
+    let accounts = store.inner.accounts(&dollars(1000), &month).await.unwrap();
+    let account = accounts[0].1;
+    let told = format!("call {call} met {weather:?}: {account:?}");
+    assert_eq!((account.spent, account.forfeited), (units(1000), units(0)), "{told}");
+    assert_eq!((account.leased, account.holders), (units(0), 0), "{told}");
+    store.calls()
+}
+
+#[tokio::test]
+async fn whichever_call_fails_the_totals_are_the_same() {
+    for weather in [Weather::Away, Weather::Mute] {
+        let mut call = 0;
+        while call < life(call, weather).await {
+            call += 1;
+        }
+        assert!(call > 15, "the life made only {call} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_whose_batch_is_never_taken_holds_up_no_other() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(1).await;
+    let theirs = Arc::new(Subject::of_workspace(id("theirs")));
+    let scope = Scope { kind: ScopeKind::Workspace, target: Target::One(id("theirs")) };
+    let budget = Budget { workspace: id("theirs"), id: BudgetId(2), scope, ..dollars(100) };
+    bench.engine.create_budget(budget).await.unwrap();
+    bench.store.refuse_batches_of(Some(id(WORKSPACE)));
+    let report = bench.engine.report(cost_of_subject("s", 1));
+    assert!(tokio::time::timeout(SHORT, report).await.is_err());
+    let asked = Ask { subject: theirs, ..request(50) };
+    admission(bench.engine.reserve(asked, FOREVER).await.hand_over());
+    bench.store.refuse_batches_of(None);
+    bench.engine.report(cost_of_subject("s", 1)).await.unwrap();
+}

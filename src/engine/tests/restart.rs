@@ -1,0 +1,179 @@
+//! The end of a process and the start of the next: asked to stop it gives its leases back, killed it forfeits nothing.
+
+use super::unsteady::Weather;
+use super::*;
+use crate::domain::ledger::escrow::GRACE;
+
+fn both(cost: i64, requests: u32) -> Budget {
+    let limits = Limits { requests_per_minute: Some(requests), ..dollars(cost).limits };
+    Budget { limits, ..dollars(cost) }
+}
+
+#[tokio::test]
+async fn a_shutdown_hands_everything_back_that_nothing_depends_on() {
+    let bench = Bench::with([dollars(1000)]).await;
+    // Low on its lease, so that it would draw more.
+    let reservation = bench.admitted(990).await;
+    bench.engine.report(cost_of(reservation, "s", 990)).await.unwrap();
+    bench.engine.shutdown().await;
+    let account = bench.stored(Dimension::Cost).await;
+    assert_eq!((account.spent, account.leased, account.holders), (units(990), units(0), 0));
+    let asked = bench.engine.reserve(request(1), FOREVER).await.hand_over();
+    assert_eq!(asked, Decision::Undecided { budget: None });
+}
+
+#[tokio::test]
+async fn a_shutdown_leaves_open_reservations_to_the_next_start() {
+    let bench = Bench::with([both(100, 10)]).await;
+    let open = bench.admitted(30).await;
+    bench.engine.shutdown().await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    clock.advance(TTL + GRACE + SHORT);
+    store.inner.sweep(clock.now().wall).await.unwrap();
+    let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&clock) as _).await;
+    let bench = Bench { engine, store, clock, settings, _directory };
+    assert_eq!(bench.refused(71).await, RefusalCode::BudgetInFlight);
+    bench.engine.report(cost_of(open, "s", 30)).await.unwrap();
+    bench.admitted(70).await;
+    let account = bench.account(Dimension::Cost).await;
+    assert_eq!((account.spent, account.forfeited), (units(30), units(0)));
+}
+
+#[tokio::test]
+async fn what_was_open_when_the_process_was_killed_is_open_again_and_nothing_is_forfeited() {
+    let bench = Bench::with([both(100, 4)]).await;
+    let settled = bench.admitted(20).await;
+    bench.engine.report(cost_of(settled, "settled", 20)).await.unwrap();
+    let open = bench.admitted(30).await;
+    let released = bench.admitted(10).await;
+    bench.engine.release(&id(WORKSPACE), released);
+    drop(bench.ask(10).await);
+    bench.engine.shared.tick();
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), 1);
+    assert_eq!(bench.refused(51).await, RefusalCode::BudgetInFlight);
+    bench.engine.report(cost_of(open, "open", 25)).await.unwrap();
+    // Three slots were used: settled, open and released.
+    let last = bench.admitted(55).await;
+    assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
+    bench.engine.report(cost_of(last, "last", 55)).await.unwrap();
+    let account = bench.account(Dimension::Cost).await;
+    assert_eq!((account.spent, account.forfeited), (units(100), units(0)));
+}
+
+#[tokio::test]
+async fn a_report_that_the_store_took_before_the_kill_is_not_taken_again() {
+    let bench = Bench::with([dollars(100)]).await;
+    let reservation = bench.admitted(40).await;
+    bench.store.turn_only("commit", Weather::Mute);
+    let report = cost_of(reservation, "s", 40);
+    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+    assert!(unanswered.is_err());
+    bench.store.turn_only("commit", Weather::Fair);
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), 0);
+    assert!(!bench.engine.report(report).await.unwrap().first);
+    bench.admitted(60).await;
+    assert_eq!(bench.account(Dimension::Cost).await.spent, units(40));
+}
+
+#[tokio::test]
+async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_comes_again() {
+    let bench = Bench::with([dollars(100)]).await;
+    let reservation = bench.admitted(40).await;
+    bench.store.turn_only("commit", Weather::Away);
+    let report = cost_of(reservation, "s", 40);
+    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+    assert!(unanswered.is_err());
+    bench.store.turn_only("commit", Weather::Fair);
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), 1);
+    assert!(bench.engine.report(report).await.unwrap().first);
+    assert_eq!(bench.account(Dimension::Cost).await.spent, units(40));
+}
+
+#[tokio::test]
+async fn reservations_of_before_the_kill_time_out_each_at_its_own_time() {
+    let bench = Bench::with([dollars(1000)]).await;
+    for _ in 0..8 {
+        bench.admitted(100).await;
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    let bench = bench.killed_and_restarted().await;
+    bench.clock.advance(TIMEOUT - Duration::from_secs(4));
+    bench.engine.shared.tick();
+    assert_eq!(bench.open(), 3);
+    assert_eq!(bench.account(Dimension::Cost).await.spent, units(500));
+}
+
+#[tokio::test]
+async fn a_journal_serves_one_process() {
+    let bench = Bench::with([]).await;
+    let second = try_start(&bench.settings, bench.store.clone(), bench.clock.clone()).await;
+    let refused = second.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("in use by another process"), "{refused}");
+}
+
+#[tokio::test]
+async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
+    let mut bench = Bench::with([both(10_000, 1000)]).await;
+    let mut spent = 0;
+    for round in 0..20 {
+        let (first, second) = (bench.admitted(100).await, bench.admitted(100).await);
+        bench.engine.report(cost_of(first, &format!("a{round}"), 60)).await.unwrap();
+        bench = bench.killed_and_restarted().await;
+        bench.engine.report(cost_of(second, &format!("b{round}"), 30)).await.unwrap();
+        spent += 90;
+        let account = bench.account(Dimension::Cost).await;
+        assert_eq!((account.spent, account.forfeited), (units(spent), units(0)));
+        assert_eq!(account.holders, 1);
+    }
+    let slots = bench.engine.consumption(&both(10_000, 1000)).await.unwrap().requests;
+    assert_eq!(slots, 40);
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_off_before_more_is_written() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(10).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    let journal = settings.journal.clone().unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, [&whole[..], &whole[..7]].concat()).unwrap();
+    let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&clock) as _).await;
+    let bench = Bench { engine, store, clock, settings, _directory };
+    bench.admitted(20).await;
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), 2);
+    assert_eq!(bench.refused(71).await, RefusalCode::BudgetInFlight);
+}
+
+#[tokio::test]
+async fn nothing_is_admitted_while_the_journal_cannot_be_written() {
+    let bench = Bench::with([both(100, 3)]).await;
+    let before = bench.admitted(10).await;
+    let journal = bench.settings.journal.clone().unwrap();
+    // Where the new journal would be written, something stands in the way.
+    let obstacle = journal.with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    bench.engine.shared.journal.as_ref().unwrap().file.fill_the_disk();
+    for _ in 0..5 {
+        let asked = bench.ask(10).await.hand_over();
+        assert_eq!(asked, Decision::Undecided { budget: None });
+        bench.engine.shared.tick();
+    }
+    assert_eq!(bench.open(), 1);
+    assert!(bench.engine.ready().await.is_err());
+    std::fs::remove_dir(&obstacle).unwrap();
+    bench.engine.shared.tick();
+    bench.engine.ready().await.unwrap();
+    let after = bench.admitted(10).await;
+    let bench = bench.killed_and_restarted().await;
+    for (name, reservation) in [("before", before), ("after", after)] {
+        assert!(bench.engine.report(cost_of(reservation, name, 10)).await.unwrap().first);
+    }
+    bench.admitted(80).await;
+    assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
+}

@@ -1,0 +1,216 @@
+//! A store that can be away, hang, or do what it is asked and then lose the reply.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::budget::Budget;
+use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use crate::domain::keys::{ApiKey, KeyHash};
+use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
+use crate::domain::period::Window;
+use crate::domain::settlement::Settlement;
+use crate::domain::time::Wall;
+use crate::store::memory::MemoryStore;
+use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weather {
+    Fair,
+    /// Nothing is done, and that is said.
+    Away,
+    /// Everything is done, and said to have failed.
+    Mute,
+    /// Nothing is done or said until the weather changes.
+    Hanging,
+}
+
+/// A store in memory under changing weather.
+pub(super) struct Unsteady {
+    pub(super) inner: MemoryStore,
+    weather: watch::Sender<Weather>,
+    /// Weather for the calls of one name.
+    local: Mutex<BTreeMap<&'static str, Weather>>,
+    /// Weather for single calls, by their numbers.
+    planned: Mutex<BTreeMap<u32, Weather>>,
+    calls: Mutex<u32>,
+    refused: Mutex<Option<Id>>,
+}
+
+impl Unsteady {
+    pub(super) fn over(inner: MemoryStore) -> Self {
+        let weather = watch::Sender::new(Weather::Fair);
+        Self {
+            inner,
+            weather,
+            local: Mutex::default(),
+            planned: Mutex::default(),
+            calls: Mutex::new(0),
+            refused: Mutex::default(),
+        }
+    }
+
+    pub(super) fn turn(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// From now on the calls of this name meet this weather, whatever the others meet.
+    pub(super) fn turn_only(&self, name: &'static str, weather: Weather) {
+        self.local.lock().unwrap().insert(name, weather);
+    }
+
+    /// The call of this number, counted from 0, meets this weather.
+    pub(super) fn plan(&self, call: u32, weather: Weather) {
+        self.planned.lock().unwrap().insert(call, weather);
+    }
+
+    /// Batches of this workspace are turned down, whatever the weather.
+    pub(super) fn refuse_batches_of(&self, workspace: Option<Id>) {
+        *self.refused.lock().unwrap() = workspace;
+    }
+
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> u32 {
+        *self.calls.lock().unwrap()
+    }
+
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let failed = || StoreError::Unavailable("bad weather".to_owned());
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            *calls - 1
+        };
+        let planned = self.planned.lock().unwrap().remove(&number);
+        let local = self.local.lock().unwrap().get(name).copied();
+        let now = *self.weather.borrow();
+        match planned.or(local).unwrap_or(now) {
+            Weather::Fair => work.await,
+            Weather::Away => Err(failed()),
+            Weather::Mute => work.await.and_then(|_| Err(failed())),
+            Weather::Hanging => {
+                let mut weather = self.weather.subscribe();
+                let changed = weather.wait_for(|weather| *weather != Weather::Hanging).await;
+                changed.map(|_| ()).map_err(|_| failed())?;
+                work.await
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Unsteady {
+    async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError> {
+        self.call("create_budget", self.inner.create_budget(budget)).await
+    }
+
+    async fn replace_budget(
+        &self,
+        budget: &Budget,
+        seed: Option<&Window>,
+    ) -> Result<(), StoreError> {
+        self.call("replace_budget", self.inner.replace_budget(budget, seed)).await
+    }
+
+    async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
+        self.call("delete_budget", self.inner.delete_budget(workspace, id)).await
+    }
+
+    async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
+        self.call("budget", self.inner.budget(workspace, id)).await
+    }
+
+    async fn list_budgets(
+        &self,
+        workspace: &Id,
+        filter: &BudgetFilter,
+        cursor: Cursor,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.call("list_budgets", self.inner.list_budgets(workspace, filter, cursor, limit)).await
+    }
+
+    async fn load_budgets(&self) -> Result<Vec<Budget>, StoreError> {
+        self.call("load_budgets", self.inner.load_budgets()).await
+    }
+
+    async fn accounts(
+        &self,
+        budget: &Budget,
+        label: &str,
+    ) -> Result<Vec<(AccountKey, Account)>, StoreError> {
+        self.call("accounts", self.inner.accounts(budget, label)).await
+    }
+
+    async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
+        self.call("reset_budget", self.inner.reset_budget(budget, label)).await
+    }
+
+    async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
+        self.call("create_key", self.inner.create_key(key)).await
+    }
+
+    async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKey>, StoreError> {
+        self.call("key_by_hash", self.inner.key_by_hash(hash)).await
+    }
+
+    async fn list_keys(&self, workspace: &Id) -> Result<Vec<ApiKey>, StoreError> {
+        self.call("list_keys", self.inner.list_keys(workspace)).await
+    }
+
+    async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
+        self.call("delete_key", self.inner.delete_key(workspace, id)).await
+    }
+
+    async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
+        if self.refused.lock().unwrap().as_ref() == Some(&batch.workspace) {
+            return Err(StoreError::Corrupt("a batch that nothing can be made of".to_owned()));
+        }
+        self.call("commit", self.inner.commit(batch, now)).await
+    }
+
+    async fn settlement(&self, workspace: &Id, id: &Id) -> Result<Option<Settlement>, StoreError> {
+        self.call("settlement", self.inner.settlement(workspace, id)).await
+    }
+
+    async fn settlements_of(
+        &self,
+        workspace: &Id,
+        reservation: ReservationId,
+    ) -> Result<Vec<Settlement>, StoreError> {
+        self.call("settlements_of", self.inner.settlements_of(workspace, reservation)).await
+    }
+
+    async fn settled_among(
+        &self,
+        workspace: &Id,
+        reservations: &[ReservationId],
+    ) -> Result<Vec<ReservationId>, StoreError> {
+        self.call("settled_among", self.inner.settled_among(workspace, reservations)).await
+    }
+
+    async fn adopt(
+        &self,
+        from: &[HolderId],
+        to: HolderId,
+        now: Wall,
+    ) -> Result<Vec<AdoptedLease>, StoreError> {
+        self.call("adopt", self.inner.adopt(from, to, now)).await
+    }
+
+    async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
+        // It comes by itself, so it is not among the calls that are counted.
+        self.inner.sweep(now).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.call("ping", self.inner.ping()).await
+    }
+}
