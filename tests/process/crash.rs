@@ -176,9 +176,10 @@ async fn check_records(directory: &Path, provider: &Provider) {
     let recorded: Vec<(String, i64)> =
         sqlx::query_as("SELECT id, cost FROM settlement").fetch_all(&mut db).await.expect("rows");
     let recorded: BTreeMap<String, i64> = recorded.into_iter().collect();
-    let count = provider.count();
-    let sent: BTreeMap<String, i64> =
-        count.reports.iter().map(|(id, report)| (id.clone(), report.cost)).collect();
+    let sent: BTreeMap<String, i64> = {
+        let count = provider.count();
+        count.reports.iter().map(|(id, report)| (id.clone(), report.cost)).collect()
+    };
     assert!(sent.len() > 100 * ROUNDS / 2, "only {} reports", sent.len());
     assert_eq!(recorded, sent, "each report that was acknowledged is on record, once");
     let spent: i64 = sent.values().sum();

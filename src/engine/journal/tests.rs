@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::record::Record;
 use super::*;
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::{Estimate, Priced};
