@@ -36,7 +36,7 @@ impl Engine {
         let receiver = {
             let mut state = self.shared.state();
             let Some(room) = state.rooms.get_mut(workspace) else { return Ok(()) };
-            let batches = u8::from(room.ledger.is_under_way()) + u8::from(room.ledger.has_more());
+            let batches = room.ledger.batches_left();
             if batches == 0 {
                 return Ok(());
             }
@@ -185,6 +185,7 @@ impl Shared {
         let room = state.rooms.get_mut(&workspace)?;
         let outgoing = room.ledger.next_batch(now);
         if outgoing.is_none() {
+            room.deliver();
             room.count_down();
         }
         Some((workspace, outgoing))
@@ -326,10 +327,9 @@ enum Sent {
 }
 
 impl Room {
-    /// A batch was turned down as a whole: what it said goes into the next one, and whoever waits for it waits for that.
+    /// A batch was turned down as a whole: the next one takes its place, and whoever waits for it waits for that.
     fn lost(&mut self, account: &AccountKey, batch: &Batch) {
         self.ledger.lease_lost(account, batch.settlements.clone());
-        self.flushing.iter_mut().for_each(|(left, _)| *left = 1);
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

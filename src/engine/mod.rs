@@ -120,7 +120,7 @@ struct Room {
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
     /// Who waits for this many more batches.
-    flushing: Vec<(u8, oneshot::Sender<()>)>,
+    flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
 
 impl Engine {

@@ -78,7 +78,16 @@ impl Ledger {
         self.pending.is_some()
     }
 
+    /// How many batches are to be answered until all that there is to tell now is told.
+    #[must_use]
+    pub fn batches_left(&self) -> usize {
+        let has_news = !self.queue.is_empty() || !self.outbox.is_empty();
+        let batches = [self.pending.is_some(), self.failed.is_some(), has_news];
+        batches.into_iter().filter(|is_left| *is_left).count()
+    }
+
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
+    /// When there is none, whoever waited may have been decided on.
     pub fn next_batch(&mut self, now: Now) -> Option<Outgoing> {
         while self.has_batch() {
             let (settlements, sent) = self.gather(now);
@@ -89,6 +98,8 @@ impl Ledger {
             self.pending = Some(sent);
             return Some(Outgoing { settlements, exchanges });
         }
+        // What somebody waits for came free meanwhile, so that there is nothing to ask for.
+        self.retry_waiters(now);
         None
     }
 

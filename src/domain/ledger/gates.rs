@@ -144,15 +144,15 @@ impl Gate {
     fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
         let quota = account.quota();
         let free = account.free();
-        let in_hand = match &mut account.minute {
-            None => account.available().plus(free.min(Units::ZERO)),
+        match &mut account.minute {
+            None => (account.available().plus(free.min(Units::ZERO)), free.or_zero()),
             Some(minute) => {
                 let used = Units::new(i64::from(minute.used(now.mono)));
-                // A lowered limit holds at once, whatever the lease still says.
-                quota.min(self.limit).minus(used)
+                // A lowered limit holds at once, whatever the lease and the store still say.
+                let elsewhere = free.min(self.limit.minus(quota)).or_zero();
+                (quota.min(self.limit).minus(used), elsewhere)
             }
-        };
-        (in_hand, free.or_zero())
+        }
     }
 
     fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {

@@ -218,6 +218,7 @@ impl Run {
     fn come_to_rest(&mut self) {
         self.world.heal();
         self.world.pump();
+        assert!(self.world.ledger.waiters.is_empty(), "a store that answers keeps nobody waiting");
         while let Some(id) = self.pick(0) {
             self.settle(id, 3, 3);
         }

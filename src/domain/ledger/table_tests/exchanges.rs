@@ -69,6 +69,20 @@ fn a_wait_that_is_given_up_after_all_is_well_is_admitted() {
 }
 
 #[test]
+fn a_wait_ends_when_what_it_waits_for_comes_free_before_the_store_is_asked() {
+    check(
+        "budget b workspace $100 daily
+         reserve r1 $5 allow
+         store down
+         reserve r2 $16 starved
+         release r1
+         store up
+         tick 1ms
+         decided r2 allow left=$84",
+    );
+}
+
+#[test]
 fn a_lease_that_was_not_renewed_is_not_admitted_against() {
     check(
         "budget b workspace $100 daily
