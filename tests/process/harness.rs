@@ -41,6 +41,9 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
+/// Responses go by unseen, so that what is set aside for a request stays so until somebody reports it.
+pub(crate) const UNMETERED: (&str, &str) = ("METERING", "SKIP");
+
 /// A provider, Bursar, and an Envoy that asks it over its Unix socket. Envoy ends first, so that nobody is cut off.
 pub(crate) struct Stage {
     pub(crate) envoy: Envoy,
