@@ -183,6 +183,9 @@ impl Engine {
     /// # Errors
     /// [`ReportError`]
     pub async fn settle(&self, report: &Report) -> Result<(), ReportError> {
+        if self.under_way(report).is_some() {
+            return Ok(());
+        }
         let Some(subject) = self.subject_of(report) else {
             return self.report(report.clone()).await.map(drop);
         };

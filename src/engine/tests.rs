@@ -4,6 +4,7 @@ mod budgets;
 mod decisions;
 mod faults;
 mod flood;
+mod metered;
 mod reports;
 mod restart;
 mod unsteady;
