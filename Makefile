@@ -1,9 +1,9 @@
 # What a person does with this repository. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test bench lint audit
+.PHONY: help demo run test bench lint audit update-prices
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Bursar, a real Envoy and a sample LLM upstream, with budgets that refuse (CI=1: end by itself)
 	@CI="$(CI)" python3 scripts/demo
@@ -22,3 +22,6 @@ lint: ## Formatting and lints only
 
 audit: ## Licences, duplicates, advisories and unused dependencies (builds its tools the first time)
 	@scripts/audit
+
+update-prices: ## The price tables anew from the releases that scripts/update-prices pins, and what changed
+	@scripts/update-prices

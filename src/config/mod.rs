@@ -104,6 +104,14 @@ fn read_prices(file: Option<&Path>, log: &FaultLog) -> Option<PriceTable> {
     table.map_err(told).ok()
 }
 
+/// The text of a file of prices.
+///
+/// # Errors
+/// When it cannot be read, or is larger than any such file.
+pub fn prices_text(path: &Path) -> io::Result<String> {
+    read_bounded(path, PRICES_BYTES_MAX)
+}
+
 fn read(path: &Path, bytes_max: u64, place: &str, log: &FaultLog) -> Option<String> {
     let told = |cause: io::Error| {
         log.fault(None, place, format!("{} cannot be read: {cause}", path.display()))

@@ -12,7 +12,7 @@ use super::settings::{
 };
 use crate::domain::estimate::Unpriced;
 use crate::domain::money::NanoUsd;
-use crate::domain::pricing::Rate;
+use crate::domain::pricing::{Billable, Rate};
 use crate::domain::subject::ScopeKind;
 
 /// Width of the column of names.
@@ -77,7 +77,8 @@ fn unpriced(policy: &Unpriced) -> String {
     match policy {
         Unpriced::Deny => "deny".to_owned(),
         Unpriced::DefaultPrice(price) => {
-            let (input, output) = (dollars(price.rates.input), dollars(price.rates.output));
+            let rates = price.rates_for(Billable::default());
+            let (input, output) = (dollars(rates.input), dollars(rates.output));
             format!("default_price, {input} in and {output} out per million tokens")
         }
         Unpriced::CountTokensOnly => "count_tokens_only".to_owned(),

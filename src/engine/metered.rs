@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::report::{Against, Report, ReportError};
+use crate::domain::estimate::model_in_path;
 use crate::domain::ids::Id;
 use crate::domain::ledger::{Actual, Reservation};
 use crate::domain::money::{Amounts, NanoUsd};
+use crate::domain::pricing::{Billable, ByUnit, Named, ServiceTier};
 use crate::domain::settlement::Certainty;
 use crate::domain::subject::Subject;
-use crate::domain::usage::{Record, Usage};
+use crate::domain::usage::{Extras, Record};
 
 /// A price and the rates that it was made with.
 type Price = (NanoUsd, Option<Arc<str>>);
@@ -21,11 +23,12 @@ impl Engine {
         &self,
         report: &Report,
         record: &Record,
+        path: &str,
         subject: &Subject,
     ) -> Result<Actual, ReportError> {
         let named = record.model.as_deref().and_then(|name| Id::parse(name).ok());
         let usage = record.total();
-        let (certainty, (cost, rates)) = match self.price_of(record, subject) {
+        let (certainty, (cost, rates)) = match self.price_of(record, path, subject) {
             Ok(price) => (report.certainty, price),
             Err(unpriced) => {
                 let reserved = self.reserved_amounts(report).ok_or(unpriced)?;
@@ -60,14 +63,35 @@ impl Engine {
     }
 
     /// The bill that came with a response, or the sum of what its calls cost.
-    fn price_of(&self, record: &Record, subject: &Subject) -> Result<Price, ReportError> {
+    fn price_of(
+        &self,
+        record: &Record,
+        path: &str,
+        subject: &Subject,
+    ) -> Result<Price, ReportError> {
         if let Some(bill) = record.bill {
             return Ok((bill, None));
         }
+        let path = model_in_path(path);
         let mut sum = NanoUsd::ZERO;
         let mut all_rates: Vec<Arc<str>> = Vec::new();
+        // What is counted apart from tokens is counted for the response as a whole.
+        let mut units = units_of(record.extras);
         for (model, usage) in record.billable() {
-            let (cost, rates) = self.price_call(model, usage, subject)?;
+            let named = Named {
+                provider: subject.provider.as_ref().map(Id::as_str),
+                path: path.as_deref(),
+                response: model,
+                request: subject.model.as_ref().map(Id::as_str),
+            };
+            let service = record.service_tier.as_deref().map(ServiceTier::from_name);
+            let billable = Billable {
+                units: std::mem::take(&mut units),
+                service: service.unwrap_or_default(),
+                at: Some(self.wall()),
+                ..Billable::from(usage)
+            };
+            let (cost, rates) = self.price(&named, billable)?;
             sum = sum.plus(cost);
             all_rates.extend(rates);
         }
@@ -79,25 +103,24 @@ impl Engine {
         Ok((sum, rates))
     }
 
-    /// The price of one call: of the model that answered, or else of the one that was asked.
-    fn price_call(
-        &self,
-        model: Option<&str>,
-        usage: &Usage,
-        subject: &Subject,
-    ) -> Result<Price, ReportError> {
-        let provider = subject.provider.as_ref().map(Id::as_str);
-        let named = model.and_then(|name| Id::parse(name).ok());
-        match (self.price(provider, named.as_ref(), usage), &subject.model) {
-            (Err(_), Some(asked)) => self.price(provider, Some(asked), usage),
-            (priced, _) => priced,
-        }
-    }
-
     fn reserved_amounts(&self, report: &Report) -> Option<Amounts> {
         let Against::Reservation(id) = &report.against else { return None };
         let state = self.shared.state();
         let room = state.rooms.get(&report.workspace)?;
         room.ledger.reservation(*id).map(|reservation: &Reservation| reservation.estimate)
+    }
+}
+
+/// What a response counts beside tokens, by the names that prices have for it.
+const fn units_of(extras: Extras) -> ByUnit<u64> {
+    let Extras { seconds, search_units, web_searches, images, pages, characters } = extras;
+    ByUnit {
+        request: 0,
+        second: seconds,
+        image: images,
+        search: search_units,
+        web_search: web_searches,
+        page: pages,
+        character: characters,
     }
 }

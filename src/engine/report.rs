@@ -11,6 +11,7 @@ use crate::domain::estimate::Unpriced;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
+use crate::domain::pricing::{Billable, Found, How, Named};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -70,7 +71,12 @@ pub enum Used {
         usage: Option<Usage>,
     },
     /// What a response said that it used, priced call by call; a bill of its own goes before.
-    Metered(Box<Record>),
+    Metered {
+        /// What was said.
+        record: Box<Record>,
+        /// The path of the request, which names the model in some APIs.
+        path: Box<str>,
+    },
     /// What was set aside, because nothing tells what was used. Only for reports against a reservation.
     Reserved,
 }
@@ -334,7 +340,7 @@ impl Engine {
                     || (is_bound && settlement.amounts.cost > *cost);
                 same && settlement.usage == *usage
             }
-            Used::Metered(record) => settlement.usage == Some(record.total()),
+            Used::Metered { record, .. } => settlement.usage == Some(record.total()),
             Used::Reserved => settlement.usage.is_none(),
         };
         if said_before {
@@ -347,22 +353,30 @@ impl Engine {
 
     /// Prices a report.
     fn actual(&self, report: &Report, subject: &Subject) -> Result<Actual, ReportError> {
-        let (model, usage, cost) = match &report.used {
-            Used::Usage { model, usage } => (model.clone(), Some(*usage), None),
-            Used::Cost { cost, model, usage } => (model.clone(), *usage, Some(*cost)),
-            Used::Metered(record) => return self.metered(report, record, subject),
+        let (told, usage, cost) = match &report.used {
+            Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
+            Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
+            Used::Metered { record, path } => return self.metered(report, record, path, subject),
             Used::Reserved => return self.reserved(report, subject),
         };
-        let model = model.or_else(|| subject.model.clone());
+        let asked = subject.model.as_ref();
         let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
         let (cost, rates) = match (cost, usage) {
             (Some(cost), _) => (cost, None),
             (None, None) => (NanoUsd::ZERO, None),
             (None, Some(usage)) => {
                 let provider = subject.provider.as_ref();
-                self.price(provider.map(Id::as_str), model.as_ref(), &usage)?
+                let named = Named {
+                    provider: provider.map(Id::as_str),
+                    path: None,
+                    response: told.map(Id::as_str),
+                    request: asked.map(Id::as_str),
+                };
+                let at = report.at.unwrap_or(self.wall());
+                self.price(&named, Billable { at: Some(at), ..Billable::from(&usage) })?
             }
         };
+        let model = told.or(asked).cloned();
         Ok(Actual {
             settlement: report.settlement.clone(),
             certainty: report.certainty,
@@ -385,27 +399,33 @@ impl Engine {
         }
     }
 
-    /// The cost of usage, and the rates that it was priced at.
+    /// The cost of usage, and the rates that it was priced at. A price that says nothing of what was used is none.
     pub(super) fn price(
         &self,
-        provider: Option<&str>,
-        model: Option<&Id>,
-        usage: &Usage,
+        named: &Named<'_>,
+        used: Billable,
     ) -> Result<(NanoUsd, Option<Arc<str>>), ReportError> {
         let prices = self.prices();
-        let name = model.map_or("", Id::as_str);
-        let found = prices.lookup(provider, name);
-        if found.is_none() {
-            self.shared.metrics.unpriced_model();
+        let metrics = &self.shared.metrics;
+        let found = prices.find_named(named).filter(|found| found.price.covers(used));
+        if let Some(Found { price, how }) = &found {
+            if *how == How::Guessed {
+                metrics.guessed_price();
+            }
+            let rates = price.rates_text(prices.version(), used);
+            return Ok((price.cost_of(used), Some(Arc::from(rates))));
         }
-        let price = match (found, &self.shared.unpriced) {
-            (Some(price), _) => price,
-            (None, Unpriced::DefaultPrice(price)) => price,
-            (None, Unpriced::CountTokensOnly) => return Ok((NanoUsd::ZERO, None)),
-            (None, Unpriced::Deny) => return Err(ReportError::Unpriced(name.to_owned())),
-        };
-        let rates = price.rates_text(prices.version(), usage.input);
-        Ok((price.cost_of(usage), Some(Arc::from(rates))))
+        metrics.unpriced_model(self.shared.unpriced.as_str());
+        match &self.shared.unpriced {
+            Unpriced::DefaultPrice(price) => {
+                let rates = price.rates_text(prices.version(), used);
+                Ok((price.cost_of(used), Some(Arc::from(rates))))
+            }
+            Unpriced::CountTokensOnly => Ok((NanoUsd::ZERO, None)),
+            Unpriced::Deny => {
+                Err(ReportError::Unpriced(named.in_order().next().unwrap_or_default().to_owned()))
+            }
+        }
     }
 
     fn count_settlement(&self, settlement: &Settlement, overrun: Amounts) {

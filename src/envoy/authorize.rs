@@ -117,7 +117,7 @@ impl Authorizer {
         };
         let appraisal = appraise(&facts, &self.engine.prices(), &self.settings.estimate);
         if appraisal.estimate.priced != Priced::Yes {
-            self.metrics.unpriced_model();
+            self.metrics.unpriced_model(self.settings.estimate.unpriced.as_str());
         }
         appraisal
     }

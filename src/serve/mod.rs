@@ -2,6 +2,7 @@
 
 mod connections;
 mod listeners;
+mod prices;
 mod ready_file;
 mod translate;
 
@@ -35,7 +36,6 @@ use tracing::{info, warn};
 
 use crate::admin;
 use crate::config::{Loaded, Settings, StoreUrl};
-use crate::domain::pricing::PriceTable;
 use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
@@ -104,7 +104,9 @@ pub async fn run(
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let metrics = Metrics::new();
     let store = open_store(&settings).await?;
-    let engine = start_engine(&settings, &store, prices, &metrics).await?;
+    let (prices, prices_in_force) = watch::channel(Arc::new(prices));
+    let engine = start_engine(&settings, &store, prices_in_force, &metrics).await?;
+    let _following = settings.prices.clone().map(|file| prices::follow(file, prices, &metrics));
     let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
     let served = answer(api, listeners, ready_file, stop).await;
     flush(&engine, &store).await?;
@@ -163,7 +165,7 @@ async fn open_store(settings: &Settings) -> Result<SqliteStore> {
 async fn start_engine(
     settings: &Settings,
     store: &SqliteStore,
-    prices: PriceTable,
+    prices: engine::Prices,
     metrics: &Metrics,
 ) -> Result<Engine> {
     let own = engine::Settings {
@@ -172,7 +174,6 @@ async fn start_engine(
         unpriced: settings.estimate.unpriced.clone(),
     };
     let store = Arc::new(store.clone());
-    let (_, prices) = watch::channel(Arc::new(prices));
     Engine::start(own, store, prices, Arc::new(SystemClock), metrics.clone()).await
 }
 

@@ -43,7 +43,10 @@ struct Series {
     decisions: Family<Label, Counter>,
     shadow_refusals: Family<Label, Counter>,
     unavailable_admissions: Counter,
-    unpriced_models: Counter,
+    unpriced_models: Family<Label, Counter>,
+    guessed_prices: Counter,
+    config_reload_failures: Counter,
+    prices_valid: Gauge,
     starved: Histogram,
     settlements: Family<Label, Counter>,
     duplicate_settlements: Counter,
@@ -79,6 +82,7 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         let series = Series::registered(&mut registry);
+        series.prices_valid.set(1);
         Self { inner: Arc::new(Inner { registry, series }) }
     }
 
@@ -97,9 +101,25 @@ impl Metrics {
         self.series().unavailable_admissions.inc();
     }
 
-    /// A request or a report named a model without a price.
-    pub fn unpriced_model(&self) {
-        self.series().unpriced_models.inc();
+    /// A request or a report named a model without a price, and this policy was followed.
+    pub fn unpriced_model(&self, policy: &'static str) {
+        self.series().unpriced_models.get_or_create(&[("policy", policy)]).inc();
+    }
+
+    /// A report was priced by the longest known name that its model's continues.
+    pub fn guessed_price(&self) {
+        self.series().guessed_prices.inc();
+    }
+
+    /// The operator's file of prices was taken as it stands.
+    pub fn prices_taken(&self) {
+        self.series().prices_valid.set(1);
+    }
+
+    /// The operator's file of prices has changed and could not be taken; the prices before stay in force.
+    pub fn prices_refused(&self) {
+        self.series().config_reload_failures.inc();
+        self.series().prices_valid.set(0);
     }
 
     /// A request waited this long for a lease.
@@ -196,6 +216,7 @@ impl Series {
     fn registered(registry: &mut Registry) -> Self {
         let series = Self::at_zero();
         series.register_decisions(registry);
+        series.register_prices(registry);
         series.register_settlements(registry);
         series.register_responses(registry);
         series.register_stock(registry);
@@ -208,7 +229,10 @@ impl Series {
             decisions: Family::default(),
             shadow_refusals: Family::default(),
             unavailable_admissions: Counter::default(),
-            unpriced_models: Counter::default(),
+            unpriced_models: Family::default(),
+            guessed_prices: Counter::default(),
+            config_reload_failures: Counter::default(),
+            prices_valid: Gauge::default(),
             starved: Histogram::new(WAIT_BUCKETS),
             settlements: Family::default(),
             duplicate_settlements: Counter::default(),
@@ -246,7 +270,7 @@ impl Series {
         );
         registry.register(
             "unpriced_models",
-            "Requests and reports that named a model without a price",
+            "Requests and reports that named a model without a price, by what is done with them",
             self.unpriced_models.clone(),
         );
         registry.register_with_unit(
@@ -254,6 +278,24 @@ impl Series {
             "How long requests waited for a lease",
             Unit::Seconds,
             self.starved.clone(),
+        );
+    }
+
+    fn register_prices(&self, registry: &mut Registry) {
+        registry.register(
+            "guessed_prices",
+            "Reports priced by a name that the model's own continues; see that the price is right",
+            self.guessed_prices.clone(),
+        );
+        registry.register(
+            "config_reload_failures",
+            "Changed files of prices that could not be taken, so that the prices before are in force",
+            self.config_reload_failures.clone(),
+        );
+        registry.register(
+            "prices_valid",
+            "Whether the file of prices is in force as it stands: 1, or 0 when its last change has faults",
+            self.prices_valid.clone(),
         );
     }
 

@@ -1,11 +1,16 @@
-//! One entry of a price table: from LiteLLM's many fields to the rates of a model.
+//! One entry of a price table: from LiteLLM's many fields to the price of a model.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::prices::Fault;
+use super::Fault;
+use super::field::Field;
+use super::off_peak::{self, OffPeak};
+use super::sheet::Sheet;
 use crate::domain::json::{self, Raw};
-use crate::domain::pricing::{Dearest, Entry, ModelPrice, Rate, Rates, Tier};
+use crate::domain::pricing::{
+    ByUnit, Entry, Kind, ModelPrice, Offer, Rate, RateError, ServiceTier, Unit, When,
+};
 
 /// Reads one entry.
 ///
@@ -25,7 +30,7 @@ pub(super) fn read(name: &str, value: Raw<'_>) -> Result<Entry, Vec<Fault>> {
             "is neither an object of prices, nor the name of another entry, nor null",
         )]);
     }
-    let mut draft = Draft::default();
+    let mut draft = Draft { bound: Bound::of(name), ..Draft::default() };
     draft.read(value);
     if !draft.faults.is_empty() {
         let placed =
@@ -44,26 +49,29 @@ pub(super) fn read(name: &str, value: Raw<'_>) -> Result<Entry, Vec<Fault>> {
 /// What an entry says, field by field.
 #[derive(Debug, Default)]
 struct Draft {
-    base: Partial,
-    tiers: BTreeMap<u64, Partial>,
-    /// Rates that only make an estimate dearer: service tiers, the longer cache.
-    surcharges: Dearest,
+    sheets: BTreeMap<ServiceTier, Sheet>,
+    units: ByUnit<Rate>,
+    /// The price of an image in the input, which in an image model's entry is one that it makes.
+    input_image: Option<Rate>,
+    off_peak: Option<OffPeak>,
     max_input_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
     /// LiteLLM's older field; counts where `max_output_tokens` is missing.
     max_tokens: Option<u64>,
-    kind: Kind,
+    kind: ModelKind,
     origin: Origin,
+    bound: Bound,
     /// Field and problem.
     faults: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ModelKind {
     #[default]
     Writes,
     /// An embedding or a reranking: there is no output to be paid for.
     ReadsOnly,
+    MakesImages,
     Free,
 }
 
@@ -74,20 +82,25 @@ enum Origin {
     Published,
 }
 
-/// Rates as far as they are given.
-#[derive(Debug, Default, Clone, Copy)]
-struct Partial {
-    input: Option<Rate>,
-    cached: Option<Rate>,
-    cache_write: Option<Rate>,
-    output: Option<Rate>,
-    reasoning: Option<Rate>,
+/// Where a tier begins.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// With the first token more.
+    #[default]
+    Above,
+    /// With that token: so xAI counts.
+    At,
+}
+
+impl Bound {
+    fn of(name: &str) -> Self {
+        if name.starts_with("xai/") { Self::At } else { Self::Above }
+    }
 }
 
 impl Draft {
     fn read(&mut self, entry: Raw<'_>) {
-        let members = json::members(entry.bytes());
-        for (key, value) in members {
+        for (key, value) in json::members(entry.bytes()) {
             let key = key.decoded().unwrap_or_default();
             if value.is_null() {
                 continue;
@@ -96,31 +109,62 @@ impl Draft {
                 "max_input_tokens" => self.max_input_tokens = self.limit(&key, value),
                 "max_output_tokens" => self.max_output_tokens = self.limit(&key, value),
                 "max_tokens" => self.max_tokens = self.limit(&key, value),
-                "mode" if is_reading(value) => self.kind = Kind::ReadsOnly,
+                "mode" => self.mode(value),
                 "litellm_provider" => self.origin = Origin::Published,
                 "free" => match value.as_bool() {
-                    Some(true) => self.kind = Kind::Free,
+                    Some(true) => self.kind = ModelKind::Free,
                     Some(false) => {}
                     None => self.fault(&key, "is neither true nor false"),
                 },
                 "tiered_pricing" => self.ranges(value),
+                "search_context_cost_per_query" => self.web_searches(value),
+                "off_peak_pricing" => match off_peak::read(value) {
+                    Ok(read) => self.off_peak = read,
+                    Err(problem) => self.fault(&key, &problem),
+                },
                 _ => self.price(&key, value),
             }
         }
     }
 
+    fn mode(&mut self, mode: Raw<'_>) {
+        let is = |name| mode.as_text().is_some_and(|mode| mode.is(name));
+        if is("embedding") || is("rerank") {
+            self.kind = ModelKind::ReadsOnly;
+        } else if is("image_generation") || is("image_edit") {
+            self.kind = ModelKind::MakesImages;
+        }
+    }
+
     /// A price, if the field is one that matters here.
     fn price(&mut self, key: &str, value: Raw<'_>) {
-        let Some((token, suffix)) = TokenKind::of_field(key) else { return };
-        let Some(place) = Place::of_suffix(suffix) else { return };
-        let Some(rate) = self.rate(key, value) else { return };
-        match place {
-            Place::Base => *token.slot(&mut self.base) = Some(rate),
-            Place::Above(tokens) => *token.slot(self.tiers.entry(tokens).or_default()) = Some(rate),
-            Place::Surcharge if token.is_input() => {
-                self.surcharges.input = self.surcharges.input.max(rate)
+        let Some(field) = Field::of_name(key) else { return };
+        let read = match field {
+            Field::Tokens(..) => Rate::from_usd_per_token,
+            Field::Units(_) | Field::InputImage => Rate::from_usd_per_unit,
+        };
+        let Some(rate) = self.rate(key, value, read) else { return };
+        match field {
+            Field::Tokens(kind, above, service) => {
+                let above = self.bound(above);
+                *self.sheets.entry(service).or_default().above(above).slot(kind) = Some(rate);
             }
-            Place::Surcharge => self.surcharges.output = self.surcharges.output.max(rate),
+            Field::Units(unit) => {
+                let slot = self.units.slot(unit);
+                *slot = (*slot).max(rate);
+            }
+            Field::InputImage => self.input_image = Some(rate),
+        }
+    }
+
+    /// `{"search_context_size_medium": 0.01, …}`: the size that is used when nobody asks for another.
+    fn web_searches(&mut self, sizes: Raw<'_>) {
+        if let json::Found::Value(price) =
+            json::find(sizes.bytes(), &["search_context_size_medium"])
+        {
+            let field = "search_context_cost_per_query.search_context_size_medium";
+            self.units.web_search =
+                self.rate(field, price, Rate::from_usd_per_unit).unwrap_or_default();
         }
     }
 
@@ -128,16 +172,20 @@ impl Draft {
     fn ranges(&mut self, value: Raw<'_>) {
         for (index, range) in json::elements(value.bytes()).enumerate() {
             let at = format!("tiered_pricing[{index}]");
-            let mut partial = None;
+            let mut rates = Vec::new();
             for (key, value) in json::members(range.bytes()) {
                 let key = key.decoded().unwrap_or_default();
-                if let Some((token, "")) = TokenKind::of_field(&key) {
-                    *token.slot(partial.get_or_insert_default()) =
-                        self.rate(&format!("{at}.{key}"), value);
+                if let Some(Field::Tokens(kind, 0, service)) = Field::of_name(&key)
+                    && let Some(rate) =
+                        self.rate(&format!("{at}.{key}"), value, Rate::from_usd_per_token)
+                {
+                    rates.push((kind, service, rate));
                 }
             }
             // Searches have ranges of results, and no price for tokens in them.
-            let Some(partial) = partial else { continue };
+            if rates.is_empty() {
+                continue;
+            }
             let from = match json::find(range.bytes(), &["range", "0"]) {
                 json::Found::Value(from) => whole_number(from),
                 json::Found::Absent | json::Found::Cut | json::Found::Malformed => None,
@@ -146,16 +194,27 @@ impl Draft {
                 self.fault(&format!("{at}.range"), "does not begin with a whole number of tokens");
                 continue;
             };
-            if from == 0 {
-                self.base = partial;
-            } else {
-                self.tiers.insert(from, partial);
+            let above = self.bound(from);
+            for (kind, service, rate) in rates {
+                *self.sheets.entry(service).or_default().above(above).slot(kind) = Some(rate);
             }
         }
     }
 
-    fn rate(&mut self, field: &str, value: Raw<'_>) -> Option<Rate> {
-        match Rate::from_usd_per_token(value.scalar().unwrap_or_default()) {
+    const fn bound(&self, tokens: u64) -> u64 {
+        match self.bound {
+            Bound::Above => tokens,
+            Bound::At => tokens.saturating_sub(1),
+        }
+    }
+
+    fn rate(
+        &mut self,
+        field: &str,
+        value: Raw<'_>,
+        read: fn(&str) -> Result<Rate, RateError>,
+    ) -> Option<Rate> {
+        match read(value.scalar().unwrap_or_default()) {
             Ok(rate) => Some(rate),
             Err(error) => {
                 self.fault(field, &error.to_string());
@@ -178,139 +237,52 @@ impl Draft {
 
     /// The price that is missing, and what to do about it.
     fn missing(&self) -> Option<(&'static str, &'static str)> {
-        let paid = |rate: Option<Rate>| rate.is_some_and(|rate| rate > Rate::ZERO);
+        let base =
+            self.sheets.get(&ServiceTier::Standard).map(|sheet| sheet.base).unwrap_or_default();
+        let paid = |kinds: &[Kind]| kinds.iter().any(|kind| base.get(*kind) > Some(Rate::ZERO));
+        let by_unit = Unit::ALL.into_iter().any(|unit| self.units.get(unit) > Rate::ZERO)
+            || (self.kind == ModelKind::MakesImages && self.input_image > Some(Rate::ZERO));
+        let reads = paid(&[Kind::Input, Kind::InputAudio]);
+        let writes = paid(&[Kind::Output, Kind::OutputAudio, Kind::OutputImage]);
         match self.kind {
-            Kind::Free => None,
-            Kind::ReadsOnly | Kind::Writes if !paid(self.base.input) => Some((
+            ModelKind::Free => None,
+            _ if !reads && by_unit => None,
+            _ if !reads => Some((
                 "input_cost_per_token",
                 "is missing or zero; a model that costs nothing has \"free\": true",
             )),
-            Kind::Writes if !paid(self.base.output) => Some((
+            ModelKind::Writes if !writes => Some((
                 "output_cost_per_token",
                 "is missing or zero; a model without output has \"mode\": \"embedding\"",
             )),
-            Kind::ReadsOnly | Kind::Writes => None,
+            ModelKind::ReadsOnly | ModelKind::MakesImages | ModelKind::Writes => None,
         }
     }
 
-    fn into_price(self, name: &str) -> ModelPrice {
-        let rates = self.base.over(&Partial::default());
-        let tiers: Box<[Tier]> = self
-            .tiers
-            .iter()
-            .map(|(above, tier)| Tier { above: *above, rates: tier.over(&self.base) })
-            .collect();
-        let mut dearest = self.surcharges;
-        for rates in tiers.iter().map(|tier| &tier.rates).chain([&rates]) {
-            dearest.input = dearest.input.max(rates.input).max(rates.cached).max(rates.cache_write);
-            dearest.output = dearest.output.max(rates.output).max(rates.reasoning);
+    fn into_price(mut self, name: &str) -> ModelPrice {
+        if let (ModelKind::MakesImages, Some(image)) = (self.kind, self.input_image) {
+            self.units.image = self.units.image.max(image);
         }
-        let max_output_tokens = match self.kind {
-            Kind::ReadsOnly => Some(0),
-            Kind::Writes | Kind::Free => self.max_output_tokens.or(self.max_tokens),
+        let standard = self.sheets.remove(&ServiceTier::Standard).unwrap_or_default();
+        let usual = standard.offer(ServiceTier::Standard, When::default(), &standard, self.units);
+        let off_peak =
+            self.off_peak.as_ref().map(|off_peak| off_peak.offers(&standard, self.units));
+        let others = self
+            .sheets
+            .iter()
+            .map(|(service, sheet)| sheet.offer(*service, When::default(), &standard, self.units));
+        let offers: Vec<Offer> =
+            std::iter::once(usual).chain(off_peak.into_iter().flatten()).chain(others).collect();
+        let mut price = ModelPrice::new(name, offers);
+        price.max_input_tokens = self.max_input_tokens;
+        price.max_output_tokens = match self.kind {
+            ModelKind::ReadsOnly => Some(0),
+            ModelKind::Writes | ModelKind::MakesImages | ModelKind::Free => {
+                self.max_output_tokens.or(self.max_tokens)
+            }
         };
-        ModelPrice {
-            name: name.into(),
-            rates,
-            tiers,
-            dearest,
-            max_input_tokens: self.max_input_tokens,
-            max_output_tokens,
-        }
+        price
     }
-}
-
-impl Partial {
-    /// Complete rates: what is missing is taken from `base`, and what is missing there too from input or output.
-    fn over(&self, base: &Self) -> Rates {
-        let input = self.input.or(base.input).unwrap_or_default();
-        let output = self.output.or(base.output).unwrap_or_default();
-        Rates {
-            input,
-            cached: self.cached.or(base.cached).unwrap_or(input),
-            cache_write: self.cache_write.or(base.cache_write).unwrap_or(input),
-            output,
-            reasoning: self.reasoning.or(base.reasoning).unwrap_or(output),
-        }
-    }
-}
-
-/// Which tokens a price is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TokenKind {
-    Input,
-    Cached,
-    CacheWrite,
-    Output,
-    Reasoning,
-}
-
-impl TokenKind {
-    /// The kind that a field is named after, and the rest of its name.
-    fn of_field(field: &str) -> Option<(Self, &str)> {
-        let fields = [
-            ("input_cost_per_token", Self::Input),
-            ("output_cost_per_token", Self::Output),
-            ("output_cost_per_reasoning_token", Self::Reasoning),
-            ("cache_read_input_token_cost", Self::Cached),
-            ("cache_creation_input_token_cost", Self::CacheWrite),
-        ];
-        fields.into_iter().find_map(|(name, kind)| Some((kind, field.strip_prefix(name)?)))
-    }
-
-    const fn is_input(self) -> bool {
-        matches!(self, Self::Input | Self::Cached | Self::CacheWrite)
-    }
-
-    const fn slot(self, rates: &mut Partial) -> &mut Option<Rate> {
-        match self {
-            Self::Input => &mut rates.input,
-            Self::Cached => &mut rates.cached,
-            Self::CacheWrite => &mut rates.cache_write,
-            Self::Output => &mut rates.output,
-            Self::Reasoning => &mut rates.reasoning,
-        }
-    }
-}
-
-/// When a price applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Base,
-    Above(u64),
-    Surcharge,
-}
-
-/// Ways to be served faster for more money, and the cache that lasts an hour.
-const SURCHARGES: [&str; 5] = ["_priority", "_ultrafast", "_balanced", "_decisions", "_above_1hr"];
-/// Ways to be served later for less.
-const DISCOUNTS: [&str; 2] = ["_batches", "_flex"];
-/// Tokens in the `k` of `_above_200k_tokens`.
-const TOKENS_PER_K: u64 = 1_000;
-
-impl Place {
-    /// `None` for a discount and for suffixes of other units.
-    fn of_suffix(suffix: &str) -> Option<Self> {
-        if suffix.is_empty() {
-            return Some(Self::Base);
-        }
-        if DISCOUNTS.iter().any(|discount| suffix.ends_with(discount)) {
-            return None;
-        }
-        if SURCHARGES
-            .iter()
-            .any(|surcharge| suffix.starts_with(surcharge) || suffix.ends_with(surcharge))
-        {
-            return Some(Self::Surcharge);
-        }
-        let thousands: u64 =
-            suffix.strip_prefix("_above_")?.strip_suffix("k_tokens")?.parse().ok()?;
-        Some(Self::Above(thousands.checked_mul(TOKENS_PER_K)?))
-    }
-}
-
-fn is_reading(mode: Raw<'_>) -> bool {
-    mode.as_text().is_some_and(|mode| mode.is("embedding") || mode.is("rerank"))
 }
 
 /// A number of tokens, also when it went through a double: `256000.0`.

@@ -4,7 +4,7 @@ mod media;
 mod request;
 
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
-use crate::domain::pricing::{ModelPrice, PriceTable};
+use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
 use request::{Cap, Seen};
 
@@ -126,6 +126,18 @@ pub enum Unpriced {
     CountTokensOnly,
 }
 
+impl Unpriced {
+    /// `deny`, `default_price` or `count_tokens_only`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::DefaultPrice(_) => "default_price",
+            Self::CountTokensOnly => "count_tokens_only",
+        }
+    }
+}
+
 /// Set aside for a request that names no model: 5 cents and 4,096 tokens.
 const UNKNOWN_MODEL: Amounts =
     Amounts { cost: NanoUsd::new(50_000_000), tokens: Tokens::new(4_096) };
@@ -148,6 +160,11 @@ const MEDIA_TOKENS: u64 = 1_600;
 const OUTPUT_TOKENS: u64 = 4_096;
 /// Bounds the cap of a request where the model's own maximum is not on record; few models write more.
 const OUTPUT_TOKENS_MAX: u64 = 131_072;
+
+/// Bytes in a second of sound, at 16 kbit/s; what is sent to be transcribed has more.
+const BYTES_PER_SECOND: u64 = 2_000;
+/// Bytes in a page of a document; a page of a scan has more.
+const BYTES_PER_PAGE: u64 = 2_000;
 
 /// What a request may cost: the dearest of the models that its header, body and path name, because nobody here knows which
 /// of them the provider reads.
@@ -180,7 +197,7 @@ fn estimate_of(
     let at = |price: Option<&ModelPrice>| amounts(seen, price, policy.mode);
     let dearest = names()
         .filter_map(|name| prices.lookup(request.provider, name))
-        .map(|price| at(Some(price)))
+        .map(|price| at(Some(&price)))
         .reduce(|a, b| Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) });
     let (amounts, priced) = match (dearest, &policy.unpriced) {
         (Some(amounts), _) => (amounts, Priced::Yes),
@@ -200,9 +217,26 @@ fn amounts(seen: &Seen<'_>, price: Option<&ModelPrice>, mode: Mode) -> Amounts {
         .min(price.and_then(|price| price.max_input_tokens).unwrap_or(u64::MAX));
     let output_max = price.and_then(|price| price.max_output_tokens).unwrap_or(OUTPUT_TOKENS_MAX);
     let output = seen.choices.saturating_mul(output_tokens(seen.cap, mode).min(output_max));
+    let media = if seen.media.items > 0 { Media::Possible } else { Media::Absent };
+    let extent = Extent { input, output, media, units: units(seen) };
     Amounts {
-        cost: price.map_or(NanoUsd::ZERO, |price| price.cost_at_most(input, output)),
+        cost: price.map_or(NanoUsd::ZERO, |price| price.cost_at_most(&extent)),
         tokens: Tokens::new(i64::try_from(input.saturating_add(output)).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Units other than tokens that a request may come to, for models that are priced by them: what it asks to be made, and at the
+/// most what its bytes can hold.
+fn units(seen: &Seen<'_>) -> ByUnit<u64> {
+    let bytes = seen.text_bytes.saturating_add(seen.media.bytes);
+    ByUnit {
+        request: 1,
+        second: bytes.div_ceil(BYTES_PER_SECOND),
+        image: seen.choices,
+        search: 1,
+        web_search: 0,
+        page: bytes.div_ceil(BYTES_PER_PAGE),
+        character: seen.text_bytes,
     }
 }
 
@@ -233,20 +267,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::pricing::{Dearest, Entries, Entry, Rate};
+    use crate::domain::pricing::{Entries, Entry, Offer, Rate, ServiceTier};
 
     /// $1 and $10 per million tokens, but $2 and $20 where dearer tiers are; at most 1,000 tokens out and 100,000 in.
     fn table() -> PriceTable {
         let dollars = |amount: u64| Rate::per_million(amount * 1_000_000_000);
-        let mut small = ModelPrice::flat("small-1", dollars(1), dollars(10));
-        small.dearest = Dearest { input: dollars(2), output: dollars(20) };
+        let offer = |service, times| Offer::flat(service, dollars(times), dollars(times * 10));
+        let offers = vec![offer(ServiceTier::Standard, 1), offer(ServiceTier::Priority, 2)];
+        let mut small = ModelPrice::new("small-1", offers);
         small.max_input_tokens = Some(100_000);
         small.max_output_tokens = Some(1_000);
         let big = ModelPrice::flat("big-1", dollars(3), dollars(30));
-        let embedding = ModelPrice {
-            max_output_tokens: Some(0),
-            ..ModelPrice::flat("embed-1", dollars(1), dollars(0))
-        };
+        let mut embedding = ModelPrice::flat("embed-1", dollars(1), dollars(0));
+        embedding.max_output_tokens = Some(0);
         let entry = |price: ModelPrice| (price.name.clone(), Entry::Priced(Arc::new(price)));
         PriceTable::new("test-1", Entries::from([entry(small), entry(big), entry(embedding)]))
     }

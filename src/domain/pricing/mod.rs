@@ -1,5 +1,10 @@
-//! What tokens cost: the rates of a model, and what a response or an estimate comes to.
+//! What usage costs: the rates of a model, and what a response or an estimate comes to.
 
+mod billable;
+mod catalog;
+mod kinds;
+mod names;
+mod offer;
 mod rate;
 mod table;
 
@@ -8,97 +13,93 @@ use std::fmt::Write as _;
 use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::usage::Usage;
 
+pub use billable::{Bill, BillForm, Billable, ServiceTier};
+pub use catalog::{Catalog, CatalogModel, CatalogProvider, Clause};
+pub use kinds::{ByKind, ByUnit, Kind, Unit};
+pub use names::Named;
+pub use offer::{Hours, Offer, Rates, Tier, When};
 pub use rate::{Rate, RateError};
-pub use table::{Entries, Entry, PriceTable};
+pub use table::{Entries, Entry, Found, How, PriceTable};
 
 /// The prices and limits of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelPrice {
     /// The entry of the table that it comes from.
     pub name: Box<str>,
-    /// What a request costs that no tier applies to.
-    pub rates: Rates,
-    /// Other rates for requests with more input, in ascending order.
-    pub tiers: Box<[Tier]>,
-    /// The dearest rates that can apply to a request, for an estimate.
-    pub dearest: Dearest,
     /// The most input it reads, where known.
     pub max_input_tokens: Option<u64>,
     /// The most output it writes in one choice, where known; zero for a model that only reads.
     pub max_output_tokens: Option<u64>,
+    /// What it is offered for; of several that hold, the last counts.
+    offers: Box<[Offer]>,
+    /// The dearest of all offers, by input, in ascending order; the first holds from the first token.
+    ceilings: Box<[Ceiling]>,
 }
 
-/// What each kind of token costs.
+/// The dearest rates over all offers that can apply to a request with more input than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rates {
-    /// Input.
-    pub input: Rate,
-    /// Input from the provider's cache; the input rate where the table says nothing else.
-    pub cached: Rate,
-    /// Input written to the provider's cache; likewise.
-    pub cache_write: Rate,
-    /// Output.
-    pub output: Rate,
-    /// Reasoning; the output rate where the table says nothing else.
-    pub reasoning: Rate,
+struct Ceiling {
+    above: u64,
+    /// Input that is text.
+    input: Rate,
+    /// Input that may be sound or images.
+    input_media: Rate,
+    /// Output of any kind.
+    output: Rate,
 }
 
-/// Rates that hold for the whole of a request with more input than this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tier {
-    /// More input tokens than this, cache included.
-    pub above: u64,
-    /// The rates then.
-    pub rates: Rates,
-}
-
-/// The dearest rates over all tiers, service tiers and cache writes.
+/// How large a request may become, for an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dearest {
-    /// Input.
-    pub input: Rate,
-    /// Output, reasoning included.
-    pub output: Rate,
+pub struct Extent {
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens, of all choices.
+    pub output: u64,
+    /// Whether there may be sound or images in the input.
+    pub media: Media,
+    /// Units other than tokens.
+    pub units: ByUnit<u64>,
 }
 
-impl Rates {
-    /// The same rate for every token of input, and another for every token of output.
-    #[must_use]
-    pub const fn flat(input: Rate, output: Rate) -> Self {
-        Self { input, cached: input, cache_write: input, output, reasoning: output }
-    }
+/// Whether there may be sound or images in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Media {
+    /// There are none.
+    #[default]
+    Absent,
+    /// There may be some.
+    Possible,
 }
 
 impl ModelPrice {
-    /// A price without tiers and limits, such as a default price.
+    /// The price of a model with these offers. The last that holds counts, so the plain one comes first.
     #[must_use]
-    pub fn flat(name: &str, input: Rate, output: Rate) -> Self {
+    pub fn new(name: &str, offers: Vec<Offer>) -> Self {
         Self {
             name: name.into(),
-            rates: Rates::flat(input, output),
-            tiers: Box::default(),
-            dearest: Dearest { input, output },
             max_input_tokens: None,
             max_output_tokens: None,
+            ceilings: ceilings(&offers),
+            offers: offers.into(),
         }
     }
 
-    /// What a response cost: one sum, rounded up once to a whole nano-USD. Parts that exceed their whole are clamped to
-    /// it, because providers do report more reasoning than output.
+    /// A price without tiers and limits, such as a default price.
     #[must_use]
-    pub fn cost_of(&self, usage: &Usage) -> NanoUsd {
-        let rates = self.rates_for(usage.input);
-        let cached = usage.cached.min(usage.input);
-        let cache_write = usage.cache_write.min(usage.input.saturating_sub(cached));
-        let plain = usage.input.saturating_sub(cached).saturating_sub(cache_write);
-        let reasoning = usage.reasoning.min(usage.output);
-        cost([
-            (plain, rates.input),
-            (cached, rates.cached),
-            (cache_write, rates.cache_write),
-            (usage.output.saturating_sub(reasoning), rates.output),
-            (reasoning, rates.reasoning),
-        ])
+    pub fn flat(name: &str, input: Rate, output: Rate) -> Self {
+        Self::new(name, vec![Offer::flat(ServiceTier::Standard, input, output)])
+    }
+
+    /// What a response cost: one sum, rounded up once to a whole nano-USD.
+    #[must_use]
+    pub fn cost_of(&self, used: impl Into<Billable>) -> NanoUsd {
+        let used = used.into();
+        let Some(offer) = self.offer_for(&used) else { return NanoUsd::ZERO };
+        let rates = offer.rates_for(used.tokens.input);
+        let tokens = used.tokens.apart();
+        let tokens = Kind::ALL.into_iter().map(|kind| (tokens.get(kind), rates.get(kind)));
+        let units = used.units_beside(rates).into_iter();
+        cost(tokens.chain(units.map(|(unit, count)| (count, offer.units.get(unit)))))
     }
 
     /// What a response used, in both counted dimensions.
@@ -107,149 +108,180 @@ impl ModelPrice {
         Amounts { cost: self.cost_of(usage), tokens: usage.total() }
     }
 
-    /// The most that a request of this size can cost.
+    /// Whether this price says what such a response costs. A price per image says nothing of tokens: taking the cost for zero
+    /// then would be giving the response away.
     #[must_use]
-    pub fn cost_at_most(&self, input_tokens: u64, output_tokens: u64) -> NanoUsd {
-        cost([(input_tokens, self.dearest.input), (output_tokens, self.dearest.output)])
+    pub fn covers(&self, used: impl Into<Billable>) -> bool {
+        let used = used.into();
+        let nothing = Billable { service: used.service, at: used.at, ..Billable::default() };
+        self.is_free() || used == nothing || self.cost_of(used) > NanoUsd::ZERO
     }
 
-    /// The rates that hold for a request with this much input.
+    /// Whether everything costs nothing.
     #[must_use]
-    pub fn rates_for(&self, input_tokens: u64) -> &Rates {
-        let tier = self.tiers.iter().rev().find(|tier| input_tokens > tier.above);
-        tier.map_or(&self.rates, |tier| &tier.rates)
+    pub fn is_free(&self) -> bool {
+        let costs_nothing = |offer: &Offer| {
+            let Offer { rates, tiers, units, .. } = offer;
+            *rates == Rates::default()
+                && *units == ByUnit::default()
+                && tiers.iter().all(|tier| tier.rates == Rates::default())
+        };
+        self.offers.iter().all(costs_nothing)
     }
 
-    /// The table's version, the entry and the rates that priced a request with this much input, for the audit trail:
-    /// `litellm-1.106.2 gpt-4o input=2500000000 output=10000000000`, in nano-USD per million tokens. Rates that are the same as
-    /// input or output are left out.
+    /// The most that a request can cost, with input twice as long as thought: a longer one may reach dearer rates.
     #[must_use]
-    pub fn rates_text(&self, version: &str, input_tokens: u64) -> String {
-        let rates = self.rates_for(input_tokens);
-        let mut text =
-            format!("{version} {} input={} output={}", self.name, rates.input, rates.output);
-        let others = [
-            ("cached", rates.cached, rates.input),
-            ("cache_write", rates.cache_write, rates.input),
-            ("reasoning", rates.reasoning, rates.output),
-        ];
-        for (kind, rate, usual) in others {
-            if rate != usual {
-                // Writing to a String cannot fail.
-                let _ = write!(text, " {kind}={rate}");
+    pub fn cost_at_most(&self, extent: &Extent) -> NanoUsd {
+        let reach = extent.input.saturating_mul(REACH);
+        let Some(ceiling) =
+            self.ceilings.iter().rev().find(|ceiling| ceiling.above == 0 || reach > ceiling.above)
+        else {
+            return NanoUsd::ZERO;
+        };
+        let input = match extent.media {
+            Media::Absent => ceiling.input,
+            Media::Possible => ceiling.input_media,
+        };
+        let tokens = [(extent.input, input), (extent.output, ceiling.output)];
+        let units = Billable::units_with_request(extent.units);
+        let dearest = |unit| self.offers.iter().map(|offer| offer.units.get(unit)).max();
+        let units =
+            Unit::ALL.map(|unit| (units.get(unit), dearest(unit).unwrap_or_default())).into_iter();
+        cost(tokens.into_iter().chain(units))
+    }
+
+    /// The rates that hold for a response.
+    #[must_use]
+    pub fn rates_for(&self, used: impl Into<Billable>) -> Rates {
+        let used = used.into();
+        self.offer_for(&used)
+            .map_or_else(Rates::default, |offer| *offer.rates_for(used.tokens.input))
+    }
+
+    /// What of it has a price: the offers that it was made of.
+    #[must_use]
+    pub fn offers(&self) -> &[Offer] {
+        &self.offers
+    }
+
+    /// The table's version, the entry, the tier of service and the rates that priced a response, for the audit trail:
+    /// `litellm-1.106.2 gpt-4o input=2500000000 output=10000000000`, in nano-USD per million tokens or units. Of the other
+    /// kinds and units those are named that the response has.
+    #[must_use]
+    pub fn rates_text(&self, version: &str, used: impl Into<Billable>) -> String {
+        let used = used.into();
+        let mut text = format!("{version} {}", self.name);
+        let Some(offer) = self.offer_for(&used) else { return text };
+        if offer.service != ServiceTier::Standard {
+            text = format!("{text} {}", offer.service.as_str());
+        }
+        let rates = offer.rates_for(used.tokens.input);
+        let tokens = used.tokens.apart();
+        // Writing to a String cannot fail.
+        for kind in Kind::ALL {
+            if matches!(kind, Kind::Input | Kind::Output) || tokens.get(kind) > 0 {
+                let _ = write!(text, " {}={}", kind.as_str(), rates.get(kind));
+            }
+        }
+        for (unit, count) in used.units_beside(rates) {
+            if count > 0 && offer.units.get(unit) > Rate::ZERO {
+                let _ = write!(text, " {}={}", unit.as_str(), offer.units.get(unit));
             }
         }
         text
     }
+
+    /// The offer that holds: the last at that time for that tier of service, or for the tier below it.
+    fn offer_for(&self, used: &Billable) -> Option<&Offer> {
+        let holds = |service| {
+            self.offers
+                .iter()
+                .rev()
+                .find(|offer| offer.service == service && offer.when.includes(used.at))
+        };
+        let mut service = Some(used.service);
+        while let Some(tier) = service {
+            if let Some(offer) = holds(tier) {
+                return Some(offer);
+            }
+            service = tier.below();
+        }
+        // Before the first date on record, the first price is the best that is known.
+        self.offers.first()
+    }
 }
 
+/// What an estimate of the input is taken times, to see which tier the request can reach.
+const REACH: u64 = 2;
 /// Tokens in the unit of a rate.
 const TOKENS_PER_RATE: u128 = 1_000_000;
 
-/// Σ tokens × rate, rounded up once.
-fn cost<const N: usize>(items: [(u64, Rate); N]) -> NanoUsd {
-    let sum = items.into_iter().fold(0_u128, |sum, (tokens, rate)| {
-        sum.saturating_add(u128::from(tokens).saturating_mul(u128::from(rate.get())))
+/// Σ count × rate, rounded up once.
+fn cost(items: impl Iterator<Item = (u64, Rate)>) -> NanoUsd {
+    let sum = items.fold(0_u128, |sum, (count, rate)| {
+        sum.saturating_add(u128::from(count).saturating_mul(u128::from(rate.get())))
     });
     NanoUsd::new(i64::try_from(sum.div_ceil(TOKENS_PER_RATE)).unwrap_or(i64::MAX))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn price() -> ModelPrice {
-        let rate = Rate::per_million;
-        ModelPrice {
-            rates: Rates {
-                input: rate(3_000_000_000),
-                cached: rate(300_000_000),
-                cache_write: rate(3_750_000_000),
-                output: rate(15_000_000_000),
-                reasoning: rate(16_000_000_000),
-            },
-            tiers: [Tier {
-                above: 200_000,
-                rates: Rates::flat(rate(6_000_000_000), rate(22_500_000_000)),
-            }]
-            .into(),
-            ..ModelPrice::flat("claude-9", rate(3_000_000_000), rate(15_000_000_000))
+/// The dearest rates for every tier. A tier that is cheaper than the one below it does not lower the ceiling: nobody knows
+/// before how long the input will be.
+fn ceilings(offers: &[Offer]) -> Box<[Ceiling]> {
+    let mut bounds: Vec<u64> =
+        offers.iter().flat_map(|offer| offer.tiers.iter().map(|tier| tier.above)).collect();
+    bounds.push(0);
+    bounds.sort_unstable();
+    bounds.dedup();
+    let mut ceiling = Ceiling::default();
+    let raised = bounds.into_iter().map(|above| {
+        for offer in lasting(offers) {
+            ceiling = ceiling.raised(offer.rates_for(above.saturating_add(1)));
         }
-    }
+        ceiling.above = above;
+        ceiling
+    });
+    raised.collect()
+}
 
-    fn usage([input, cached, cache_write, output, reasoning]: [u64; 5]) -> Usage {
-        Usage { input, cached, cache_write, output, reasoning, ..Usage::default() }
-    }
+/// Without the offers that have been replaced more than once since: the last date may still be to come, the one before it holds
+/// until then.
+fn lasting(offers: &[Offer]) -> impl Iterator<Item = &Offer> {
+    offers
+        .iter()
+        .enumerate()
+        .filter(|(at, offer)| {
+            let later = offers.iter().skip(at.saturating_add(1));
+            let replaced = later.filter(|later| {
+                later.service == offer.service
+                    && later.when.since.is_some()
+                    && later.when.hours.is_none()
+            });
+            replaced.count() < 2
+        })
+        .map(|(_, offer)| offer)
+}
 
-    #[test]
-    fn each_kind_of_token_has_its_rate_and_the_sum_is_rounded_up_once() {
-        let check = |counts, cost: &str| {
-            assert_eq!(price().cost_of(&usage(counts)).to_string(), cost, "{counts:?}")
+impl Ceiling {
+    fn raised(self, rates: &Rates) -> Self {
+        let dearest = |kinds: &[Kind], floor: Rate| {
+            kinds.iter().map(|kind| rates.get(*kind)).fold(floor, Rate::max)
         };
-        check([0, 0, 0, 0, 0], "0");
-        check([1_000, 0, 0, 100, 0], "0.0045");
-        check([1_000, 900, 50, 100, 40], "0.0021475");
-        check([200_000, 0, 0, 0, 0], "0.6");
-        check([200_001, 0, 0, 1, 0], "1.2000285");
-        let fine = ModelPrice::flat("fine-1", Rate::per_million(82_500), Rate::per_million(1));
-        assert_eq!(fine.cost_of(&usage([1, 0, 0, 1, 0])), NanoUsd::new(1));
-        assert_eq!(fine.cost_of(&usage([1_000_000, 0, 0, 1, 0])), NanoUsd::new(82_501));
-    }
-
-    #[test]
-    fn parts_larger_than_their_whole_cost_no_more_than_it() {
-        let check = |counts, same| {
-            assert_eq!(price().cost_of(&usage(counts)), price().cost_of(&usage(same)))
-        };
-        check([10, 20, 30, 40, 50], [10, 10, 0, 40, 40]);
-        check([10, 4, 30, 0, 50], [10, 4, 6, 0, 0]);
-    }
-
-    #[test]
-    fn the_rates_of_a_settlement_can_be_read_years_later() {
-        let expected = "t-1 claude-9 input=3000000000 output=15000000000 cached=300000000 cache_write=3750000000 \
-                        reasoning=16000000000";
-        assert_eq!(price().rates_text("t-1", 200_000), expected);
-        assert_eq!(
-            price().rates_text("t-1", 200_001),
-            "t-1 claude-9 input=6000000000 output=22500000000"
-        );
-    }
-
-    fn counts() -> impl Strategy<Value = [u64; 5]> {
-        prop::array::uniform5(0..=200_000_000_u64)
-    }
-
-    proptest! {
-        #[test]
-        fn more_tokens_never_cost_less(counts in counts(), more in 0..1_000_000_u64, output in any::<bool>()) {
-            let [input, cached, cache_write, out, reasoning] = counts;
-            let larger = if output {
-                [input, cached, cache_write, out + more, reasoning]
-            } else {
-                [input + more, cached, cache_write, out, reasoning]
-            };
-            // A tier changes the rate of the whole request, so that only flat prices are comparable over it.
-            let flat = ModelPrice { tiers: Box::default(), ..price() };
-            // Parts that exceed their whole are dearer or cheaper tokens, not more of them.
-            let [a, b] = [usage(counts), usage(larger)].map(|u| Usage { cached: 0, cache_write: 0, reasoning: 0, ..u });
-            prop_assert!(flat.cost_of(&a) <= flat.cost_of(&b));
-        }
-
-        #[test]
-        fn the_cost_is_less_than_a_nano_dollar_above_the_exact_sum(input in 0..1_000_000_u64, output in 0..1_000_000_u64,
-            rates in prop::array::uniform2(0..10_000_000_000_000_u64)) {
-            let price = ModelPrice::flat("m-1", Rate::per_million(rates[0]), Rate::per_million(rates[1]));
-            let exact = u128::from(input) * u128::from(rates[0]) + u128::from(output) * u128::from(rates[1]);
-            let cost = price.cost_of(&Usage { input, output, ..Usage::default() });
-            let cost = u128::try_from(cost.get()).unwrap() * TOKENS_PER_RATE;
-            prop_assert!(cost >= exact && cost - exact < TOKENS_PER_RATE);
-        }
-
-        #[test]
-        fn no_usage_makes_a_cost_overflow(counts in prop::array::uniform5(any::<u64>())) {
-            prop_assert!(price().cost_of(&usage(counts)) >= NanoUsd::ZERO);
+        let input =
+            dearest(&[Kind::Input, Kind::Cached, Kind::CacheWrite, Kind::CacheWrite1h], self.input);
+        Self {
+            input,
+            input_media: dearest(
+                &[Kind::InputAudio, Kind::CachedAudio, Kind::InputImage],
+                self.input_media.max(input),
+            ),
+            output: dearest(
+                &[Kind::Output, Kind::Reasoning, Kind::OutputAudio, Kind::OutputImage],
+                self.output,
+            ),
+            ..self
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,12 @@
-//! What one token costs, exact to a femto-dollar.
+//! What one token or unit costs, exact to a femto-dollar.
 
 use std::fmt;
 
 use thiserror::Error;
 
 /// A price in nano-USD per million tokens, which is femto-USD per token: $1 per million tokens is
-/// 1,000,000,000. Every published price of a token is a whole number of these.
+/// 1,000,000,000. Every published price of a token is a whole number of these. The price of another unit, such as an image
+/// or a second of sound, is likewise in femto-USD per unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rate(u64);
 
@@ -21,12 +22,23 @@ pub enum RateError {
     /// Above a dollar, which is a price per thousand or per million tokens by mistake.
     #[error("is above 1 USD per token; rates are per single token")]
     TooLarge,
+    /// Above a thousand dollars.
+    #[error("is above 1000 USD per unit")]
+    TooLargePerUnit,
 }
 
 /// No token costs a dollar: the dearest on record costs a hundredth of one.
 const USD_PER_TOKEN_MAX: u64 = 1;
+/// Nor does an image, a page or a second cost a thousand: the dearest on record costs half of one.
+const USD_PER_UNIT_MAX: u64 = 1_000;
 /// Decimals of a dollar that a femto-USD has.
 const DECIMALS: i32 = 15;
+/// A million tokens or characters, in decimals.
+const MILLION: i32 = 6;
+/// A thousand units, in decimals.
+const THOUSAND: i32 = 3;
+/// Seconds in an hour.
+const SECONDS_PER_HOUR: u64 = 3_600;
 /// Femto-USD in a dollar.
 const FEMTO_PER_USD: u64 = 1_000_000_000_000_000;
 /// The longest text that is looked at; a number printed from a double has at most 25 characters.
@@ -54,35 +66,75 @@ impl Rate {
     /// # Errors
     /// [`RateError`] when the text is no number, is negative or too large for a price of one token.
     pub fn from_usd_per_token(text: &str) -> Result<Self, RateError> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(RateError::NotANumber);
-        }
-        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => {
-                (mantissa, exponent.parse().map_err(|_| RateError::NotANumber)?)
-            }
-            None => (text, 0_i32),
-        };
-        let (negative, mantissa) =
-            mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
-        let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if !all_digits(whole) || !all_digits(fraction) {
-            return Err(RateError::NotANumber);
-        }
-        let value = digits(whole, fraction).ok_or(RateError::NotANumber)?;
-        if negative && value != 0 {
-            return Err(RateError::Negative);
-        }
-        let fraction_len = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
-        let femto = scaled(value, DECIMALS.saturating_add(exponent).saturating_sub(fraction_len));
-        match femto.and_then(|femto| u64::try_from(femto).ok()) {
-            Some(femto) if femto <= USD_PER_TOKEN_MAX.saturating_mul(FEMTO_PER_USD) => {
-                Ok(Self(femto))
-            }
-            _ => Err(RateError::TooLarge),
-        }
+        femto_usd(text, DECIMALS)?.at_most(USD_PER_TOKEN_MAX, RateError::TooLarge)
     }
+
+    /// Reads USD per million tokens from its decimal text, likewise: `2.5`.
+    ///
+    /// # Errors
+    /// [`RateError`], likewise.
+    pub fn from_usd_per_million(text: &str) -> Result<Self, RateError> {
+        femto_usd(text, DECIMALS.saturating_sub(MILLION))?
+            .at_most(USD_PER_TOKEN_MAX, RateError::TooLarge)
+    }
+
+    /// Reads USD per image, page, second or another unit from its decimal text.
+    ///
+    /// # Errors
+    /// [`RateError`] when the text is no number, is negative or too large for a price of one unit.
+    pub fn from_usd_per_unit(text: &str) -> Result<Self, RateError> {
+        femto_usd(text, DECIMALS)?.at_most(USD_PER_UNIT_MAX, RateError::TooLargePerUnit)
+    }
+
+    /// Reads USD per thousand units from its decimal text.
+    ///
+    /// # Errors
+    /// [`RateError`], likewise.
+    pub fn from_usd_per_thousand(text: &str) -> Result<Self, RateError> {
+        femto_usd(text, DECIMALS.saturating_sub(THOUSAND))?
+            .at_most(USD_PER_UNIT_MAX, RateError::TooLargePerUnit)
+    }
+
+    /// Reads USD per hour from its decimal text, as a price per second, rounded up to a femto-USD.
+    ///
+    /// # Errors
+    /// [`RateError`], likewise.
+    pub fn from_usd_per_hour(text: &str) -> Result<Self, RateError> {
+        let Self(hour) = Self::from_usd_per_unit(text)?;
+        Ok(Self(hour.div_ceil(SECONDS_PER_HOUR)))
+    }
+
+    const fn at_most(self, usd: u64, error: RateError) -> Result<Self, RateError> {
+        if self.0 > usd.saturating_mul(FEMTO_PER_USD) { Err(error) } else { Ok(self) }
+    }
+}
+
+/// Reads a decimal text of dollars, of which one has this many more decimals.
+fn femto_usd(text: &str, decimals: i32) -> Result<Rate, RateError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(RateError::NotANumber);
+    }
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => {
+            (mantissa, exponent.parse().map_err(|_| RateError::NotANumber)?)
+        }
+        None => (text, 0_i32),
+    };
+    let (negative, mantissa) =
+        mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return Err(RateError::NotANumber);
+    }
+    let value = digits(whole, fraction).ok_or(RateError::NotANumber)?;
+    if negative && value != 0 {
+        return Err(RateError::Negative);
+    }
+    let fraction_len = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
+    let femto = scaled(value, decimals.saturating_add(exponent).saturating_sub(fraction_len));
+    let femto = femto.and_then(|femto| u64::try_from(femto).ok());
+    Ok(Rate(femto.unwrap_or(u64::MAX)))
 }
 
 /// All digits as one number, or `None` when there are more than 38 that count.
@@ -159,6 +211,19 @@ mod tests {
         refuse("-1e-06", RateError::Negative);
         refuse("2.5", RateError::TooLarge);
         refuse("1e300", RateError::TooLarge);
+    }
+
+    #[test]
+    fn prices_of_other_sizes_come_to_the_same_rate() {
+        let million = Rate::from_usd_per_million;
+        assert_eq!(million("2.5"), Rate::from_usd_per_token("2.5e-06"));
+        assert_eq!(million("0.08333333333333333"), Ok(Rate(83_333_333)));
+        assert_eq!(million("1000001"), Err(RateError::TooLarge));
+        assert_eq!(Rate::from_usd_per_thousand("10"), Rate::from_usd_per_unit("0.01"));
+        assert_eq!(Rate::from_usd_per_hour("0.36"), Rate::from_usd_per_unit("0.0001"));
+        assert_eq!(Rate::from_usd_per_hour("1e-15"), Ok(Rate(1)));
+        assert_eq!(Rate::from_usd_per_unit("1000.01"), Err(RateError::TooLargePerUnit));
+        assert_eq!(Rate::from_usd_per_unit("1e30"), Err(RateError::TooLargePerUnit));
     }
 
     proptest! {

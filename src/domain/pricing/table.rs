@@ -1,10 +1,13 @@
 //! Finds a model's price under the many names that callers and providers have for it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::domain::ids::ID_BYTES_MAX;
-use crate::domain::pricing::{ModelPrice, Rate};
+use crate::domain::pricing::names::{
+    self, SIBLINGS, is_free_on_purpose, prefix_of, split_region, stems, versions, without_path,
+};
+use crate::domain::pricing::{Catalog, ModelPrice, Named, Rate};
 
 /// Table entries by name, such as `gpt-4o` or `azure/gpt-4o`.
 pub type Entries = HashMap<Box<str>, Entry>;
@@ -12,36 +15,79 @@ pub type Entries = HashMap<Box<str>, Entry>;
 /// What a table says of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// It is paid by the token.
+    /// What it costs.
     Priced(Arc<ModelPrice>),
-    /// It is on record, but without a price for tokens. It must not be taken for another model with a similar name.
+    /// It is on record, but without a price. It must not be taken for another model with a similar name.
     Unpriced,
 }
 
-/// All known prices: the operator's own entries over the table that ships.
-#[derive(Debug, Clone)]
+/// A price, and how sure it is that it is the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The price.
+    pub price: Arc<ModelPrice>,
+    /// How it was found.
+    pub how: How,
+}
+
+/// How a price was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Under one of the model's names.
+    Known,
+    /// Under the longest known name that the model's continues. Somebody should look whether that is right.
+    Guessed,
+}
+
+/// All known prices: the operator's own entries over the table that ships, over the catalog that ships.
+#[derive(Debug)]
 pub struct PriceTable {
     version: Arc<str>,
     operator: Entries,
     shipped: Entries,
-    free: ModelPrice,
+    catalog: Catalog,
+    free: Arc<ModelPrice>,
+    memo: RwLock<Memo>,
 }
+
+/// What earlier searches found, by provider and model.
+type Memo = hashbrown::HashMap<(Box<str>, Box<str>), Option<Found>, foldhash::fast::RandomState>;
+
+/// Names that are remembered; a deployment uses a few dozen. When somebody invents more, all are forgotten, which costs a
+/// search each.
+const MEMO_MAX: usize = 4_096;
+
+/// Stands in the memo where no provider is known. It is not empty, because comparing empty texts is slow: their addresses belong
+/// to no memory.
+const NO_PROVIDER: &str = "*";
 
 impl PriceTable {
     /// A table of one layer.
     #[must_use]
     pub fn new(version: &str, shipped: Entries) -> Self {
-        let free = ModelPrice::flat("free", Rate::ZERO, Rate::ZERO);
-        Self { version: version.into(), operator: Entries::new(), shipped, free }
+        Self {
+            version: version.into(),
+            operator: Entries::new(),
+            shipped,
+            catalog: Catalog::default(),
+            free: Arc::new(ModelPrice::flat("free", Rate::ZERO, Rate::ZERO)),
+            memo: RwLock::default(),
+        }
+    }
+
+    /// The same table over a catalog that is asked for what the table does not know.
+    #[must_use]
+    pub fn over(self, catalog: Catalog) -> Self {
+        Self { catalog, memo: RwLock::default(), ..self }
     }
 
     /// The same table below the operator's own entries.
     #[must_use]
     pub fn with_operator(self, version: &str, operator: Entries) -> Self {
-        Self { version: version.into(), operator, ..self }
+        Self { version: version.into(), operator, memo: RwLock::default(), ..self }
     }
 
-    /// Names the table and the operator's changes to it, such as `litellm-1.106.2+5d41402a`.
+    /// Names the tables and the operator's changes to them, such as `litellm-1.106.2,genai-prices-0.2.3+5d41402a`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -53,47 +99,104 @@ impl PriceTable {
         self.operator.get(name).or_else(|| self.shipped.get(name))
     }
 
-    /// The price of a model as a caller or a response names it, at a provider where it is known. Names are tried from the
-    /// exact one to ever looser readings of it, each with the provider's prefix first; the last resort is the longest known
-    /// name that it continues. An entry without a price ends the search.
+    /// Every name with an entry of its own, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.operator.keys().chain(self.shipped.keys()).map(|name| &**name)
+    }
+
+    /// The price of a response's model: the first of its names that is known, otherwise the first that can be guessed.
     #[must_use]
-    pub fn lookup(&self, provider: Option<&str>, model: &str) -> Option<&ModelPrice> {
+    pub fn find_named(&self, named: &Named<'_>) -> Option<Found> {
+        let mut guessed = None;
+        for name in named.in_order() {
+            match self.find(named.provider, name) {
+                Some(found) if found.how == How::Known => return Some(found),
+                found => guessed = guessed.or(found),
+            }
+        }
+        guessed
+    }
+
+    /// The price of a model as a caller or a response names it, at a provider where it is known.
+    #[must_use]
+    pub fn lookup(&self, provider: Option<&str>, model: &str) -> Option<Arc<ModelPrice>> {
+        self.find(provider, model).map(|found| found.price)
+    }
+
+    /// The price of a model, and how sure it is. Names are tried from the exact one to ever looser readings of it, each with
+    /// the provider's prefix first; then the catalog is asked; the last resort is the longest known name that it continues. An
+    /// entry without a price ends the search.
+    #[must_use]
+    pub fn find(&self, provider: Option<&str>, model: &str) -> Option<Found> {
         if model.is_empty() || model.len() > ID_BYTES_MAX {
             return None;
         }
-        let prefix = provider.map(|provider| prefix_of(&provider.to_ascii_lowercase()).to_owned());
-        let prefix = prefix.as_deref();
-        if is_free_on_purpose(prefix, model) {
-            return Some(&self.free);
+        let provider = provider.filter(|name| !name.is_empty() && *name != NO_PROVIDER);
+        let key = MemoKey(provider.unwrap_or(NO_PROVIDER), model);
+        if key.0.len() > ID_BYTES_MAX {
+            return None;
         }
-        let found = self.at(prefix, model).or_else(|| {
-            let name = model.to_ascii_lowercase();
-            let name = without_path(prefix, &name);
-            self.loosely(prefix, name).or_else(|| self.loosely(prefix, without_region(name)?))
-        });
-        match found? {
-            Entry::Priced(price) => Some(price),
-            Entry::Unpriced => None,
+        if let Some(found) = self.memo.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return found.clone();
         }
+        let found = self.search(provider, model);
+        let mut memo = self.memo.write().unwrap_or_else(PoisonError::into_inner);
+        if memo.len() >= MEMO_MAX {
+            memo.clear();
+        }
+        memo.insert((key.0.into(), model.into()), found.clone());
+        found
     }
 
-    /// Under the name itself, then without what marks a version of it, then under the longest known name that it continues.
-    fn loosely(&self, prefix: Option<&str>, name: &str) -> Option<&Entry> {
-        let mut shorter = Some(name);
-        while let Some(name) = shorter {
-            if let Some(entry) = self.at(prefix, name) {
-                return Some(entry);
-            }
-            shorter = without_version(name);
+    fn search(&self, provider: Option<&str>, model: &str) -> Option<Found> {
+        let provider = provider.map(str::to_ascii_lowercase);
+        let provider = provider.as_deref();
+        let prefix = provider.map(prefix_of);
+        if is_free_on_purpose(prefix, model) {
+            return Some(Found { price: Arc::clone(&self.free), how: How::Known });
         }
-        let stems = name
-            .rmatch_indices(['-', ':', '@'])
-            .filter_map(|(at, _)| name.get(..at))
-            .take(STEMS_MAX);
-        // Without a digit it is a family such as `gpt`, not a model.
-        stems
-            .take_while(|stem| stem.bytes().any(|b| b.is_ascii_digit()))
-            .find_map(|stem| self.at(prefix, stem))
+        let lower = model.to_ascii_lowercase();
+        let name = without_path(prefix, &lower);
+        let known = self
+            .at(prefix, model)
+            .or_else(|| self.at_region(names::region_of_arn(&lower)?, name))
+            .or_else(|| self.at_version(prefix, name))
+            .or_else(|| self.at_sibling(prefix, name))
+            .or_else(|| self.in_catalog(provider, &lower));
+        if let Some(entry) = known {
+            return found(entry, How::Known);
+        }
+        let bare = split_region(name).map_or(name, |(_, bare)| bare);
+        let guessed = stems(bare).find_map(|stem| self.at(prefix, stem));
+        found(guessed?, How::Guessed)
+    }
+
+    /// Under the name itself, then without what marks a version of it.
+    fn at_version(&self, prefix: Option<&str>, name: &str) -> Option<&Entry> {
+        versions(name).find_map(|name| self.at(prefix, name))
+    }
+
+    /// In this region, whose prices may differ.
+    fn at_region(&self, region: &str, name: &str) -> Option<&Entry> {
+        let name = format!("bedrock/{region}/{name}");
+        self.entry(&name)
+    }
+
+    /// A profile of a region that is not on record costs what those of other regions cost, which may be more than the
+    /// model without a region.
+    fn at_sibling(&self, prefix: Option<&str>, name: &str) -> Option<&Entry> {
+        let (region, bare) = split_region(name)?;
+        let mut siblings = SIBLINGS.iter().filter(|_| SIBLINGS.contains(&region));
+        siblings
+            .find_map(|sibling| self.at(prefix, &format!("{sibling}.{bare}")))
+            .or_else(|| self.at_version(prefix, bare))
+    }
+
+    fn in_catalog(&self, provider: Option<&str>, name: &str) -> Option<&Entry> {
+        let name = name.strip_prefix("models/").unwrap_or(name);
+        let tail = without_path(None, name);
+        let known = self.catalog.find(provider, name);
+        known.or_else(|| self.catalog.find(provider.map(prefix_of), tail))
     }
 
     /// Under exactly this name, in the operator's entries first, with the provider's prefix before without.
@@ -105,104 +208,39 @@ impl PriceTable {
     }
 }
 
-/// No published name goes on for longer than this behind the model's own; more is an attempt to keep the search busy.
-const STEMS_MAX: usize = 16;
-
-/// The table's prefixes of providers that are also known by other names.
-const PROVIDER_PREFIXES: [(&str, &str); 18] = [
-    ("alibaba", "dashscope"),
-    ("aws", "bedrock"),
-    ("aws-bedrock", "bedrock"),
-    ("azure-openai", "azure"),
-    ("azure_openai", "azure"),
-    ("fireworks", "fireworks_ai"),
-    ("gcp-vertex-ai", "vertex_ai"),
-    ("google", "gemini"),
-    ("google-ai-studio", "gemini"),
-    ("google-vertex", "vertex_ai"),
-    ("googleai", "gemini"),
-    ("mistralai", "mistral"),
-    ("moonshotai", "moonshot"),
-    ("together", "together_ai"),
-    ("togetherai", "together_ai"),
-    ("vertex", "vertex_ai"),
-    ("vertexai", "vertex_ai"),
-    ("x-ai", "xai"),
-];
-
-fn prefix_of(provider: &str) -> &str {
-    let known = PROVIDER_PREFIXES.iter().find(|(name, _)| *name == provider);
-    known.map_or(provider, |(_, prefix)| prefix)
+fn found(entry: &Entry, how: How) -> Option<Found> {
+    match entry {
+        Entry::Priced(price) => Some(Found { price: Arc::clone(price), how }),
+        Entry::Unpriced => None,
+    }
 }
 
-/// OpenRouter serves `…:free` for nothing. Elsewhere the suffix is a client's own invention.
-fn is_free_on_purpose(prefix: Option<&str>, model: &str) -> bool {
-    model.ends_with(":free") && (prefix == Some("openrouter") || model.starts_with("openrouter/"))
+/// A key of the memo that is only borrowed. It hashes like the pair that is kept.
+#[derive(Hash)]
+struct MemoKey<'a>(&'a str, &'a str);
+
+impl hashbrown::Equivalent<(Box<str>, Box<str>)> for MemoKey<'_> {
+    fn equivalent(&self, key: &(Box<str>, Box<str>)) -> bool {
+        *key.0 == *self.0 && *key.1 == *self.1
+    }
 }
 
-/// Prefixes that callers write and the table does not: its names of these providers' models are bare.
-const BARE_PROVIDERS: [&str; 5] = ["openai", "anthropic", "cohere", "bedrock", "vertex_ai"];
-
-/// Without what leads to a name: `models/`, an ARN, the provider.
-fn without_path<'a>(prefix: Option<&str>, name: &'a str) -> &'a str {
-    let name = match name.strip_prefix("arn:") {
-        Some(arn) => arn.rsplit('/').next().unwrap_or(arn),
-        None => name,
-    };
-    let name = name.strip_prefix("models/").unwrap_or(name);
-    match name.split_once('/') {
-        Some((first, rest))
-            if prefix == Some(prefix_of(first)) || BARE_PROVIDERS.contains(&first) =>
-        {
-            rest
+impl Clone for PriceTable {
+    fn clone(&self) -> Self {
+        Self {
+            version: Arc::clone(&self.version),
+            operator: self.operator.clone(),
+            shipped: self.shipped.clone(),
+            catalog: self.catalog.clone(),
+            free: Arc::clone(&self.free),
+            memo: RwLock::default(),
         }
-        _ => name,
     }
 }
-
-/// Bedrock's cross-region inference profiles.
-const REGIONS: [&str; 7] = ["us", "eu", "apac", "jp", "au", "global", "us-gov"];
-
-fn without_region(name: &str) -> Option<&str> {
-    let (region, rest) = name.split_once('.')?;
-    REGIONS.contains(&region).then_some(rest)
-}
-
-/// One step less specific: `ft:BASE:…` becomes `ft:BASE`; `-latest`, `-v1:0`, `:0`, `@001` and dates are taken off the end.
-fn without_version(name: &str) -> Option<&str> {
-    if let Some(tuned) = name.strip_prefix("ft:") {
-        let (base, _) = tuned.split_once(':')?;
-        return name.get(..base.len().saturating_add("ft:".len()));
-    }
-    if let Some(name) = name.strip_suffix("-latest") {
-        return Some(name);
-    }
-    let (rest, last) = name.rsplit_once(['-', ':', '@'])?;
-    let is_version = last.strip_prefix('v').unwrap_or(last).parse::<u8>().is_ok();
-    match name.as_bytes().get(rest.len()) {
-        Some(b'-') if digits(last, 8) || digits(last, 4) => Some(rest),
-        Some(b'-') if digits(last, 2) => without_dashed_date(rest),
-        Some(b'-') if last.starts_with('v') && is_version => Some(rest),
-        Some(b':') if is_version => Some(rest),
-        Some(b'@') => Some(rest),
-        _ => None,
-    }
-}
-
-/// `gpt-4o` for `gpt-4o-2024-08`: what is left of a date whose day is gone.
-fn without_dashed_date(name: &str) -> Option<&str> {
-    let (rest, month) = name.rsplit_once('-')?;
-    let (rest, year) = rest.rsplit_once('-')?;
-    (digits(month, 2) && digits(year, 4)).then_some(rest)
-}
-
-fn digits(text: &str, len: usize) -> bool {
-    text.len() == len && text.bytes().all(|b| b.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::pricing::Billable;
 
     const NAMES: [&str; 17] = [
         "gpt-4o",
@@ -237,8 +275,8 @@ mod tests {
     fn a_model_is_found_under_the_names_that_people_use() {
         let table = table();
         let check = |provider: Option<&str>, model: &str, expected: Option<&str>| {
-            let found = table.lookup(provider, model).map(|price| &*price.name);
-            assert_eq!(found, expected, "{model} at {provider:?}");
+            let found = table.lookup(provider, model).map(|price| price.name.clone());
+            assert_eq!(found.as_deref(), expected, "{model} at {provider:?}");
         };
         check(None, "gpt-4o", Some("gpt-4o"));
         check(Some("openai"), "openai/gpt-4o", Some("gpt-4o"));
@@ -257,7 +295,8 @@ mod tests {
         check(None, "ft:gpt-3.5-turbo:acme:name:x1", Some("ft:gpt-3.5-turbo"));
         check(None, "ft:gpt-4o:acme::x1", None);
         check(Some("bedrock"), "us.amazon.nova-lite-v1:0", Some("us.amazon.nova-lite-v1:0"));
-        check(Some("aws"), "eu.amazon.nova-lite-v1:0", Some("amazon.nova-lite-v1:0"));
+        check(Some("aws"), "eu.amazon.nova-lite-v1:0", Some("us.amazon.nova-lite-v1:0"));
+        check(Some("aws"), "global.amazon.nova-lite-v1:0", Some("amazon.nova-lite-v1:0"));
         let arn = "arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-3-haiku-20240307-v1:0";
         check(None, arn, Some("anthropic.claude-3-haiku-20240307-v1:0"));
         check(Some("mistral"), "mistral-small-latest", Some("mistral/mistral-small-latest"));
@@ -296,7 +335,9 @@ mod tests {
     fn a_free_suffix_is_free_only_where_it_means_something() {
         let table = table();
         let is_free = |provider, model| {
-            table.lookup(provider, model).is_some_and(|p| p.rates.input == Rate::ZERO)
+            table
+                .lookup(provider, model)
+                .is_some_and(|p| p.rates_for(Billable::default()).input == Rate::ZERO)
         };
         assert!(is_free(Some("openrouter"), "minimax/minimax-m2:free"));
         assert!(is_free(None, "openrouter/minimax/minimax-m2:free"));
@@ -309,8 +350,9 @@ mod tests {
         let own = ModelPrice::flat("own", Rate::per_million(2), Rate::per_million(2));
         let own = Entries::from([("gpt-4o".into(), Entry::Priced(Arc::new(own)))]);
         let table = table().with_operator("test-1+own", own);
-        assert_eq!(table.lookup(Some("azure"), "gpt-4o").map(|price| &*price.name), Some("own"));
-        assert_eq!(table.lookup(None, "gpt-5").map(|price| &*price.name), Some("gpt-5"));
+        let name = |provider, model| table.lookup(provider, model).map(|price| price.name.clone());
+        assert_eq!(name(Some("azure"), "gpt-4o").as_deref(), Some("own"));
+        assert_eq!(name(None, "gpt-5").as_deref(), Some("gpt-5"));
         assert_eq!(table.version(), "test-1+own");
     }
 }

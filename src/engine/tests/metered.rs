@@ -20,7 +20,7 @@ fn record(model: Option<&str>, output: u64) -> Record {
 }
 
 fn metered(reservation: ReservationId, certainty: Certainty, record: Record) -> Report {
-    let used = Used::Metered(Box::new(record));
+    let used = Used::Metered { record: Box::new(record), path: "/v1/chat/completions".into() };
     let settlement = reservation.settlement(certainty.as_str());
     Report { settlement, used, certainty, ..cost_of(reservation, "s", 0) }
 }

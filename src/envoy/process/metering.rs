@@ -49,16 +49,20 @@ impl Processor {
         };
         // Envoy keeps what belongs to the stream until this.
         drop(answers);
-        self.settle(&handover, watched.verdict(ending, &handover)).await;
+        let path = std::mem::take(&mut watched.path);
+        let verdict = watched.verdict(ending, &path, &handover);
+        self.settle(&handover, &path, verdict).await;
     }
 
-    async fn settle(&self, handover: &Handover, verdict: Verdict) {
+    async fn settle(&self, handover: &Handover, path: &str, verdict: Verdict) {
         let (certainty, used) = match verdict {
             Verdict::Release => {
                 self.engine.release(&handover.workspace, handover.reservation);
                 return self.metrics.watched_response("none");
             }
-            Verdict::Charge(certainty, record) => (certainty, Used::Metered(Box::new(record))),
+            Verdict::Charge(certainty, record) => {
+                (certainty, Used::Metered { record: Box::new(record), path: path.into() })
+            }
             Verdict::ChargeReserved(certainty) => (certainty, Used::Reserved),
         };
         let report = Report {
@@ -166,14 +170,14 @@ impl Watched {
         }
     }
 
-    fn verdict(self, ending: Ending, handover: &Handover) -> Verdict {
+    fn verdict(self, ending: Ending, path: &str, handover: &Handover) -> Verdict {
         if let Some(error) = self.unreadable {
             tracing::warn!(%error, reservation = %handover.reservation, "a response cannot be read to its end");
         }
         let response = Response {
             status: self.status,
             method: &self.method,
-            path: &self.path,
+            path,
             ending,
             metered: self.meter.finish(),
             body_bytes: self.body_bytes,
