@@ -70,7 +70,8 @@ fn to_claude(identity: &str, stream: bool) -> Question {
 
 #[tokio::test]
 async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
-    let stage = Stage::start().await;
+    // Longer than the test: Bursar itself must end what Envoy keeps open for it.
+    let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "600s")]).await;
     let budget = budget_of(&stage, "ada").await;
     let questions = [
         Question::of("ada"),
@@ -88,6 +89,11 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     let spent = spent_after(&stage, &budget, 7).await;
     assert_eq!(spent, billed(&stage).await);
     assert!(spent.nano_usd > 0);
+    until("the end of all streams to Bursar", async || {
+        let open = stage.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
+        (open == Some(0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
