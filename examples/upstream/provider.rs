@@ -3,19 +3,28 @@
 //! budget against it. Token counts follow from the request alone: input is `ceil(body bytes / 4)`, output is the
 //! request's cap.
 //!
-//! `GET /served` tells the counts, `GET /last-headers` the headers of the last request to a model.
+//! `GET /served` tells the counts, `GET /last-headers` and `GET /last-body` the last request to a model as it arrived.
+//!
+//! With the header `x-sample` it does what providers do on bad days: see [`Behaviour`]. `POST /go-on` ends every wait.
+
+#[path = "zipped.rs"]
+mod zipped;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use zipped::Zipped;
 
 /// What a request without a cap gets, in tokens.
 const OUTPUT_DEFAULT: u64 = 64;
@@ -35,17 +44,41 @@ pub(super) fn routes() -> Router {
         .route("/v1/messages", post(messages))
         .route("/served", get(tell_served))
         .route("/last-headers", get(tell_last_headers))
+        .route("/last-body", get(tell_last_body))
+        .route("/go-on", post(go_on))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Shared::default())
 }
 
-type Shared = Arc<Mutex<Served>>;
+/// What is shared by all requests.
+#[derive(Clone, Default)]
+struct Shared {
+    served: Arc<Mutex<Served>>,
+    /// How often those who wait were told to go on.
+    went_on: watch::Sender<u64>,
+}
+
+/// What a reply does on its way, by the request's `x-sample` header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    /// It comes.
+    Plain,
+    /// `gzip`: it is compressed.
+    Gzip,
+    /// `wait`: a stream stops in the middle until somebody says `POST /go-on`.
+    Wait,
+    /// `reset`: a stream stops in the same way and breaks off then.
+    Reset,
+    /// `busy`: 429.
+    Busy,
+}
 
 /// What was served so far.
 #[derive(Default)]
 struct Served {
     models: BTreeMap<String, Counts>,
     last_headers: HeaderMap,
+    last_body: Bytes,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -63,10 +96,11 @@ struct Call {
     output_tokens: u64,
     streams: bool,
     wants_usage_chunk: bool,
+    behaviour: Behaviour,
 }
 
 async fn tell_served(State(shared): State<Shared>) -> Json<Value> {
-    let served = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let served = shared.served();
     let mut reply = served.total().to_json();
     reply["models"] =
         served.models.iter().map(|(model, counts)| (model.clone(), counts.to_json())).collect();
@@ -74,7 +108,7 @@ async fn tell_served(State(shared): State<Shared>) -> Json<Value> {
 }
 
 async fn tell_last_headers(State(shared): State<Shared>) -> Json<Value> {
-    let served = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let served = shared.served();
     let headers = &served.last_headers;
     let joined = |name| {
         let values: Vec<_> = headers
@@ -85,6 +119,14 @@ async fn tell_last_headers(State(shared): State<Shared>) -> Json<Value> {
         Value::from(values.join(", "))
     };
     Json(headers.keys().map(|name| (name.to_string(), joined(name))).collect())
+}
+
+async fn tell_last_body(State(shared): State<Shared>) -> Bytes {
+    shared.served().last_body.clone()
+}
+
+async fn go_on(State(shared): State<Shared>) {
+    shared.went_on.send_modify(|times| *times += 1);
 }
 
 async fn chat_completions(
@@ -99,7 +141,11 @@ async fn chat_completions(
             return (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
         }
     };
-    if call.streams { events(call.openai_events()) } else { whole(call.openai_reply()) }
+    match (call.behaviour, call.streams) {
+        (Behaviour::Busy, _) => busy(),
+        (behaviour, true) => events(call.openai_events(), behaviour, &shared),
+        (behaviour, false) => whole(&call.openai_reply(), behaviour),
+    }
 }
 
 async fn messages(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
@@ -111,21 +157,96 @@ async fn messages(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
                 .into_response();
         }
     };
-    if call.streams { events(call.anthropic_events()) } else { whole(call.anthropic_reply()) }
+    match (call.behaviour, call.streams) {
+        (Behaviour::Busy, _) => busy(),
+        (behaviour, true) => events(call.anthropic_events(), behaviour, &shared),
+        (behaviour, false) => whole(&call.anthropic_reply(), behaviour),
+    }
 }
 
 /// Providers send rate limit headers of their own, which Bursar's must replace.
 const OWN_LIMIT: (&str, &str) = ("x-ratelimit-remaining", "9999-upstream");
 
-fn whole(reply: Value) -> Response {
-    ([OWN_LIMIT], Json(reply)).into_response()
+const JSON: (&str, &str) = ("content-type", "application/json");
+const EVENTS: (&str, &str) = ("content-type", "text/event-stream");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
+fn busy() -> Response {
+    let error = json!({"message": "busy", "type": "rate_limit_error", "param": null, "code": null});
+    (StatusCode::TOO_MANY_REQUESTS, Json(json!({"error": error}))).into_response()
+}
+
+fn whole(reply: &Value, behaviour: Behaviour) -> Response {
+    if behaviour == Behaviour::Gzip {
+        let mut zipped = Zipped::new();
+        let pieces = [zipped.piece(&reply.to_string()), zipped.end()].concat();
+        return ([OWN_LIMIT, JSON, GZIP], pieces).into_response();
+    }
+    ([OWN_LIMIT, JSON], reply.to_string()).into_response()
 }
 
 /// Each event goes out as a piece of its own, as a provider's does.
-fn events(events: Vec<String>) -> Response {
-    let pieces = stream::iter(events.into_iter().map(Ok::<_, std::convert::Infallible>));
-    ([OWN_LIMIT, (header::CONTENT_TYPE.as_str(), "text/event-stream")], Body::from_stream(pieces))
-        .into_response()
+fn events(events: Vec<String>, behaviour: Behaviour, shared: &Shared) -> Response {
+    let middle = events.len() / 2;
+    match behaviour {
+        Behaviour::Gzip => {
+            let mut zipped = Zipped::new();
+            let mut pieces: Vec<_> = events.iter().map(|event| zipped.piece(event)).collect();
+            pieces.push(zipped.end());
+            let pieces = stream::iter(pieces.into_iter().map(Ok::<_, io::Error>));
+            ([OWN_LIMIT, EVENTS, GZIP], Body::from_stream(pieces)).into_response()
+        }
+        Behaviour::Wait => {
+            let (first, rest) = split(events, middle);
+            streamed(first.chain(wait(shared)).chain(rest))
+        }
+        Behaviour::Reset => {
+            let (first, _) = split(events, middle);
+            let broken = stream::iter([Err(io::Error::other("a bad day"))]);
+            streamed(first.chain(wait(shared)).chain(broken))
+        }
+        Behaviour::Plain | Behaviour::Busy => streamed(split(events, 0).1),
+    }
+}
+
+fn streamed(pieces: impl Stream<Item = io::Result<String>> + Send + 'static) -> Response {
+    ([OWN_LIMIT, EVENTS], Body::from_stream(pieces)).into_response()
+}
+
+/// Nothing, once somebody said to go on.
+fn wait(shared: &Shared) -> impl Stream<Item = io::Result<String>> + use<> {
+    let mut went_on = shared.went_on.subscribe();
+    let wait = stream::once(async move {
+        // It cannot fail while there are routes to answer on.
+        let _ = went_on.changed().await;
+    });
+    wait.filter_map(|()| async { None })
+}
+
+type Pieces = stream::Iter<std::vec::IntoIter<io::Result<String>>>;
+
+fn split(events: Vec<String>, at: usize) -> (Pieces, Pieces) {
+    let mut first: Vec<_> = events.into_iter().map(Ok).collect();
+    let rest = first.split_off(at);
+    (stream::iter(first), stream::iter(rest))
+}
+
+impl Shared {
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Behaviour {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get("x-sample").map(|value| value.as_bytes()) {
+            Some(b"gzip") => Self::Gzip,
+            Some(b"wait") => Self::Wait,
+            Some(b"reset") => Self::Reset,
+            Some(b"busy") => Self::Busy,
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl Served {
@@ -156,12 +277,16 @@ impl Call {
         let input_tokens = u64::try_from(body.len()).unwrap_or(u64::MAX).div_ceil(4);
         let output_tokens = cap.unwrap_or(OUTPUT_DEFAULT).min(OUTPUT_MAX);
 
-        let mut served = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let behaviour = Behaviour::of(&headers);
+        let mut served = shared.served();
         served.last_headers = headers;
-        let counts = served.models.entry(model.clone()).or_default();
-        counts.requests += 1;
-        counts.input_tokens += input_tokens;
-        counts.output_tokens += output_tokens;
+        served.last_body = body.clone();
+        if behaviour != Behaviour::Busy {
+            let counts = served.models.entry(model.clone()).or_default();
+            counts.requests += 1;
+            counts.input_tokens += input_tokens;
+            counts.output_tokens += output_tokens;
+        }
         Ok(Self {
             number: served.total().requests,
             model,
@@ -169,6 +294,7 @@ impl Call {
             output_tokens,
             streams: request["stream"] == true,
             wants_usage_chunk: request["stream_options"]["include_usage"] == true,
+            behaviour,
         })
     }
 

@@ -128,6 +128,12 @@ impl ReservationId {
         Id(Arc::from(format!("timeout:{self}")))
     }
 
+    /// A settlement id that follows from the reservation and what is said about it, so that saying it again counts once.
+    #[must_use]
+    pub fn settlement(self, what: &'static str) -> Id {
+        Id(Arc::from(format!("{what}:{self}")))
+    }
+
     /// Reads `HOLDER.NONCE`.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod driver;
 mod entropy;
 mod journal;
 mod keys;
+mod metered;
 mod report;
 mod start;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::domain::pricing::{Billable, Found, How, Named};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
-use crate::domain::usage::Usage;
+use crate::domain::usage::{Record, Usage};
 use crate::store::StoreError;
 
 /// Settlement ids that begin like this are made by the ledger itself.
@@ -70,6 +70,15 @@ pub enum Used {
         /// Token counts, where known.
         usage: Option<Usage>,
     },
+    /// What a response said that it used, priced call by call; a bill of its own goes before.
+    Metered {
+        /// What was said.
+        record: Box<Record>,
+        /// The path of the request, which names the model in some APIs.
+        path: Box<str>,
+    },
+    /// What was set aside, because nothing tells what was used. Only for reports against a reservation.
+    Reserved,
 }
 
 /// Whether a report says that it corrects an earlier exact one.
@@ -171,6 +180,32 @@ impl Engine {
             Route::NoRoom => Err(ReportError::Store(StoreError::Unavailable(
                 "too many accounts are open in this replica".to_owned(),
             ))),
+        }
+    }
+
+    /// The same for those who cannot wait: what settles a reservation that is open here is booked when this returns, and
+    /// durable soon. Until then the reservation is in the journal. Other reports wait as with [`Engine::report`].
+    ///
+    /// # Errors
+    /// [`ReportError`]
+    pub async fn settle(&self, report: &Report) -> Result<(), ReportError> {
+        if self.under_way(report).is_some() {
+            return Ok(());
+        }
+        let Some(subject) = self.subject_of(report) else {
+            return self.report(report.clone()).await.map(drop);
+        };
+        let actual = self.actual(report, &subject)?;
+        match self.book(report, &actual) {
+            Route::Booked(settlement, overrun, _) => {
+                // Estimates are counted when they are durable, like those that the ledger makes.
+                if settlement.certainty != Certainty::Estimated {
+                    self.count_settlement(&settlement, overrun);
+                }
+                Ok(())
+            }
+            Route::UnderWay(_) => Ok(()),
+            Route::NotOpen | Route::NoRoom => self.report(report.clone()).await.map(drop),
         }
     }
 
@@ -310,6 +345,8 @@ impl Engine {
                     || (is_bound && settlement.amounts.cost > *cost);
                 same && settlement.usage == *usage
             }
+            Used::Metered { record, .. } => settlement.usage == Some(record.total()),
+            Used::Reserved => settlement.usage.is_none(),
         };
         if said_before {
             self.shared.metrics.settlement_duplicate();
@@ -324,6 +361,8 @@ impl Engine {
         let (told, usage, cost) = match &report.used {
             Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
             Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
+            Used::Metered { record, path } => return self.metered(report, record, path, subject),
+            Used::Reserved => return self.reserved(report, subject),
         };
         let asked = subject.model.as_ref();
         let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
@@ -367,7 +406,7 @@ impl Engine {
     }
 
     /// The cost of usage, and the rates that it was priced at. A price that says nothing of what was used is none.
-    fn price(
+    pub(super) fn price(
         &self,
         named: &Named<'_>,
         used: Billable,

@@ -5,6 +5,7 @@ mod credits;
 mod decisions;
 mod faults;
 mod flood;
+mod metered;
 mod reports;
 mod restart;
 mod unsteady;

@@ -11,13 +11,14 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::domain::decision::{Decision, Refusal};
-use crate::domain::estimate::{Priced, RequestFacts, estimate};
+use crate::domain::estimate::{Appraisal, Priced, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::subject::Subject;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
 use crate::engine::{Ask, Engine, Held};
 use crate::envoy::attributes::Attributes;
+use crate::envoy::handover::Handover;
 use crate::envoy::keys::Maker;
 use crate::envoy::mapping::Rejection;
 use crate::envoy::{Settings, reply};
@@ -38,6 +39,8 @@ pub struct Authorizer {
 struct Asked<'a> {
     subject: Arc<Subject>,
     held: Held,
+    /// The input that it was estimated at.
+    input_tokens: u64,
     /// Headers that show keys of ours.
     our_keys: KeyHeaders<'a>,
 }
@@ -79,9 +82,11 @@ impl Authorizer {
         })?;
         let subject =
             self.settings.mapping.subject(attributes, key.as_deref()).map_err(Unasked::Rejected)?;
-        let ask = self.priced(Arc::new(subject), attributes);
-        let subject = ask.subject.clone();
-        Ok(Asked { subject, held: self.engine.reserve(ask, patience).await, our_keys })
+        let subject = Arc::new(subject);
+        let Appraisal { estimate, input_tokens } = self.appraise(&subject, attributes);
+        let ask = Ask { subject: Arc::clone(&subject), estimate };
+        let held = self.engine.reserve(ask, patience).await;
+        Ok(Asked { subject, held, input_tokens, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours.
@@ -103,18 +108,18 @@ impl Authorizer {
         Ok((known, our_keys))
     }
 
-    fn priced(&self, subject: Arc<Subject>, attributes: &Attributes<'_>) -> Ask {
+    fn appraise(&self, subject: &Subject, attributes: &Attributes<'_>) -> Appraisal {
         let facts = RequestFacts {
             provider: subject.provider.as_ref().map(|id| id.as_str()),
             model: subject.model.as_ref().map(|id| id.as_str()),
             path: attributes.path(),
             body: attributes.body(),
         };
-        let estimate = estimate(&facts, &self.engine.prices(), &self.settings.estimate);
-        if estimate.priced != Priced::Yes {
+        let appraisal = appraise(&facts, &self.engine.prices(), &self.settings.estimate);
+        if appraisal.estimate.priced != Priced::Yes {
             self.metrics.unpriced_model(self.settings.estimate.unpriced.as_str());
         }
-        Ask { subject, estimate }
+        appraisal
     }
 
     /// Turns a decision into its answer. From here on nothing waits: the reservation is handed over with the answer.
@@ -129,7 +134,14 @@ impl Authorizer {
                     "allowed"
                 );
                 self.metrics.decision("allow");
-                style.allow(&admission, self.headers_to_remove(&asked.our_keys))
+                let handover = admission.reservation.map(|reservation| Handover {
+                    reservation,
+                    workspace: asked.subject.workspace.clone(),
+                    provider: asked.subject.provider.clone(),
+                    input_tokens: asked.input_tokens,
+                });
+                let removed = self.headers_to_remove(&asked.our_keys);
+                style.allow(&admission, handover.as_ref(), removed)
             }
             Decision::Deny(refusal) => {
                 log_refusal(&refusal, &asked.subject);

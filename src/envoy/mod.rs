@@ -1,13 +1,16 @@
 //! Floor 3: what Envoy speaks. ext_authz comes in as protobuf, is mapped to a subject and an estimate, asked of the
-//! engine, and goes out as protobuf. Nothing here talks to the store except through the engine.
+//! engine, and goes out as protobuf. By ext_proc the responses come by, are metered and settled. Nothing here talks to the
+//! store except through the engine.
 
 pub mod attributes;
 pub mod authorize;
 pub mod decode;
 mod dialect;
+mod handover;
 mod headers;
 pub mod keys;
 pub mod mapping;
+pub mod process;
 pub mod reply;
 pub mod source;
 #[cfg(test)]

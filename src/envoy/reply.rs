@@ -13,6 +13,7 @@ use crate::domain::decision::{Admission, Refusal, RefusalCode, Standing};
 use crate::domain::ids::BudgetId;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
 use crate::envoy::dialect::{Dialect, Problem};
+use crate::envoy::handover::Handover;
 use crate::envoy::headers::Headers;
 use crate::envoy::mapping::Rejection;
 
@@ -47,13 +48,16 @@ pub enum MoreHeaders {
 impl Style {
     /// Go ahead, without these request headers.
     #[must_use]
-    pub fn allow(&self, admission: &Admission, headers_to_remove: Vec<String>) -> CheckResponse {
+    pub(super) fn allow(
+        &self,
+        admission: &Admission,
+        handover: Option<&Handover>,
+        headers_to_remove: Vec<String>,
+    ) -> CheckResponse {
         let mut headers = Headers::new();
         headers.standing(&admission.standing, self);
         let mut metadata = vec![("decision", text("allow"))];
-        if let Some(reservation) = admission.reservation {
-            metadata.push(("reservation_id", text(reservation.to_string())));
-        }
+        metadata.extend(handover.map(Handover::fields).into_iter().flatten());
         if admission.unavailable {
             headers.set("x-bursar-unavailable", "allow");
             metadata.push(("unavailable", Kind::BoolValue(true)));
@@ -171,9 +175,10 @@ mod tests {
     use super::*;
     use crate::domain::budget::Dimension;
     use crate::domain::decision::{DimensionInfo, RefusingGate};
-    use crate::domain::ids::{HolderId, Id, ReservationId};
+    use crate::domain::ids::Id;
     use crate::domain::money::Units;
     use crate::domain::subject::ScopeKind;
+    use crate::envoy::handover::tests::handover;
 
     const OPENAI: &str = "/v1/chat/completions";
 
@@ -304,15 +309,16 @@ mod tests {
 
     #[test]
     fn an_allow_replaces_the_upstream_s_headers_and_carries_the_reservation_in_metadata_only() {
-        let reservation = ReservationId { holder: HolderId(1), nonce: 2 };
+        let handover = handover();
         let standing = Standing { requests: Some(info(60, 59, Some(58))), ..Standing::default() };
         let admission = Admission {
-            reservation: Some(reservation),
+            reservation: Some(handover.reservation),
             standing,
             unavailable: false,
             shadow_refusals: 0,
         };
-        let response = Style::default().allow(&admission, vec!["x-bursar-workspace".to_owned()]);
+        let removed = vec!["x-bursar-workspace".to_owned()];
+        let response = Style::default().allow(&admission, Some(&handover), removed);
         let Some(HttpResponse::OkResponse(ok)) = &response.http_response else { panic!("no OK") };
         assert_eq!(ok.headers_to_remove, ["x-bursar-workspace"]);
         assert!(ok.headers.is_empty(), "nothing of ours goes upstream");
@@ -321,8 +327,9 @@ mod tests {
         assert_eq!(response.status.unwrap().code, 0);
         let metadata = response.dynamic_metadata.unwrap().fields;
         assert_eq!(metadata["decision"].kind, Some(text("allow")));
-        assert_eq!(metadata["reservation_id"].kind, Some(text(reservation.to_string())));
-        assert_eq!(metadata.len(), 2);
+        let reservation = handover.reservation.to_string();
+        assert_eq!(metadata["reservation_id"].kind, Some(text(reservation)));
+        assert_eq!(metadata.len(), 5);
     }
 
     #[test]
@@ -333,7 +340,7 @@ mod tests {
             unavailable: true,
             shadow_refusals: 0,
         };
-        let response = Style::default().allow(&admission, Vec::new());
+        let response = Style::default().allow(&admission, None, Vec::new());
         let Some(HttpResponse::OkResponse(ok)) = &response.http_response else { panic!("no OK") };
         let header = ok.response_headers_to_add[0].header.as_ref().unwrap();
         assert_eq!((header.key.as_str(), header.value.as_str()), ("x-bursar-unavailable", "allow"));

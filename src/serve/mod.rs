@@ -39,6 +39,7 @@ use crate::config::{Loaded, Settings, StoreUrl};
 use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
+use crate::envoy::process;
 use crate::notify;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
@@ -53,6 +54,9 @@ const STREAMS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the engine has to write down what it knows. With [`STREAMS_TIMEOUT`] it makes the hard stop, five seconds after the
 /// drain. What it could not write is in the journal.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often a silent gRPC connection is asked whether it is alive, and how long it has to answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The names under which gRPC health is asked for; the first stands for all.
 const HEALTH_NAMES: [&str; 3] = ["", "envoy.service.auth.v3.Authorization", "bursar.v1.Budgets"];
@@ -130,7 +134,7 @@ async fn answer(
 ) -> Result<()> {
     let addresses = listeners.addresses()?;
     let life = Life::until(&stop);
-    let (health, services) = services(&api).await?;
+    let (health, services) = services(&api, &life).await?;
     let mut servers = serve(listeners, services, pages(&api, &life), &life);
     let _told = ready_file.map(|path| ReadyFile::write(&path, &addresses)).transpose()?;
     say_ready(api.settings, &addresses);
@@ -178,16 +182,18 @@ async fn start_engine(
 }
 
 /// All gRPC services, the same on every socket: `bursar.v1` asks for a key wherever it is reached.
-async fn services(api: &Api<'_>) -> Result<(HealthReporter, Routes)> {
+async fn services(api: &Api<'_>, life: &Life) -> Result<(HealthReporter, Routes)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
     let settings = translate::envoy(api.settings)?;
     let authorizer = Authorizer::new(api.engine.clone(), settings, api.metrics.clone());
+    let processor = process::service(api.engine.clone(), api.metrics.clone(), life.ended.clone());
     let budgets = admin::service(api.engine.clone(), translate::admin(api.settings));
     let routes = Routes::new(health_service)
         .add_service(AuthorizationServer::new(authorizer))
+        .add_service(processor)
         .add_service(budgets);
     Ok((health, routes.prepare()))
 }
@@ -250,7 +256,11 @@ fn grpc<IO>(
 where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let server = Server::builder().add_routes(services);
+    // An Envoy that is gone without a word would keep its streams open here for ever.
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_routes(services);
     async move {
         let ended = life.ended.cancelled_owned();
         server.serve_with_incoming_shutdown(incoming, ended).await.context("the gRPC server")

@@ -52,6 +52,8 @@ struct Series {
     duplicate_settlements: Counter,
     conflicting_settlements: Counter,
     estimated_settlements: Counter,
+    watched_responses: Family<Label, Counter>,
+    unwatched_responses: Counter,
     overrun_nano_usd: Counter,
     overrun_tokens: Counter,
     open_reservations: Gauge,
@@ -145,6 +147,16 @@ impl Metrics {
         self.series().estimated_settlements.inc();
     }
 
+    /// A response was watched to its end, and this became of its reservation.
+    pub fn watched_response(&self, outcome: &'static str) {
+        self.series().watched_responses.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A response went by unseen, because too many others were on their way.
+    pub fn unwatched_response(&self) {
+        self.series().unwatched_responses.inc();
+    }
+
     /// A response cost this much more than its reservation.
     pub fn overrun_nano_usd(&self, amount: u64) {
         self.series().overrun_nano_usd.inc_by(amount);
@@ -206,6 +218,7 @@ impl Series {
         series.register_decisions(registry);
         series.register_prices(registry);
         series.register_settlements(registry);
+        series.register_responses(registry);
         series.register_stock(registry);
         series.register_store(registry);
         series
@@ -225,6 +238,8 @@ impl Series {
             duplicate_settlements: Counter::default(),
             conflicting_settlements: Counter::default(),
             estimated_settlements: Counter::default(),
+            watched_responses: Family::default(),
+            unwatched_responses: Counter::default(),
             overrun_nano_usd: Counter::default(),
             overrun_tokens: Counter::default(),
             open_reservations: Gauge::default(),
@@ -316,6 +331,19 @@ impl Series {
             "LLM tokens that responses used beyond their reservations",
             Unit::Other("tokens".to_owned()),
             self.overrun_tokens.clone(),
+        );
+    }
+
+    fn register_responses(&self, registry: &mut Registry) {
+        registry.register(
+            "watched_responses",
+            "Responses watched to their end, by what they said of their usage: exact, at_least, estimated or none",
+            self.watched_responses.clone(),
+        );
+        registry.register(
+            "unwatched_responses",
+            "Responses that went by unseen, because too many others were on their way",
+            self.unwatched_responses.clone(),
         );
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub(crate) use api::Api;
+pub(crate) use api::{Api, Spent};
 pub(crate) use bursar::{Bursar, KEY, Setup};
 pub(crate) use client::{Question, Reply};
 pub(crate) use envoy::{Envoy, tool};
@@ -40,6 +40,9 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         Err(_) => panic!("{what}: not within {PATIENCE:?}"),
     }
 }
+
+/// Responses go by unseen, so that what is set aside for a request stays so until somebody reports it.
+pub(crate) const UNMETERED: (&str, &str) = ("METERING", "SKIP");
 
 /// A provider, Bursar, and an Envoy that asks it over its Unix socket. Envoy ends first, so that nobody is cut off.
 pub(crate) struct Stage {

@@ -3,6 +3,7 @@
 
 mod crash;
 mod harness;
+mod metering;
 mod outages;
 mod replies;
 mod sdk;

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 
-use crate::harness::{Envoy, Question, Setup, Stage, until};
+use crate::harness::{Envoy, Question, Setup, Stage, UNMETERED, until};
 
 /// What Envoy tells the provider about a request that passed without a decision.
 const MARK: &str = "x-envoy-auth-failure-mode-allowed";
@@ -79,7 +79,7 @@ async fn while_the_store_is_away_each_budget_does_what_it_says_and_what_is_lent_
     // What is lent lasts for the whole test.
     let config = "patience: 300ms\nlease: {ttl: 5m}\n".to_owned();
     let setup = Setup { config, ..Setup::default() };
-    let stage = Stage::with(setup, &[]).await;
+    let stage = Stage::with(setup, &[UNMETERED]).await;
     let open = envoy_that_fails_open(&stage).await;
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": LIMIT});
     for (identity, when_unavailable) in [("ada", "deny"), ("bob", "allow"), ("eve", "deny")] {
@@ -156,7 +156,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_with_room_again_all
     let full = "trap '' XFSZ; ulimit -S -f 400; exec \"$@\"".to_owned();
     let setup =
         Setup { shell: Some(full), config: "patience: 300ms\n".to_owned(), ..Setup::default() };
-    let mut stage = Stage::with(setup, &[]).await;
+    let mut stage = Stage::with(setup, &[UNMETERED]).await;
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "amount": 1_000_000});
     let budget = json!({"scope": {"workspace": {}}, "limits": limits});
     let budget = stage.bursar.create_budget(budget).await;

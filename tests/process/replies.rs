@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Question, Reply, Stage};
+use crate::harness::{Question, Reply, Setup, Stage, UNMETERED};
 
 /// A budget of an identity with a limit in the window of a day.
 fn daily(identity: &str, limit: Value) -> Value {
@@ -36,7 +36,7 @@ fn assert_refused(reply: &Reply, status: u16, code: &str, gate: &Value) {
 
 #[tokio::test]
 async fn an_allow_shows_every_dimension_and_replaces_what_the_provider_says() {
-    let stage = Stage::start().await;
+    let stage = Stage::with(Setup::default(), &[UNMETERED]).await;
     let scope = json!({"identity": {"identity_external_id": "ada"}});
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "amount": 5, "token_limit": 1_000_000});
     let rate_limit = json!({"requests_per_minute": 60});
@@ -117,7 +117,7 @@ async fn a_full_minute_tells_when_the_next_slot_is_free() {
 
 #[tokio::test]
 async fn what_is_in_flight_is_told_apart_from_what_can_never_fit() {
-    let stage = Stage::start().await;
+    let stage = Stage::with(Setup::default(), &[UNMETERED]).await;
     let limit = Question::TOKENS + 10;
     stage.bursar.create_budget(daily("ada", json!({"token_limit": limit}))).await;
     stage.bursar.create_budget(daily("bob", json!({"token_limit": Question::TOKENS - 1}))).await;
@@ -170,7 +170,7 @@ async fn refusals_speak_the_language_of_the_api() {
 
 #[tokio::test]
 async fn a_body_that_envoy_sends_in_part_is_decided_on_its_length_and_passes_whole() {
-    let stage = Stage::start().await;
+    let stage = Stage::with(Setup::default(), &[UNMETERED]).await;
     let scope = json!({"identity": {"identity_external_id": "ada"}});
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": 10_000_000});
     stage.bursar.create_budget(json!({"scope": scope, "limits": limits})).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::harness::{Api, Bursar, Question, Setup, Stage, grpc, until};
+use crate::harness::{Api, Bursar, Question, Setup, Stage, UNMETERED, grpc, until};
 
 const LIMIT: i64 = 1_000_000_000;
 /// Clients that ask, and as many that report.
@@ -23,7 +23,7 @@ struct Answered {
 #[tokio::test]
 async fn sigterm_under_load_loses_nothing() {
     let setup = Setup::config("drain_timeout: 1s\n");
-    let mut stage = Stage::with(setup, &[]).await;
+    let mut stage = Stage::with(setup, &[UNMETERED]).await;
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "token_limit": LIMIT});
     let budget = json!({"scope": {"workspace": {}}, "limits": limits});
     let budget = stage.bursar.create_budget(budget).await;

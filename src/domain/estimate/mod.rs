@@ -19,6 +19,15 @@ pub struct Estimate {
     pub priced: Priced,
 }
 
+/// An estimate with what it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appraisal {
+    /// What to set aside.
+    pub estimate: Estimate,
+    /// How many input tokens the request has in all likelihood, for a response that ends before it says so.
+    pub input_tokens: u64,
+}
+
 /// Whether a request's cost can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priced {
@@ -161,7 +170,23 @@ const BYTES_PER_PAGE: u64 = 2_000;
 /// of them the provider reads.
 #[must_use]
 pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Estimate {
+    appraise(request, prices, policy).estimate
+}
+
+/// The same as [`estimate`], with the likely input.
+#[must_use]
+pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Appraisal {
     let seen = Seen::of(request.body);
+    let input_tokens = input_tokens(&seen, Mode::Estimate);
+    Appraisal { estimate: estimate_of(&seen, request, prices, policy), input_tokens }
+}
+
+fn estimate_of(
+    seen: &Seen<'_>,
+    request: &RequestFacts<'_>,
+    prices: &PriceTable,
+    policy: &Policy,
+) -> Estimate {
     let in_path = model_in_path(request.path);
     let names = || {
         [request.model, seen.model.as_deref(), in_path.as_deref()]
@@ -169,7 +194,7 @@ pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
             .flatten()
             .filter(|n| !n.is_empty())
     };
-    let at = |price: Option<&ModelPrice>| amounts(&seen, price, policy.mode);
+    let at = |price: Option<&ModelPrice>| amounts(seen, price, policy.mode);
     let dearest = names()
         .filter_map(|name| prices.lookup(request.provider, name))
         .map(|price| at(Some(&price)))

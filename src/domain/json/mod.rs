@@ -5,6 +5,7 @@
 //! occurs twice has the value that stands last, as in the parsers of Python, JavaScript and Go; in a text that was cut off
 //! that is the last one in sight.
 
+pub mod edit;
 mod strings;
 mod value;
 mod walk;

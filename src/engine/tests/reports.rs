@@ -148,7 +148,10 @@ async fn a_report_names_what_is_wrong_with_it() {
     let reserved = bench.engine.report(cost_of(reservation, "timeout:x", 1)).await.unwrap_err();
     assert!(matches!(reserved, ReportError::ReservedId), "{reserved}");
     let used = Used::Usage { model: Some(id("unheard-of")), usage: Usage::default() };
-    let unpriced = Report { used, ..cost_of(reservation, "s", 0) };
+    // A reservation's own model would stand in for one without a price.
+    let nameless = Arc::new(Subject::of_workspace(id(WORKSPACE)));
+    let against = Against::Subject(nameless);
+    let unpriced = Report { used, against, ..cost_of(reservation, "s", 0) };
     let refused = bench.engine.report(unpriced).await.unwrap_err();
     assert!(matches!(refused, ReportError::Unpriced(model) if model == "unheard-of"));
     assert_eq!((bench.open(), spent(&bench).await), (1, units(0)));

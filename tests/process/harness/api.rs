@@ -12,6 +12,13 @@ pub(crate) struct Api {
     pub(crate) url: String,
 }
 
+/// Nano-dollars and LLM tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) nano_usd: u64,
+    pub(crate) tokens: u64,
+}
+
 impl Api {
     /// Creates a budget and returns its id.
     pub(crate) async fn create_budget(&self, budget: Value) -> String {
@@ -22,6 +29,17 @@ impl Api {
     /// What a budget has counted: `{cost, tokens, requests_in_window, …}`.
     pub(crate) async fn consumption(&self, budget: &str) -> Value {
         self.call("GET", &format!("/v2/budgets/{budget}/consumption"), None).await
+    }
+
+    /// What a budget has spent.
+    pub(crate) async fn spent(&self, budget: &str) -> Spent {
+        let shown = self.call("GET", &format!("/v2/budgets/{budget}"), None).await;
+        let usage = &shown["budget"]["usage"];
+        let dollars = usage["amount"].as_f64().expect("an amount");
+        Spent {
+            nano_usd: (dollars * 1e9).round() as u64,
+            tokens: usage["tokens"].as_u64().expect("tokens"),
+        }
     }
 
     /// Reports usage, which must be taken.

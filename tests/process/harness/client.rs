@@ -1,7 +1,11 @@
 //! The HTTP client: requests to a model as an application sends them, and replies as a test looks at them.
 
+use std::convert::Infallible;
 use std::sync::LazyLock;
 
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
+use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -29,16 +33,17 @@ pub(super) async fn send(
     headers: &[(&'static str, Vec<u8>)],
     body: Vec<u8>,
 ) -> Result<Reply, reqwest::Error> {
-    let method = method.parse().expect("a method");
-    let mut request = CLIENT.request(method, url).header("content-type", "application/json");
-    for (name, value) in headers {
-        request = request.header(*name, value.as_slice());
-    }
-    let response = request.body(body).send().await?;
+    let response = request(method, url, headers).body(body).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await?;
     let json = serde_json::from_str(&text).unwrap_or_default();
     Ok(Reply { status, headers, text, json })
+}
+
+fn request(method: &str, url: &str, headers: &[(&'static str, Vec<u8>)]) -> RequestBuilder {
+    let method = method.parse().expect("a method");
+    let request = CLIENT.request(method, url).header("content-type", "application/json");
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, value.as_slice()))
 }
 
 impl Reply {
@@ -111,6 +116,23 @@ impl Question {
     /// Sends it to Envoy, which must answer.
     pub(crate) async fn send(&self, envoy: &str) -> Reply {
         self.try_send(envoy).await.expect("an answer from Envoy")
+    }
+
+    /// Sends it in chunks, without telling its length.
+    pub(crate) async fn send_in_chunks(&self, envoy: &str) -> u16 {
+        let half = self.body.len() / 2;
+        let (first, rest) = self.body.split_at(half);
+        let pieces = [first, rest].map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))));
+        let pieces = futures_util::stream::iter(pieces.map(|piece: Result<_, Infallible>| piece));
+        let request = request("POST", &format!("{envoy}{}", self.path), &self.headers);
+        let response = request.body(reqwest::Body::wrap(StreamBody::new(pieces))).send().await;
+        response.expect("an answer from Envoy").status().as_u16()
+    }
+
+    /// Sends it and returns when the reply begins, to read it piece by piece or to leave.
+    pub(crate) async fn begin(&self, envoy: &str) -> reqwest::Response {
+        let request = request("POST", &format!("{envoy}{}", self.path), &self.headers);
+        request.body(self.body.clone()).send().await.expect("the beginning of a reply")
     }
 
     /// Sends it.

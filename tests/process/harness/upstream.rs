@@ -34,6 +34,17 @@ impl Upstream {
         self.page("last-headers").await
     }
 
+    /// The body of the last request to a model, as it arrived.
+    pub(crate) async fn last_body(&self) -> String {
+        client::get(&format!("http://{}/last-body", self.address)).await.expect("a page").text
+    }
+
+    /// Lets streams go on that wait.
+    pub(crate) async fn go_on(&self) {
+        let url = format!("http://{}/go-on", self.address);
+        client::send("POST", &url, &[], Vec::new()).await.expect("an answer");
+    }
+
     async fn page(&self, name: &str) -> Value {
         client::get(&format!("http://{}/{name}", self.address)).await.expect("a page").json
     }

@@ -1,0 +1,100 @@
+//! What ext_authz leaves in a request's dynamic metadata for those who see its response: whose reservation it settles.
+
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::google::protobuf::{Struct, value::Kind};
+
+use crate::domain::ids::{Id, ReservationId};
+
+/// Where Envoy keeps what an ext_authz service tells it.
+const NAMESPACE: &str = "envoy.filters.http.ext_authz";
+
+const RESERVATION: &str = "reservation_id";
+const WORKSPACE: &str = "workspace";
+const PROVIDER: &str = "provider";
+const INPUT_TOKENS: &str = "input_tokens";
+
+/// An admitted request, on its way to its response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Handover {
+    /// What its usage settles.
+    pub(super) reservation: ReservationId,
+    /// Whose it is.
+    pub(super) workspace: Id,
+    /// Where the request goes, as its subject says.
+    pub(super) provider: Option<Id>,
+    /// The input that it was estimated at, for a response that ends before it tells.
+    pub(super) input_tokens: u64,
+}
+
+impl Handover {
+    /// As fields of dynamic metadata. The count is text, because a number there is a double.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Kind)> {
+        let provider = self.provider.as_ref().map(|provider| (PROVIDER, provider.to_string()));
+        let others = [
+            (RESERVATION, self.reservation.to_string()),
+            (WORKSPACE, self.workspace.to_string()),
+            (INPUT_TOKENS, self.input_tokens.to_string()),
+        ];
+        others.into_iter().chain(provider).map(|(name, text)| (name, Kind::StringValue(text)))
+    }
+
+    /// Reads it back. `None` for a request that was refused, or let pass without an answer.
+    pub(super) fn read(metadata: &Metadata) -> Option<Self> {
+        let fields = metadata.filter_metadata.get(NAMESPACE)?;
+        Some(Self {
+            reservation: ReservationId::parse(text(fields, RESERVATION)?).ok()?,
+            workspace: Id::parse(text(fields, WORKSPACE)?).ok()?,
+            provider: text(fields, PROVIDER).and_then(|provider| Id::parse(provider).ok()),
+            input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
+        })
+    }
+}
+
+fn text<'a>(fields: &'a Struct, name: &str) -> Option<&'a str> {
+    match fields.fields.get(name)?.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text),
+        Kind::NullValue(_)
+        | Kind::NumberValue(_)
+        | Kind::BoolValue(_)
+        | Kind::StructValue(_)
+        | Kind::ListValue(_) => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use envoy_types::pb::google::protobuf::Value;
+
+    use super::*;
+    use crate::domain::ids::HolderId;
+
+    pub(in crate::envoy) fn handover() -> Handover {
+        Handover {
+            reservation: ReservationId { holder: HolderId(1), nonce: 2 },
+            workspace: Id::parse("acme").unwrap(),
+            provider: Some(Id::parse("openai").unwrap()),
+            input_tokens: 164,
+        }
+    }
+
+    /// The metadata that Envoy makes of it.
+    pub(in crate::envoy) fn metadata(
+        fields: impl IntoIterator<Item = (&'static str, Kind)>,
+    ) -> Metadata {
+        let fields = fields.into_iter();
+        let fields = fields.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
+        let fields = Struct { fields: fields.collect() };
+        Metadata { filter_metadata: [(NAMESPACE.to_owned(), fields)].into(), ..Metadata::default() }
+    }
+
+    #[test]
+    fn what_is_handed_over_arrives_and_a_refusal_hands_nothing_over() {
+        assert_eq!(Handover::read(&metadata(handover().fields())), Some(handover()));
+        let refused = metadata([("decision", Kind::StringValue("deny".to_owned()))]);
+        assert_eq!(Handover::read(&refused), None);
+        assert_eq!(Handover::read(&Metadata::default()), None);
+        let handover = handover();
+        let forged = handover.fields().map(|(name, _)| (name, Kind::NumberValue(1.0)));
+        assert_eq!(Handover::read(&metadata(forged)), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! The response's side of ext_proc: what goes by is metered, and settles the reservation of its request. The client waits
+//! for nothing of it.
+
+use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request;
+use envoy_types::pb::envoy::service::ext_proc::v3::{HttpHeaders, ProcessingRequest};
+use tonic::Streaming;
+
+use crate::domain::ids::Id;
+use crate::domain::response::{Ending, Response, Verdict};
+use crate::domain::settlement::Certainty;
+use crate::domain::usage::{Hints, Meter};
+use crate::domain::visible_text::VisibleText;
+use crate::engine::{Against, Correction, Report, ReportError, Used};
+use crate::envoy::decode::{DecodeError, Decoder};
+use crate::envoy::handover::Handover;
+use crate::envoy::process::{Answers, Processor, message, next};
+
+/// Bytes that are read between two chances for others: about a tenth of a millisecond of work.
+const BYTES_PER_TURN: usize = 64 * 1024;
+
+/// A response on its way.
+struct Watched {
+    method: String,
+    path: String,
+    status: u16,
+    decoder: Decoder,
+    /// Why the rest of the body cannot be read.
+    unreadable: Option<DecodeError>,
+    meter: Meter,
+    text: VisibleText,
+    body_bytes: u64,
+}
+
+impl Processor {
+    /// Watches a response to its end and settles what it used.
+    pub(super) async fn watch(
+        self,
+        first: ProcessingRequest,
+        messages: Streaming<ProcessingRequest>,
+        answers: Answers,
+    ) {
+        // A refusal goes by as well. It costs nothing.
+        let Some(handover) = message::handover(&first) else { return };
+        let Some(mut watched) = Watched::begin(&first, &handover) else { return };
+        let ending = tokio::select! {
+            ending = watched.follow(first, messages) => ending,
+            // Nobody can tell what is still to come, so the reservation stays as it is.
+            () = self.ended.cancelled() => return,
+        };
+        // Envoy keeps what belongs to the stream until this.
+        drop(answers);
+        let path = std::mem::take(&mut watched.path);
+        let verdict = watched.verdict(ending, &path, &handover);
+        self.settle(&handover, &path, verdict).await;
+    }
+
+    async fn settle(&self, handover: &Handover, path: &str, verdict: Verdict) {
+        let (certainty, used) = match verdict {
+            Verdict::Release => {
+                self.engine.release(&handover.workspace, handover.reservation);
+                return self.metrics.watched_response("none");
+            }
+            Verdict::Charge(certainty, record) => {
+                (certainty, Used::Metered { record: Box::new(record), path: path.into() })
+            }
+            Verdict::ChargeReserved(certainty) => (certainty, Used::Reserved),
+        };
+        let report = Report {
+            settlement: settlement_id(handover, certainty),
+            workspace: handover.workspace.clone(),
+            against: Against::Reservation(handover.reservation),
+            used,
+            certainty,
+            correction: Correction::No,
+            at: None,
+        };
+        let settled = self.engine.settle(&report).await;
+        self.metrics.watched_response(certainty.as_str());
+        match settled {
+            Ok(()) => {}
+            // Somebody else was sooner, and is as sure.
+            Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    reservation = %handover.reservation,
+                    "usage could not be settled; its reservation is charged in full when its time is up"
+                );
+            }
+        }
+    }
+}
+
+/// It follows from the reservation, so that the same response settles it once. What is sure and what is not are entries of their own.
+fn settlement_id(handover: &Handover, certainty: Certainty) -> Id {
+    let what = match certainty {
+        Certainty::Exact | Certainty::Adjustment => "metered",
+        Certainty::AtLeast => "metered-in-part",
+        Certainty::Estimated => "estimated",
+    };
+    handover.reservation.settlement(what)
+}
+
+impl Watched {
+    /// `None` where the stream does not begin with a response.
+    fn begin(first: &ProcessingRequest, handover: &Handover) -> Option<Self> {
+        let Some(Request::ResponseHeaders(headers)) = &first.request else { return None };
+        let all: Vec<(&str, &str)> = message::headers(headers).collect();
+        let header = |name| message::header(headers, name);
+        let path = message::attribute(first, "request.path");
+        let hints = Hints {
+            path,
+            content_type: header("content-type"),
+            provider: handover.provider.as_ref().map(Id::as_str),
+            headers: &all,
+        };
+        Some(Self {
+            method: message::attribute(first, "request.method").to_owned(),
+            path: path.to_owned(),
+            status: header(":status").parse().unwrap_or(0),
+            decoder: Decoder::new(header("content-encoding")),
+            unreadable: None,
+            meter: Meter::new(hints),
+            text: VisibleText::default(),
+            body_bytes: 0,
+        })
+    }
+
+    /// Reads until the response is complete, or the stream ends without that.
+    async fn follow(
+        &mut self,
+        first: ProcessingRequest,
+        mut messages: Streaming<ProcessingRequest>,
+    ) -> Ending {
+        let mut message = Some(first);
+        while let Some(current) = message {
+            let is_last = match current.request {
+                Some(Request::ResponseHeaders(HttpHeaders { end_of_stream, .. })) => end_of_stream,
+                Some(Request::ResponseBody(body)) => {
+                    self.read(&body.body).await;
+                    body.end_of_stream
+                }
+                Some(Request::ResponseTrailers(_)) => true,
+                Some(
+                    Request::RequestHeaders(_)
+                    | Request::RequestBody(_)
+                    | Request::RequestTrailers(_),
+                )
+                | None => false,
+            };
+            if is_last {
+                return Ending::Complete;
+            }
+            message = next(&mut messages).await;
+        }
+        Ending::Cut
+    }
+
+    async fn read(&mut self, body: &[u8]) {
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        self.body_bytes = self.body_bytes.saturating_add(length);
+        for piece in body.chunks(BYTES_PER_TURN) {
+            let Self { decoder, meter, text, .. } = self;
+            let decoded = decoder.push(piece, |decoded| {
+                meter.push(decoded);
+                text.push(decoded);
+            });
+            self.unreadable = decoded.err();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn verdict(self, ending: Ending, path: &str, handover: &Handover) -> Verdict {
+        if let Some(error) = self.unreadable {
+            tracing::warn!(%error, reservation = %handover.reservation, "a response cannot be read to its end");
+        }
+        let response = Response {
+            status: self.status,
+            method: &self.method,
+            path,
+            ending,
+            metered: self.meter.finish(),
+            body_bytes: self.body_bytes,
+            // The text before it says nothing of the rest.
+            text_bytes: if self.unreadable.is_some() { 0 } else { self.text.bytes() },
+            input_tokens: handover.input_tokens,
+        };
+        response.verdict()
+    }
+}
