@@ -14,7 +14,7 @@ struct Room {
     must_not_name: &'static [&'static str],
 }
 
-const ROOMS: [Room; 8] = [
+const ROOMS: [Room; 9] = [
     Room {
         name: "domain",
         floor: 0,
@@ -75,6 +75,12 @@ const ROOMS: [Room; 8] = [
         floor: 3,
         may_import: &["domain", "engine", "telemetry", "store"],
         must_not_name: &["sqlx"],
+    },
+    Room {
+        name: "notify",
+        floor: 3,
+        may_import: &["domain", "engine"],
+        must_not_name: &["sqlx", "tonic", "axum"],
     },
     Room { name: "inject", floor: 3, may_import: &["config"], must_not_name: &["sqlx"] },
 ];

@@ -50,8 +50,10 @@ pub enum Role {
 pub(super) enum Right {
     /// To check and to report usage.
     Use,
-    /// To read and change budgets and keys.
+    /// To read and change budgets, keys and credits.
     Manage,
+    /// To make Bursar reach out to somewhere.
+    Operate,
 }
 
 /// A caller that showed a key with the right that the call needs.
@@ -80,7 +82,8 @@ impl Settings {
             .role_of(&Sha256::digest(secret).into())
             .ok_or_else(|| Fault::new(Code::Unauthenticated, "the key is not known"))?;
         match (role, right) {
-            (Role::Check(_), Right::Manage) => {
+            (Role::Check(_), Right::Manage | Right::Operate)
+            | (Role::Manage(_), Right::Operate) => {
                 Err(Fault::forbidden("not authorized for this endpoint"))
             }
             (Role::Operator | Role::Manage(_) | Role::Check(_), _) => {

@@ -43,6 +43,9 @@ impl Call {
 /// A call that reads or changes budgets or keys.
 pub(super) struct Manage(pub(super) Call);
 
+/// A call that makes Bursar reach out to somewhere.
+pub(super) struct Operate(pub(super) Call);
+
 /// A call that checks or reports.
 pub(super) struct Use(pub(super) Call);
 
@@ -51,6 +54,14 @@ impl FromRequestParts<Api> for Manage {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Fault> {
         Call::authenticated(parts, api, Right::Manage).map(Self)
+    }
+}
+
+impl FromRequestParts<Api> for Operate {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Fault> {
+        Call::authenticated(parts, api, Right::Operate).map(Self)
     }
 }
 
@@ -99,6 +110,18 @@ impl Params {
             .map(read)
             .transpose()
             .map_err(|error| Fault::invalid(format!("{name} {error}")))
+    }
+
+    /// A number from 1 to `max`; `default` where none is given.
+    pub(super) fn whole(
+        &mut self,
+        name: &'static str,
+        default: usize,
+        max: usize,
+    ) -> Result<usize, Fault> {
+        let Some(text) = self.one(name)? else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| Fault::invalid(format!("{name} must be a number from 1 to {max}")))
     }
 
     /// Complains about parameters that nobody asked for.

@@ -8,6 +8,7 @@ mod access;
 mod budgets;
 mod call;
 mod check;
+mod credits;
 mod fault;
 mod grpc;
 mod json;
@@ -54,6 +55,14 @@ pub fn router(engine: Engine, settings: Settings, metrics: Metrics) -> Router {
         )
         .route("/v2/budgets/{budget_id}/consumption", get(budgets::consumption))
         .route("/v2/budgets/{budget_id}/reset-consumption", post(budgets::reset))
+        .route("/v2/credits", get(credits::read))
+        .route("/v2/credits/grants", post(credits::grant))
+        .route("/v2/credits/transactions", get(credits::transactions))
+        .route("/v2/credits/statement", get(credits::statement))
+        .route(
+            "/v2/credits/alert",
+            get(credits::read_alert).put(credits::set_alert).delete(credits::remove_alert),
+        )
         .route("/v2/usage", post(usage::http))
         .route("/v2/api-keys", get(keys::list).post(keys::create))
         .route("/v2/api-keys/{api_key_id}", delete(keys::remove))

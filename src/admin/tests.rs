@@ -1,5 +1,7 @@
 //! The HTTP API as clients meet it: the router, over an engine on a memory store and a clock that stands still.
 
+mod credits;
+
 use std::sync::Arc;
 
 use axum::body::Body;

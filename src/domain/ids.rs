@@ -47,6 +47,11 @@ impl Id {
         }
     }
 
+    /// A name of our own, which needs no checking.
+    pub(in crate::domain) fn literal(name: &'static str) -> Self {
+        Self(Arc::from(name))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

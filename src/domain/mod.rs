@@ -17,6 +17,7 @@
 #![warn(missing_docs)]
 
 pub mod budget;
+pub mod credits;
 pub mod decision;
 pub mod estimate;
 pub mod ids;

@@ -72,12 +72,16 @@ impl Response<'_> {
 
     /// Whether a response that tells no usage used nothing.
     fn is_free(&self) -> bool {
-        let path = self.path.split_once('?').map_or(self.path, |(path, _)| path);
         let succeeded = (200..300).contains(&self.status);
         let empty = self.ending == Ending::Complete && self.body_bytes == 0;
         // Only what is sent makes a model work; what is fetched or deleted was paid for when it was made.
         let works = self.method.is_empty() || self.method == "POST";
-        !succeeded || empty || !works || FREE_CALLS.iter().any(|end| path.ends_with(end))
+        !succeeded || empty || !works || FREE_CALLS.iter().any(|end| self.path().ends_with(end))
+    }
+
+    /// Without its query.
+    fn path(&self) -> &str {
+        self.path.split_once('?').map_or(self.path, |(path, _)| path)
     }
 
     /// What was seen, and no less than what a model must have read and written for it.
@@ -96,7 +100,12 @@ impl Response<'_> {
             Ending::Cut => Certainty::AtLeast,
         };
         let complete_without_text = self.ending == Ending::Complete && self.text_bytes == 0;
-        if complete_without_text || (self.text_bytes == 0 && self.body_bytes > OPAQUE_BYTES) {
+        // Made in the background: what it will use is not told before it is fetched.
+        let begun = self.ending == Ending::Complete && self.path().ends_with("/responses");
+        if begun
+            || complete_without_text
+            || (self.text_bytes == 0 && self.body_bytes > OPAQUE_BYTES)
+        {
             return Verdict::ChargeReserved(certainty);
         }
         let usage =
@@ -177,6 +186,8 @@ mod tests {
         let charged = |ending| image(ending).verdict();
         assert_eq!(charged(Ending::Complete), Verdict::ChargeReserved(Certainty::Estimated));
         assert_eq!(charged(Ending::Cut), Verdict::ChargeReserved(Certainty::AtLeast));
+        let begun = Response { path: "/v1/responses", ..response(200, Ending::Complete) };
+        assert_eq!(begun.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
         let socket = Response { method: "GET", ..response(101, Ending::Cut) };
         assert_eq!(socket.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
     }

@@ -66,7 +66,7 @@ pub struct Settlement {
     /// When the usage took place.
     pub at: Wall,
     /// What each account was charged by this entry. Negative in an adjustment that gives back.
-    pub charges: Vec<Charge>,
+    pub charges: Arc<[Charge]>,
 }
 
 /// The part of a settlement that one account bears.

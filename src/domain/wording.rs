@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::domain::budget::Dimension;
+use crate::domain::credits;
 use crate::domain::decision::{Refusal, RefusalCode, RefusingGate};
 use crate::domain::ids::BudgetId;
 use crate::domain::money::{NanoUsd, Units};
@@ -38,6 +39,12 @@ impl Refusal {
                 format!(
                     "The limit of {owner} is {limit} per minute, and they are used up. {}",
                     self.retry()
+                )
+            }
+            RefusalCode::BudgetInFlight if gate.budget == credits::BUDGET => {
+                let retry = self.retry();
+                format!(
+                    "Requests in flight hold what is left of the prepaid credits of {owner}. {retry}"
                 )
             }
             RefusalCode::BudgetInFlight => {
@@ -80,6 +87,7 @@ impl Refusal {
 #[must_use]
 pub fn undecided(budget: Option<BudgetId>) -> String {
     match budget {
+        Some(credits::BUDGET) => "The prepaid credits cannot be checked right now, and requests are refused until they can. Retry soon.".to_owned(),
         Some(id) => format!(
             "Budget {id} cannot be checked right now, and it refuses requests until it can. Retry soon."
         ),
@@ -129,6 +137,11 @@ fn too_large(gate: &RefusingGate) -> String {
     let left = Shown(gate.dimension, gate.info.remaining);
     let limit = Shown(gate.dimension, gate.info.limit);
     let owner = Owner(gate);
+    if gate.budget == credits::BUDGET {
+        return format!(
+            "This request may need up to {asked}, but {left} is left of the prepaid credits of {owner}. Lower its output cap (max_tokens), shorten it, or add credits."
+        );
+    }
     let kind = budget_kind(gate.dimension);
     let reset = reset(gate);
     format!(
@@ -273,6 +286,27 @@ mod tests {
             refusal(Code::CostBudgetExceeded, Cost, [0, 0, 1], Some(60)),
             "The cost budget of identity 'customer-42' is used up: its limit is $0. A limit of zero admits nothing; ask for a higher limit.",
         );
+    }
+
+    #[test]
+    fn credits_are_called_by_their_name() {
+        let refused = |code| {
+            let mut refusal = refusal(code, Dimension::Cost, [9, 1, 2], None);
+            refusal.retry_after = Some(Duration::from_secs(1));
+            refusal.gate.as_mut().unwrap().budget = credits::BUDGET;
+            refusal.message()
+        };
+        for message in [
+            refused(RefusalCode::BudgetInFlight),
+            refused(RefusalCode::RequestExceedsBudget),
+            refused(RefusalCode::CreditsExhausted),
+            undecided(Some(credits::BUDGET)),
+        ] {
+            assert!(
+                message.contains("prepaid credits") && !message.contains("budget"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::{Engine, Journal, Phase, Room, Shared};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::Id;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
-use crate::domain::ledger::{OnTimeout, Outgoing};
-use crate::domain::settlement::Certainty;
+use crate::domain::ledger::{Ledger, OnTimeout, Outgoing};
+use crate::domain::settlement::{Certainty, Settlement};
 use crate::store::{Batch, StoreError};
 
 /// How often leases are tended, overdue reservations ended and the journal looked after.
@@ -143,16 +143,15 @@ pub(super) async fn tend(shared: Arc<Shared>) {
 
 /// Batches that the store did not take, by workspace: each is sent again, unchanged, until it is answered. One that the
 /// store never takes holds up nobody but its own workspace.
-type Unanswered = BTreeMap<Id, Batch>;
+type Unanswered = BTreeMap<Id, Arc<Batch>>;
 
 impl Shared {
     /// Sends batches until no ledger has any left.
     async fn send_all(&self, unanswered: &mut Unanswered) {
         let mut after: Option<Id> = None;
-        while let Some((workspace, outgoing)) = self.next_batch(after.as_ref()) {
+        while let Some((workspace, batch)) = self.next_batch(after.as_ref()) {
             after = Some(workspace.clone());
-            let Some(Outgoing { settlements, exchanges }) = outgoing else { continue };
-            let batch = Batch { workspace: workspace.clone(), settlements, exchanges };
+            let Some(batch) = batch else { continue };
             if self.send(&batch).await == Sent::Unanswered {
                 unanswered.insert(workspace, batch);
             }
@@ -170,7 +169,7 @@ impl Shared {
 
     /// The next batch in the round of workspaces, so that a busy one does not hold up the others. A ledger may find that
     /// what it had queued needs no telling.
-    fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Outgoing>)> {
+    fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Arc<Batch>>)> {
         let mut state = self.state();
         let now = self.now();
         let ready = |(id, room): (&Id, &Room)| room.ledger.has_batch().then(|| id.clone());
@@ -183,12 +182,14 @@ impl Shared {
         }
         let workspace = found?;
         let room = state.rooms.get_mut(&workspace)?;
-        let outgoing = room.ledger.next_batch(now);
-        if outgoing.is_none() {
+        room.sent = room.ledger.next_batch(now).map(|Outgoing { settlements, exchanges }| {
+            Arc::new(Batch { workspace: workspace.clone(), settlements, exchanges })
+        });
+        if room.sent.is_none() {
             room.deliver();
             room.count_down();
         }
-        Some((workspace, outgoing))
+        Some((workspace, room.sent.clone()))
     }
 
     /// Sends one batch.
@@ -230,6 +231,7 @@ impl Shared {
         let super::State { rooms, records, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&batch.workspace) else { return };
         room.ledger.apply(grants, now);
+        room.sent = None;
         for settlement in &batch.settlements {
             if let Some(reservation) = settlement.reservation {
                 records.end(reservation, End::Over);
@@ -292,7 +294,7 @@ impl Shared {
         journal.file.replace(|| {
             let mut state = self.state();
             let super::State { rooms, records, .. } = &mut *state;
-            let ledgers = rooms.values_mut().map(|room| &mut room.ledger);
+            let ledgers = rooms.values_mut().map(Room::unrecorded);
             records.rewrite(&journal.boot, &[self.holder], ledgers, now);
             records.drain()
         })
@@ -330,6 +332,14 @@ impl Room {
     /// A batch was turned down as a whole: the next one takes its place, and whoever waits for it waits for that.
     fn lost(&mut self, account: &AccountKey, batch: &Batch) {
         self.ledger.lease_lost(account, batch.settlements.clone());
+        self.sent = None;
+    }
+
+    /// The ledger, and the settlements that the store may not have: a crash must not lose what they ended.
+    fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
+        let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
+        let unrecorded = sent.chain(self.ledger.unsent()).cloned().collect();
+        (&mut self.ledger, unrecorded)
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

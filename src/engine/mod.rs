@@ -5,6 +5,7 @@
 
 mod administer;
 pub mod clock;
+mod credits;
 mod decide;
 mod driver;
 mod entropy;
@@ -35,7 +36,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
-use crate::store::Store;
+use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -80,6 +81,10 @@ struct Shared {
     work: Notify,
     /// Adjustments read what is on record before they write, so they take turns.
     adjusting: tokio::sync::Mutex<()>,
+    /// What the store says of credits goes to the ledger in the order in which it was said, so changes take turns.
+    crediting: tokio::sync::Mutex<()>,
+    /// A grant of credits was not confirmed: the store knows whether it was made.
+    credits_in_doubt: AtomicBool,
     /// Changes of budgets take turns, so that what is in force here is what was recorded last.
     administering: tokio::sync::Mutex<()>,
     /// A change of a budget was not confirmed: the store knows whether it was made.
@@ -116,9 +121,13 @@ enum Phase {
 /// A workspace: its ledger, and who waits for what.
 struct Room {
     ledger: Ledger,
+    /// When the next grant of credits ends that has something left.
+    credits_expire_at: Option<Wall>,
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
     /// Settlements on their way to the store, and who waits for them to be durable.
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
+    /// The batch that the store has not answered yet.
+    sent: Option<Arc<Batch>>,
     /// Who waits for this many more batches.
     flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
@@ -188,6 +197,13 @@ impl State {
 
 impl Room {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, deciding: HashMap::new(), recording: HashMap::new(), flushing: Vec::new() }
+        Self {
+            ledger,
+            credits_expire_at: None,
+            deciding: HashMap::new(),
+            recording: HashMap::new(),
+            sent: None,
+            flushing: Vec::new(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::Engine;
+use super::{Engine, State};
 use crate::domain::estimate::Unpriced;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
@@ -209,6 +209,19 @@ impl Engine {
         }
     }
 
+    /// The entry of this id, with all that this replica has to tell. `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn settlement(
+        &self,
+        workspace: &Id,
+        id: &Id,
+    ) -> Result<Option<Settlement>, StoreError> {
+        self.flush(workspace).await?;
+        self.shared.store.settlement(workspace, id).await
+    }
+
     /// The end of the wait for an entry of this id that is on its way to the store.
     fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
         let mut state = self.shared.state();
@@ -224,7 +237,11 @@ impl Engine {
         let shared = &self.shared;
         let mut state = shared.state();
         let now = shared.now();
-        let Some(room) = state.room(shared, &report.workspace) else { return Route::NoRoom };
+        if state.room(shared, &report.workspace).is_none() {
+            return Route::NoRoom;
+        }
+        let State { rooms, records, .. } = &mut *state;
+        let Some(room) = rooms.get_mut(&report.workspace) else { return Route::NoRoom };
         if let Some(waiting) = room.recording.get_mut(&report.settlement) {
             let (sender, receiver) = oneshot::channel();
             waiting.push(sender);
@@ -233,6 +250,7 @@ impl Engine {
         let (settlement, reserved) = match &report.against {
             Against::Reservation(id) => {
                 let reserved = room.ledger.reservation(*id).map(|reservation| reservation.estimate);
+                records.cut(&room.ledger, *id, actual.amounts);
                 let (Some(settlement), Some(reserved)) =
                     (room.ledger.settle(*id, actual.clone()), reserved)
                 else {

@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::entropy::Entropy;
 use super::journal::{JournalFile, Recovered, boot_id};
 use super::keys::KeyCache;
-use super::{Engine, Journal, Prices, Settings, Shared, State, driver};
+use super::{Engine, Journal, Prices, Settings, Shared, State, credits, driver};
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::RestoredReservation;
 use crate::store::Store;
@@ -48,15 +48,20 @@ impl Engine {
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),
             adjusting: tokio::sync::Mutex::new(()),
+            crediting: tokio::sync::Mutex::new(()),
+            credits_in_doubt: AtomicBool::new(false),
             administering: tokio::sync::Mutex::new(()),
             budgets_in_doubt: AtomicBool::new(false),
             tasks: Mutex::default(),
         });
         shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
+        shared.load_credits().await.context("the store's credits cannot be loaded")?;
         shared.recover(recovered).await.context("the store's leases cannot be taken over")?;
         let talking = tokio::spawn(driver::talk(Arc::clone(&shared)));
         let tending = tokio::spawn(driver::tend(Arc::clone(&shared)));
-        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = vec![talking, tending];
+        let keeping = tokio::spawn(credits::keep(Self { shared: Arc::clone(&shared) }));
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) =
+            vec![talking, tending, keeping];
         shared.work.notify_one();
         Ok(Self { shared })
     }

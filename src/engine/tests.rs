@@ -1,6 +1,7 @@
 //! The engine over a store in memory, on a clock that stands still unless it is moved.
 
 mod budgets;
+mod credits;
 mod decisions;
 mod faults;
 mod flood;

@@ -40,6 +40,7 @@ use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
 use crate::envoy::process;
+use crate::notify;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
 use connections::Connections;
@@ -108,7 +109,10 @@ pub async fn run(
     let engine = start_engine(&settings, &store, prices_in_force, &metrics).await?;
     let _following = settings.prices.clone().map(|file| prices::follow(file, prices, &metrics));
     let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
+    let telling = tokio::spawn(notify::run(engine.clone(), notify::Sender::new()));
     let served = answer(api, listeners, ready_file, stop).await;
+    // A notice that is cut off comes again: it is on record.
+    telling.abort();
     flush(&engine, &store).await?;
     info!("ended; everything is written down");
     served

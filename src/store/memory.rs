@@ -1,12 +1,16 @@
 //! A store in memory, for tests and benchmarks. Nothing survives the process.
 
+mod credits;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::credits::{Entries, Purse};
 use crate::domain::budget::{Budget, Dimension};
+use crate::domain::credits::{Alert, BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Grant, Lease, LeaseState};
@@ -33,6 +37,9 @@ struct Tables {
     settlements: BTreeMap<(Id, Id), Settlement>,
     /// Ids of the settlements of a reservation, oldest first.
     by_reservation: BTreeMap<(Id, ReservationId), Vec<Id>>,
+    purses: BTreeMap<Id, Purse>,
+    entries: BTreeMap<Id, Entries>,
+    alerts: BTreeMap<Id, Alert>,
 }
 
 impl MemoryStore {
@@ -200,7 +207,7 @@ impl Store for MemoryStore {
         let mut rows = Rows::named_by(batch);
         tables.load(batch, &mut rows);
         let (fresh, grants) = posting::post(batch, &mut rows, self.ttl, now)?;
-        tables.save(batch, &rows, &fresh);
+        tables.save(batch, &rows, &fresh, now);
         Ok(grants)
     }
 
@@ -310,7 +317,7 @@ impl Tables {
             .settlements
             .values()
             .filter(|settlement| is_inside(settlement.at))
-            .flat_map(|settlement| &settlement.charges)
+            .flat_map(|settlement| settlement.charges.iter())
             .filter(|charge| {
                 charge.account.workspace == budget.workspace && charge.account.budget == budget.id
             })
@@ -335,6 +342,9 @@ impl Tables {
                 rows.budgets.insert(key.budget, allowance);
             }
         }
+        if let Some(purse) = self.purses.get(&batch.workspace) {
+            rows.budgets.insert(BUDGET, Allowance::of_credits(purse.granted()));
+        }
         for (key, lease) in &mut rows.leases {
             *lease = self.leases.get(&(key.account.clone(), key.holder, key.epoch)).copied();
         }
@@ -344,7 +354,7 @@ impl Tables {
             .collect();
     }
 
-    fn save(&mut self, batch: &Batch, rows: &Rows<'_>, fresh: &[&Settlement]) {
+    fn save(&mut self, batch: &Batch, rows: &Rows<'_>, fresh: &[&Settlement], now: Wall) {
         for (key, account) in &rows.accounts {
             if let Some(account) = account {
                 self.accounts.insert((*key).clone(), *account);
@@ -357,6 +367,9 @@ impl Tables {
         }
         for settlement in fresh {
             let place = (batch.workspace.clone(), settlement.id.clone());
+            if let Some(entry) = Entry::of_settlement(settlement, now) {
+                self.entries.entry(batch.workspace.clone()).or_default().record(entry);
+            }
             self.settlements.insert(place, with_one_charge_per_account(settlement));
             if let Some(reservation) = settlement.reservation {
                 let place = (batch.workspace.clone(), reservation);
@@ -390,7 +403,7 @@ fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
 /// The form in which a settlement is on record: charges in the order of their accounts, one for each.
 fn with_one_charge_per_account(settlement: &Settlement) -> Settlement {
     let mut charges: BTreeMap<&AccountKey, Charge> = BTreeMap::new();
-    for charge in &settlement.charges {
+    for charge in settlement.charges.iter() {
         let nothing = || Charge { amount: Units::ZERO, ..charge.clone() };
         let sum = charges.entry(&charge.account).or_insert_with(nothing);
         sum.amount = sum.amount.plus(charge.amount);

@@ -3,12 +3,15 @@
 
 #[cfg(test)]
 mod contract;
+mod credits;
 pub mod memory;
 mod posting;
 pub mod sqlite;
 
 use async_trait::async_trait;
 use thiserror::Error;
+
+pub use self::credits::{CreditStore, EntryPage};
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -128,7 +131,7 @@ pub struct AdoptedLease {
 
 /// Durable storage. `now` is the replica's wall clock; a store that several machines share uses its own instead.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: CreditStore {
     /// Records a new budget.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::domain::budget::Limits;
 use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
-use crate::domain::money::Units;
+use crate::domain::money::{NanoUsd, Units};
 use crate::domain::settlement::{Charge, Road, Settlement};
 use crate::domain::time::Wall;
 use crate::store::{Batch, StoreError};
@@ -22,6 +22,11 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
+    /// Of prepaid credits.
+    pub(super) fn of_credits(granted: NanoUsd) -> Self {
+        Self { generation: 0, limits: Limits { cost: Some(granted), ..Limits::default() } }
+    }
+
     /// The limit of one of the budget's accounts. Nothing more is lent of a dimension that is no longer limited or of an
     /// earlier generation, whose window has gone on under another account.
     fn limit(&self, account: &AccountKey) -> Units {

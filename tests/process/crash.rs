@@ -73,6 +73,11 @@ impl Provider {
         report.acknowledged = true;
     }
 
+    /// All reports: what each said that its request cost.
+    fn sent(&self) -> BTreeMap<String, i64> {
+        self.count().reports.iter().map(|(id, report)| (id.clone(), report.cost)).collect()
+    }
+
     /// Everything that Bursar never said yes to: reports without an answer, and requests that nobody reported.
     fn unsettled(&self) -> Vec<String> {
         let count = self.count();
@@ -176,10 +181,7 @@ async fn check_records(directory: &Path, provider: &Provider) {
     let recorded: Vec<(String, i64)> =
         sqlx::query_as("SELECT id, cost FROM settlement").fetch_all(&mut db).await.expect("rows");
     let recorded: BTreeMap<String, i64> = recorded.into_iter().collect();
-    let sent: BTreeMap<String, i64> = {
-        let count = provider.count();
-        count.reports.iter().map(|(id, report)| (id.clone(), report.cost)).collect()
-    };
+    let sent = provider.sent();
     assert!(sent.len() > 100 * ROUNDS / 2, "only {} reports", sent.len());
     assert_eq!(recorded, sent, "each report that was acknowledged is on record, once");
     let spent: i64 = sent.values().sum();

@@ -40,7 +40,11 @@ impl Listing {
             target_contains: params.one("query")?,
             sort_by: sort_by(params)?,
         };
-        Ok(Self { filter, cursor: cursor(params)?, limit: limit(params)? })
+        Ok(Self {
+            filter,
+            cursor: cursor(params)?,
+            limit: params.whole("limit", LIMIT_DEFAULT, LIMIT_MAX)?,
+        })
     }
 }
 
@@ -89,12 +93,6 @@ fn budget_id(params: &mut Params, name: &'static str) -> Result<Option<BudgetId>
     let text = params.one(name)?;
     let read = text.map(|text| BudgetId::parse(&text)).transpose();
     read.map_err(|error| Fault::invalid(format!("{name} {error}")))
-}
-
-fn limit(params: &mut Params) -> Result<usize, Fault> {
-    let Some(text) = params.one("limit")? else { return Ok(LIMIT_DEFAULT) };
-    let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-    limit.ok_or_else(|| Fault::invalid(format!("limit must be a number from 1 to {LIMIT_MAX}")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a request may cost before it is made.
 
+mod appraisal;
 mod media;
 mod request;
 
@@ -8,6 +9,7 @@ use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
 use request::{Cap, Seen};
 
+pub use appraisal::{Appraisal, appraise};
 pub use request::model_in_path;
 
 /// What a reservation asks for.
@@ -17,15 +19,6 @@ pub struct Estimate {
     pub amounts: Amounts,
     /// Whether the cost is known.
     pub priced: Priced,
-}
-
-/// An estimate with what it was made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appraisal {
-    /// What to set aside.
-    pub estimate: Estimate,
-    /// How many input tokens the request has in all likelihood, for a response that ends before it says so.
-    pub input_tokens: u64,
 }
 
 /// Whether a request's cost can be told.
@@ -171,14 +164,6 @@ const BYTES_PER_PAGE: u64 = 2_000;
 #[must_use]
 pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Estimate {
     appraise(request, prices, policy).estimate
-}
-
-/// The same as [`estimate`], with the likely input.
-#[must_use]
-pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Appraisal {
-    let seen = Seen::of(request.body);
-    let input_tokens = input_tokens(&seen, Mode::Estimate);
-    Appraisal { estimate: estimate_of(&seen, request, prices, policy), input_tokens }
 }
 
 fn estimate_of(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::budget::Budget;
+use crate::domain::credits;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{
@@ -58,6 +59,16 @@ impl Ledger {
         }
     }
 
+    /// Hands back what no reservation holds of a budget's leases, before what is unused of it is taken away.
+    pub fn hand_back(&mut self, id: BudgetId, now: Now) {
+        let Some(place) = self.budgets.index_of(id) else { return };
+        for at in self.accounts_of(place) {
+            self.change(at, |account| {
+                account.hand_back(Units::MAX, now);
+            });
+        }
+    }
+
     /// Requests in the rolling minutes of a budget, all its targets together.
     pub fn requests_in_window(&mut self, id: BudgetId, now: Now) -> u64 {
         let Some(place) = self.budgets.index_of(id) else { return 0 };
@@ -72,9 +83,9 @@ impl Ledger {
         sum
     }
 
-    /// All budgets in force.
+    /// All budgets that people made.
     pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
-        self.budgets.all()
+        self.budgets.all().filter(|budget| budget.id != credits::BUDGET)
     }
 
     /// A budget as this replica enforces it.

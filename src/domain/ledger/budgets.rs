@@ -7,8 +7,10 @@ use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::domain::budget::Budget;
+use crate::domain::credits;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::account::BudgetIndex;
+use crate::domain::money::{NanoUsd, Units};
 use crate::domain::period::Window;
 use crate::domain::subject::{ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
@@ -29,10 +31,12 @@ pub(super) struct Budgets {
     by_id: HashMap<BudgetId, BudgetIndex, RandomState>,
     own: [HashMap<Id, BudgetIndex, RandomState>; 6],
     each: [Option<BudgetIndex>; 6],
+    /// Prepaid credits, beside whatever budget the workspace has.
+    credits: Option<BudgetIndex>,
 }
 
 /// A budget that applies, and the target that it counts.
-pub(super) type Applicable = SmallVec<[(BudgetIndex, Id); 7]>;
+pub(super) type Applicable = SmallVec<[(BudgetIndex, Id); 8]>;
 
 impl Budgets {
     /// Adds or replaces a budget. Gives its place, and the budget that it replaces.
@@ -47,6 +51,7 @@ impl Budgets {
         self.by_id.insert(budget.id, index);
         let kind = budget.scope.kind;
         match &budget.scope.target {
+            Target::One(_) if budget.id == credits::BUDGET => self.credits = Some(index),
             Target::Each => set(&mut self.each, kind, Some(index)),
             Target::One(id) => {
                 if let Some(own) = self.own.get_mut(position(kind)) {
@@ -89,6 +94,14 @@ impl Budgets {
         self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
     }
 
+    /// Takes over the limit of credits that the store has told: another replica may have added some.
+    pub(super) fn learn_credits(&mut self, index: BudgetIndex, limit: Units) {
+        let entry = self.slots.get_mut(place(index)).and_then(Option::as_mut);
+        if let Some(entry) = entry.filter(|_| self.credits == Some(index)) {
+            entry.budget.limits.cost = Some(NanoUsd::new(limit.get()));
+        }
+    }
+
     /// All budgets.
     pub(super) fn all(&self) -> impl Iterator<Item = &Budget> {
         self.slots.iter().flatten().map(|entry| &entry.budget)
@@ -111,9 +124,10 @@ impl Budgets {
         entry.window.as_ref()
     }
 
-    /// All budgets that apply to a subject, in the order of scope kinds.
+    /// All budgets that apply to a subject: the credits, then the others in the order of scope kinds.
     pub(super) fn applicable(&self, subject: &Subject, at: Wall) -> Applicable {
         let mut found = Applicable::new();
+        found.extend(self.credits.map(|index| (index, subject.workspace.clone())));
         for kind in ScopeKind::ALL {
             let Some(said) = subject.id(kind) else { continue };
             let bare = match kind {

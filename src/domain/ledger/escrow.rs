@@ -183,7 +183,12 @@ pub fn exchange(
     now: Wall,
 ) -> Result<Grant, Lost> {
     let mut held = match *lease {
-        Some(held) if held.answered(request) => return Ok(account.grant(held.granted, limit, ttl)),
+        Some(held) if held.seq == request.seq => {
+            // A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more.
+            let swept = held.state == LeaseState::Closed && request.then == Then::Renew;
+            let good_for = if swept { Duration::ZERO } else { ttl };
+            return Ok(account.grant(held.granted, limit, good_for));
+        }
         Some(held) if held.takes(request) => held,
         None if UNOPENED.takes(request) => UNOPENED,
         Some(_) | None => return Err(Lost),
@@ -343,12 +348,6 @@ impl Lease {
     #[must_use]
     pub const fn outstanding(&self) -> Units {
         self.granted.minus(self.consumed).minus(self.returned)
-    }
-
-    /// Whether this exchange was applied already. A closed lease answers only the exchange that closed it: to renew it
-    /// again would let its holder go on.
-    fn answered(&self, request: &Exchange) -> bool {
-        self.seq == request.seq && (self.state != LeaseState::Closed || request.then == Then::Close)
     }
 
     /// Whether this exchange comes next. An expired lease takes it, whatever the time: until now its outstanding amount

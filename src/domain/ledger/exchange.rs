@@ -72,6 +72,11 @@ impl Ledger {
         !self.queue.is_empty() || !self.outbox.is_empty() || self.failed.is_some()
     }
 
+    /// Entries that no batch under way carries.
+    pub fn unsent(&self) -> impl Iterator<Item = &Settlement> {
+        self.outbox.iter().chain(self.failed.iter().flat_map(|parts| &parts.settlements))
+    }
+
     /// Whether a batch was sent and not answered.
     #[must_use]
     pub const fn is_under_way(&self) -> bool {
@@ -307,6 +312,9 @@ impl Ledger {
         let Some(account) = self.accounts.get_mut(at) else { return };
         let exchanging = std::mem::replace(&mut account.exchanging, Exchanging::Idle);
         account.take_grant(grant, sent, *sent_at, now);
+        if exchanging != Exchanging::Overtaken {
+            self.budgets.learn_credits(account.budget, grant.limit);
+        }
         let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
         account.known_until =
             now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::domain::budget::{Dimension, WhenUnavailable};
+use crate::domain::credits;
 use crate::domain::decision::{self, DimensionInfo, Refusal, RefusalCode, RefusingGate};
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::Ledger;
@@ -65,8 +66,8 @@ impl Gate {
 
     /// How this gate stands towards its request.
     pub(super) fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
-        if self.limit <= Units::ZERO {
-            // A limit of zero blocks all, and no store has to be asked for it.
+        if self.limit <= Units::ZERO && !self.is_credits() {
+            // A limit of zero blocks all, and no store has to be asked for it. Credits may have been added elsewhere.
             return Judgement::Short;
         }
         let need = self.need();
@@ -116,6 +117,7 @@ impl Gate {
         let left = account.left(self.limit);
         if left <= Units::ZERO {
             let code = match self.dimension {
+                Dimension::Cost if self.is_credits() => RefusalCode::CreditsExhausted,
                 Dimension::Tokens => RefusalCode::TokenBudgetExceeded,
                 Dimension::Cost | Dimension::Requests => RefusalCode::CostBudgetExceeded,
             };
@@ -125,6 +127,10 @@ impl Gate {
             return (RefusalCode::RequestExceedsBudget, None, stands);
         }
         (RefusalCode::BudgetInFlight, Some(IN_FLIGHT_RETRY), IN_FLIGHT_RETRY)
+    }
+
+    fn is_credits(&self) -> bool {
+        self.id == credits::BUDGET
     }
 
     /// Time until the rolling minute has a slot; `None` when it never will.

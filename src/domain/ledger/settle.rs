@@ -216,5 +216,16 @@ fn entry(
     charges: Vec<Charge>,
 ) -> Settlement {
     let Actual { settlement: id, certainty, amounts, usage, model, rates } = actual;
-    Settlement { id, subject, reservation, certainty, amounts, usage, model, rates, at, charges }
+    Settlement {
+        id,
+        subject,
+        reservation,
+        certainty,
+        amounts,
+        usage,
+        model,
+        rates,
+        at,
+        charges: charges.into(),
+    }
 }

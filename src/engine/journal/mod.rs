@@ -11,14 +11,19 @@ mod record;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 
 use self::record::{AccountName, Admitted, Ended, Owner, Recorded, Stamped, reservation_bytes};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::account::AccountIndex;
+use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Ledger, Reservation};
+use crate::domain::money::Amounts;
+use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
 
 pub(super) use self::file::{JournalFile, boot_id};
@@ -60,6 +65,39 @@ impl Buffer {
         self.end
     }
 
+    /// Records that a reservation is being settled. Until that is durable it stays open, but holds only what was used: the rest
+    /// may be set aside for others at once, and must not be held twice after a crash.
+    pub(super) fn cut(&mut self, ledger: &Ledger, id: ReservationId, used: Amounts) {
+        let Some(mut reservation) = ledger.reservation(id).cloned() else { return };
+        reservation.estimate = used;
+        for hold in &mut reservation.holds {
+            match ledger.dimension(hold.account) {
+                Some(Dimension::Cost) => hold.amount = used.cost.into(),
+                Some(Dimension::Tokens) => hold.amount = used.tokens.into(),
+                Some(Dimension::Requests) | None => {}
+            }
+        }
+        self.open(ledger, id, &reservation);
+    }
+
+    /// Records what a settlement ended as open, holding what was used.
+    fn reopen(&mut self, settlement: &Settlement, now: Now) {
+        let Some(id) = settlement.reservation else { return };
+        let reservation = Reservation {
+            subject: Arc::clone(&settlement.subject),
+            estimate: settlement.amounts,
+            made_at: Now { wall: settlement.at, mono: now.mono },
+            holds: SmallVec::new(),
+        };
+        let mut admitted = Admitted::default();
+        admitted.set(id, &reservation);
+        for charge in settlement.charges.iter() {
+            admitted.accounts.push(self.name_anew(&charge.account));
+            admitted.amounts.push(charge.amount.get());
+        }
+        self.push(&admitted);
+    }
+
     /// Records an open reservation.
     fn open(&mut self, ledger: &Ledger, id: ReservationId, reservation: &Reservation) {
         let mut admitted = std::mem::take(&mut self.admitted);
@@ -88,19 +126,20 @@ impl Buffer {
         self.push(&Owner::new(boot, holders));
     }
 
-    /// Starts the file anew: everything that is open, and nothing else.
+    /// Starts the file anew: everything that is open, what settlements ended that are not durable yet, and nothing else.
     pub(super) fn rewrite<'a>(
         &mut self,
         boot: &str,
         holders: &[HolderId],
-        ledgers: impl Iterator<Item = &'a mut Ledger>,
+        ledgers: impl Iterator<Item = (&'a mut Ledger, Vec<Settlement>)>,
         now: Now,
     ) {
         self.bytes.clear();
         self.named.clear();
         self.last_number = 0;
         self.own(boot, holders);
-        for ledger in ledgers {
+        for (ledger, unrecorded) in ledgers {
+            unrecorded.iter().for_each(|settlement| self.reopen(settlement, now));
             for (at, taken, count) in ledger.stamps(now) {
                 self.stamp(ledger, at, taken, count);
             }
@@ -130,10 +169,16 @@ impl Buffer {
             return *number;
         }
         let Some(key) = ledger.key(at) else { return 0 };
+        let number = self.name_anew(&key);
+        self.named.entry(key.workspace).or_default().insert(serial, number);
+        number
+    }
+
+    /// Gives an account one more number.
+    fn name_anew(&mut self, key: &AccountKey) -> u32 {
         self.last_number = self.last_number.saturating_add(1);
         let number = self.last_number;
-        self.push(&AccountName::new(number, &key));
-        self.named.entry(key.workspace).or_default().insert(serial, number);
+        self.push(&AccountName::new(number, key));
         number
     }
 

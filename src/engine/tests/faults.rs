@@ -98,3 +98,22 @@ async fn a_workspace_whose_batch_is_never_taken_holds_up_no_other() {
     bench.store.refuse_batches_of(None);
     bench.engine.report(cost_of_subject("s", 1)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lease_that_was_taken_away_is_followed_by_another_and_the_report_is_recorded() {
+    let bench = Bench::with([dollars(100)]).await;
+    let open = bench.admitted(40).await;
+    bench.clock.advance(TTL * 2);
+    let store = &bench.store.inner;
+    store.sweep(bench.engine.wall()).await.unwrap();
+    // A reset writes an expired lease off.
+    store.reset_budget(&dollars(100), "2026-11").await.unwrap();
+    let consumption = async || bench.engine.consumption(&dollars(100)).await.unwrap().cost.get();
+    let (settled, flushed) =
+        tokio::join!(bench.engine.report(cost_of(open, "s", 40)), consumption());
+    assert!(settled.unwrap().first);
+    assert!([0, 40].contains(&flushed));
+    assert_eq!(consumption().await, 40);
+    bench.admitted(60).await;
+    assert_eq!(bench.refused(1).await, RefusalCode::BudgetInFlight);
+}

@@ -44,7 +44,7 @@ impl Provider {
 }
 
 /// A small generator of numbers that look random: a flood is the same each time, as far as the scheduler lets it be.
-fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(super) fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move |below| {
         state ^= state << 13;

@@ -11,13 +11,16 @@ fn both(cost: i64, requests: u32) -> Budget {
 
 #[tokio::test]
 async fn a_shutdown_hands_everything_back_that_nothing_depends_on() {
-    let bench = Bench::with([dollars(1000)]).await;
-    // Low on its lease, so that it would draw more.
-    let reservation = bench.admitted(990).await;
-    bench.engine.report(cost_of(reservation, "s", 990)).await.unwrap();
+    let bench = Bench::with([dollars(10_000)]).await;
+    // The lease is used up and just about to be refilled.
+    for _ in 0..4 {
+        bench.admitted(100).await;
+    }
+    bench.clock.advance(TIMEOUT);
+    bench.engine.shared.tick();
     bench.engine.shutdown().await;
     let account = bench.stored(Dimension::Cost).await;
-    assert_eq!((account.spent, account.leased, account.holders), (units(990), units(0), 0));
+    assert_eq!((account.spent, account.leased, account.holders), (units(400), units(0), 0));
     let asked = bench.engine.reserve(request(1), FOREVER).await.hand_over();
     assert_eq!(asked, Decision::Undecided { budget: None });
 }
@@ -176,4 +179,29 @@ async fn nothing_is_admitted_while_the_journal_cannot_be_written() {
     }
     bench.admitted(80).await;
     assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
+}
+
+#[tokio::test]
+async fn what_an_unconfirmed_settlement_freed_is_not_lent_twice_after_a_kill() {
+    for rewritten in [false, true] {
+        let bench = Bench::with([dollars(100)]).await;
+        let settling = bench.admitted(50).await;
+        bench.admitted(50).await;
+        bench.store.turn_only("commit", Weather::Away);
+        let report = cost_of(settling, "s", 10);
+        let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+        assert!(unanswered.is_err());
+        // What the report left over is lent to another at once.
+        bench.admitted(40).await;
+        if rewritten {
+            let journal = bench.engine.shared.journal.as_ref().unwrap();
+            bench.engine.shared.rewrite_journal(journal).unwrap();
+        }
+        bench.store.turn_only("commit", Weather::Fair);
+        let bench = bench.killed_and_restarted().await;
+        assert_eq!(bench.open(), 3);
+        assert!(bench.engine.report(report).await.unwrap().first);
+        assert_eq!(bench.refused(1).await, RefusalCode::BudgetInFlight);
+        assert_eq!(bench.account(Dimension::Cost).await.overdraft, units(0));
+    }
 }

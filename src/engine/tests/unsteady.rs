@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::budget::Budget;
+use crate::domain::credits::{
+    Added, Alert, AlertTerms, CreditGrant, EntryId, Holdings, InForce, Notice, Statement,
+};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
@@ -14,7 +17,9 @@ use crate::domain::period::Window;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::memory::MemoryStore;
-use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
+use crate::store::{
+    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, Page, Store, StoreError,
+};
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +97,14 @@ impl Unsteady {
         let local = self.local.lock().unwrap().get(name).copied();
         let now = *self.weather.borrow();
         match planned.or(local).unwrap_or(now) {
-            Weather::Fair => work.await,
+            Weather::Fair => {
+                let result = work.await;
+                // Replies take their time, some more than others, and overtake each other.
+                for _ in 0..number.wrapping_mul(37) % 41 {
+                    tokio::task::yield_now().await;
+                }
+                result
+            }
             Weather::Away => Err(failed()),
             Weather::Mute => work.await.and_then(|_| Err(failed())),
             Weather::Hanging => {
@@ -102,6 +114,72 @@ impl Unsteady {
                 work.await
             }
         }
+    }
+}
+
+#[async_trait]
+impl CreditStore for Unsteady {
+    async fn add_credit(
+        &self,
+        workspace: &Id,
+        grant: &CreditGrant,
+        now: Wall,
+    ) -> Result<Added, StoreError> {
+        self.call("add_credit", self.inner.add_credit(workspace, grant, now)).await
+    }
+
+    async fn expire_credits(
+        &self,
+        workspace: &Id,
+        now: Wall,
+    ) -> Result<Option<InForce>, StoreError> {
+        self.call("expire_credits", self.inner.expire_credits(workspace, now)).await
+    }
+
+    async fn credits(&self, workspace: &Id) -> Result<Option<Holdings>, StoreError> {
+        self.call("credits", self.inner.credits(workspace)).await
+    }
+
+    async fn load_credits(&self) -> Result<Vec<(Id, InForce)>, StoreError> {
+        self.inner.load_credits().await
+    }
+
+    async fn credit_entries(
+        &self,
+        workspace: &Id,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<EntryPage, StoreError> {
+        self.call("credit_entries", self.inner.credit_entries(workspace, after, limit)).await
+    }
+
+    async fn credit_statement(
+        &self,
+        workspace: &Id,
+        from: Wall,
+        to: Wall,
+    ) -> Result<Statement, StoreError> {
+        self.call("credit_statement", self.inner.credit_statement(workspace, from, to)).await
+    }
+
+    async fn set_credit_alert(
+        &self,
+        workspace: &Id,
+        terms: Option<&AlertTerms>,
+    ) -> Result<(), StoreError> {
+        self.call("set_credit_alert", self.inner.set_credit_alert(workspace, terms)).await
+    }
+
+    async fn credit_alert(&self, workspace: &Id) -> Result<Option<Alert>, StoreError> {
+        self.call("credit_alert", self.inner.credit_alert(workspace)).await
+    }
+
+    async fn due_notices(&self, now: Wall) -> Result<Vec<Notice>, StoreError> {
+        self.call("due_notices", self.inner.due_notices(now)).await
+    }
+
+    async fn notice_told(&self, notice: &Notice) -> Result<(), StoreError> {
+        self.call("notice_told", self.inner.notice_told(notice)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every store promises: one suite, run on each of them.
 
 mod budgets;
+mod credits;
 mod leases;
 mod settlements;
 mod trace;

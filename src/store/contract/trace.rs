@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::credits::{self, CreditGrant};
 use crate::domain::period::Window;
 use crate::store::memory::MemoryStore;
 use crate::store::{BudgetFilter, Cursor};
@@ -24,6 +25,9 @@ enum Step {
     Again,
     Adopt { from: u128, to: u128 },
     Sweep { seconds: u64 },
+    Grant { number: u8, amount: i64, priority: u8, seconds: Option<u64> },
+    Expire,
+    Notices { told: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +62,8 @@ struct Place {
 fn place() -> impl Strategy<Value = Place> {
     let dimension =
         prop_oneof![Just(Dimension::Cost), Just(Dimension::Tokens), Just(Dimension::Requests)];
-    (1..=BUDGETS, prop_oneof![5 => Just(0u32), 1 => Just(1)], dimension)
+    // Number 0 stands for the credits.
+    (0..=BUDGETS, prop_oneof![5 => Just(0u32), 1 => Just(1)], dimension)
         .prop_map(|(budget, generation, dimension)| Place { budget, generation, dimension })
 }
 
@@ -100,6 +105,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Again),
         1 => (1..=HOLDERS, 1..=HOLDERS).prop_map(|(from, to)| Step::Adopt { from, to }),
         2 => (1u64..100).prop_map(|seconds| Step::Sweep { seconds }),
+        2 => (0u8..9, 1i64..900, 0u8..2, proptest::option::of(0u64..200))
+            .prop_map(|(number, amount, priority, seconds)| Step::Grant { number, amount, priority, seconds }),
+        1 => Just(Step::Expire),
+        1 => any::<bool>().prop_map(|told| Step::Notices { told }),
     ]
 }
 
@@ -137,6 +146,21 @@ impl Caller {
                 shown(store.adopt(&[HolderId(*from)], HolderId(*to), self.now).await)
             }
             Step::Sweep { .. } => shown(store.sweep(self.now).await),
+            Step::Grant { number, amount, priority, seconds } => {
+                let expires_at =
+                    seconds.map(|seconds| Wall::from_ms(0).plus(Duration::from_secs(seconds)));
+                let grant = super::credits::grant(&format!("g{number}"), *amount);
+                let grant = CreditGrant { priority: *priority, expires_at, ..grant };
+                shown(store.add_credit(&id("ws"), &grant, self.now).await)
+            }
+            Step::Expire => shown(store.expire_credits(&id("ws"), self.now).await),
+            Step::Notices { told } => {
+                let notices = store.due_notices(self.now).await.unwrap();
+                for notice in notices.iter().filter(|_| *told) {
+                    store.notice_told(notice).await.unwrap();
+                }
+                shown(notices)
+            }
         }
     }
 
@@ -190,6 +214,9 @@ fn made(budget: u128, scope: u8) -> Budget {
 }
 
 fn account_at(place: Place) -> AccountKey {
+    if place.budget == 0 {
+        return credits::account(&id("ws"));
+    }
     let budget = Budget { generation: place.generation, ..made(place.budget, 0) };
     let key = if place.dimension == Dimension::Requests {
         requests_of(&budget)
@@ -224,6 +251,15 @@ async fn state(store: &dyn Store) -> Vec<String> {
         let reservation = ReservationId { holder: HolderId(1), nonce };
         state.push(shown(store.settlements_of(&id("ws"), reservation).await));
     }
+    state.push(shown(store.credits(&id("ws")).await));
+    state.push(shown(store.load_credits().await));
+    state.push(shown(store.credit_entries(&id("ws"), None, 100).await));
+    let (from, to) = (
+        Wall::from_ms(0).plus(Duration::from_secs(50)),
+        Wall::from_ms(0).plus(Duration::from_secs(150)),
+    );
+    state.push(shown(store.credit_statement(&id("ws"), from, to).await));
+    state.push(shown(store.credit_alert(&id("ws")).await));
     state
 }
 
@@ -232,6 +268,9 @@ async fn compare(steps: Vec<Step>) {
     let memory = MemoryStore::new(TTL);
     let sqlite = sqlite_in(directory.path()).await;
     let mut caller = Caller::default();
+    for store in [&memory as &dyn Store, &sqlite] {
+        store.set_credit_alert(&id("ws"), Some(&super::credits::terms(300))).await.unwrap();
+    }
     let first = [Step::Create { budget: 1, scope: 0 }, Step::Create { budget: 2, scope: 1 }];
     for step in first.into_iter().chain(steps) {
         let sent = caller.batch(&step);

@@ -6,11 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{FromRow, SqliteConnection};
 
+use crate::domain::credits::{BUDGET, Entry};
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::posting::{self, Allowance, Rows};
+use crate::store::sqlite::credits;
 use crate::store::sqlite::errors::unreadable;
 use crate::store::sqlite::rows::{LimitsRow, account_key_json, road_name};
 use crate::store::sqlite::tables;
@@ -36,7 +38,9 @@ pub(super) async fn apply(
         .iter()
         .filter_map(|(key, lease)| Some((key.account, key.holder, key.epoch, lease.as_ref()?)));
     tables::save_leases(&mut *db, leases).await?;
-    record(db, &batch.workspace, &fresh).await?;
+    record(&mut *db, &batch.workspace, &fresh).await?;
+    let entries = fresh.iter().filter_map(|settlement| Entry::of_settlement(settlement, now));
+    credits::record(db, &batch.workspace, &entries.collect::<Vec<_>>()).await?;
     Ok(grants)
 }
 
@@ -61,12 +65,17 @@ async fn load_budgets(
     )
     .bind(batch.workspace.as_str())
     .bind(named.to_string())
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     for row in found {
         let id = BudgetId::parse(&row.id).map_err(|why| unreadable("budget id", &row.id, why))?;
         rows.budgets
             .insert(id, Allowance { generation: row.generation, limits: row.limits.into() });
+    }
+    if rows.accounts.keys().any(|account| account.budget == BUDGET)
+        && let Some(granted) = credits::granted(db, &batch.workspace).await?
+    {
+        rows.budgets.insert(BUDGET, Allowance::of_credits(granted));
     }
     Ok(())
 }

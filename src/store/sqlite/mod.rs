@@ -1,8 +1,10 @@
 //! The store in one SQLite file, for a single replica. One connection writes, a few read; every write is durable when
 //! its call returns.
 
+mod alerts;
 mod budgets;
 mod commit;
+mod credits;
 mod errors;
 mod keys;
 mod leases;

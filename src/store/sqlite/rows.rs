@@ -256,7 +256,7 @@ impl SettlementRow {
             model: optional_id(self.model.as_deref())?,
             rates: self.rates.map(Arc::from),
             at: Wall::from_ms(self.at_ms),
-            charges,
+            charges: charges.into(),
         })
     }
 
@@ -364,11 +364,11 @@ fn schedule(
     }))
 }
 
-fn id(text: &str) -> Result<Id, StoreError> {
+pub(super) fn id(text: &str) -> Result<Id, StoreError> {
     parsed("id", text, Id::parse)
 }
 
-fn optional_id(text: Option<&str>) -> Result<Option<Id>, StoreError> {
+pub(super) fn optional_id(text: Option<&str>) -> Result<Option<Id>, StoreError> {
     text.map(id).transpose()
 }
 
@@ -380,7 +380,7 @@ fn parsed<T, E: fmt::Display>(
     parse(text).map_err(|why| unreadable(what, text, why))
 }
 
-fn named<T>(
+pub(super) fn named<T>(
     what: &str,
     name: &str,
     from_name: impl Fn(&str) -> Option<T>,

@@ -11,6 +11,8 @@ pub(crate) struct Envoy {
     process: Process,
     /// Where clients reach it.
     pub(crate) url: String,
+    /// Its own pages, statistics among them.
+    admin: String,
 }
 
 impl Envoy {
@@ -57,7 +59,13 @@ impl Envoy {
         })
         .await;
         let url = format!("http://127.0.0.1:{}", listener_port(&admin).await);
-        Self { process, url }
+        Self { process, url, admin }
+    }
+
+    /// A statistic whose whole name this is.
+    pub(crate) async fn statistic(&self, name: &str) -> Option<u64> {
+        let page = client::get(&format!("{}/stats?filter=^{name}$", self.admin)).await?;
+        page.text.trim().rsplit_once(": ")?.1.parse().ok()
     }
 
     /// Its access log, and what it complained about.

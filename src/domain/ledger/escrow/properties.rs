@@ -109,14 +109,15 @@ fn a_wrong_sequence_or_a_falling_total_is_lost_and_changes_nothing() {
 }
 
 #[test]
-fn closing_gives_back_the_rest_and_only_the_same_close_is_answered_again() {
+fn a_closed_lease_gives_back_the_rest_and_answers_its_last_exchange_only() {
     let (mut account, mut lease) = (Account::default(), None);
     apply(&mut account, &mut lease, &request(1, (0, 0, 0), Some(60))).unwrap();
     let last = Exchange { then: Then::Close, ..request(2, (20, 0, 0), Some(50)) };
     let grant = apply(&mut account, &mut lease, &last).unwrap();
     assert_eq!((grant.free.get(), grant.holders, account.leased), (80, 0, Units::ZERO));
     assert_eq!(apply(&mut account, &mut lease, &last), Ok(grant));
-    assert_eq!(apply(&mut account, &mut lease, &request(2, (20, 0, 0), None)), Err(Lost));
+    let swept = apply(&mut account, &mut lease, &request(2, (20, 0, 0), None)).unwrap();
+    assert_eq!(swept, Grant { ttl: Duration::ZERO, ..grant });
     assert_eq!(apply(&mut account, &mut lease, &request(3, (20, 40, 0), None)), Err(Lost));
 }
 

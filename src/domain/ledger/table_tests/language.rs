@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::world::{World, id, wall, workspace};
 use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
+use crate::domain::credits;
 use crate::domain::decision::{Decision, Standing};
 use crate::domain::estimate::{Estimate, Priced};
 use crate::domain::ids::{BudgetId, HolderId, ReservationId};
@@ -112,6 +113,17 @@ impl Table {
         let budget = |name: &str| self.budgets[name];
         match words {
             ["budget", name, scope, rest @ ..] => self.add_budget(name, scope, rest),
+            ["credits", amount] => {
+                let (_, granted) = counted(amount);
+                self.budgets.insert("credits".to_owned(), credits::BUDGET);
+                self.world.put(credits::budget(workspace(), NanoUsd::new(granted.get())));
+            }
+            // The same, by another replica.
+            ["credits-elsewhere", amount] => {
+                let (_, granted) = counted(amount);
+                let granted = credits::budget(workspace(), NanoUsd::new(granted.get()));
+                self.world.store.budgets.insert(credits::BUDGET, granted);
+            }
             ["change", name, rest @ ..] => self.change(name, rest),
             ["delete", name] => self.world.delete(budget(name)),
             ["reset", name] => {
@@ -235,7 +247,7 @@ impl Table {
             subject: Arc::clone(&first.subject),
             reservation: first.reservation,
             at: first.at,
-            charges: earlier.iter().flat_map(|entry| entry.charges.clone()).collect(),
+            charges: earlier.iter().flat_map(|entry| entry.charges.to_vec()).collect(),
         };
         let entry = self.world.ledger.adjust(correcting, actual);
         self.world.record(entry.clone());

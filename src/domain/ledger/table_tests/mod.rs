@@ -3,6 +3,7 @@
 //! A row is a command and, where it has an outcome, what is expected of it. Amounts are `$3.00`, `100tok` and `2rpm`.
 //! ```text
 //! budget NAME KIND[:TARGET] LIMITS [daily…one_time] [shadow] [inactive] [until=INSTANT] [down=allow|up-to-$3]
+//! credits $A | credits-elsewhere $A  what was granted and has not expired, told here or only to the store
 //! as KIND=ID …                       who asks from now on
 //! reserve R [$A] [Ntok] [no-price] OUTCOME    OUTCOME: allow | deny CODE | undecided | starved, then any of
 //!                                    by=BUDGET left=$A left=Ntok left=Nrpm retry=10s shadows=1 blind
@@ -15,6 +16,7 @@
 //! While the store is up, it answers everything after each row.
 
 mod administration;
+mod credits;
 mod decisions;
 mod exchanges;
 mod gates;

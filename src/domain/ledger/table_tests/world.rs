@@ -77,7 +77,8 @@ impl World {
         self.ledger.remove_budget(id, self.now);
         self.journal_decided();
         for settlement in &mut self.settlements {
-            settlement.charges.retain(|charge| charge.account.budget != id);
+            let others = settlement.charges.iter().filter(|charge| charge.account.budget != id);
+            settlement.charges = others.cloned().collect();
         }
     }
 
