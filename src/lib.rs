@@ -10,7 +10,7 @@
 //! | 1 | [`config`] | file and environment → settings |
 //! | 1 | [`telemetry`] | metrics and logs |
 //! | 2 | [`engine`] | drives the ledgers: the lock, the journal, the batches, the one clock |
-//! | 3 | [`envoy`] | what Envoy asks, in Envoy's words: mapping, ext_authz, replies |
+//! | 3 | [`envoy`] | what Envoy asks and shows, in Envoy's words: mapping, ext_authz, replies, responses |
 //! | 3 | [`admin`] | what people and programs ask: the HTTP API and `bursar.v1` |
 //! | 3 | [`notify`] | what others are told by webhook: a prepaid balance that has fallen low |
 //! | 4 | [`serve`], [`cli`] | the composition root and the command line |
@@ -26,8 +26,10 @@
 //! 6. The admission is written to the journal, `engine/journal`, and only then answered.
 //! 7. `envoy/reply.rs` makes it an OK with headers or a 429 in the client's dialect. If the client has left, dropping the
 //!    answer gives everything back.
-//! 8. Usage comes back to `engine/report.rs`: priced, booked by `domain/ledger/settle.rs`, and acknowledged when the store
-//!    has it durably, together with the counters.
+//! 8. Its response goes by `envoy/process`: unpacked by `envoy/decode`, metered by `domain/usage` and judged by
+//!    `domain/response.rs`. The client waits for none of it.
+//! 9. What it used comes to `engine/report.rs`, as do reports from elsewhere: priced, booked by `domain/ledger/settle.rs`,
+//!    and acknowledged when the store has it durably, together with the counters.
 //!
 //! # What always holds
 //! - Invariant: nothing is charged before every gate has passed; there is no rollback.

@@ -40,7 +40,7 @@ pub enum Verdict {
     /// Nothing was used: all of it is given back.
     Release,
     /// It is charged with what was used, or with what was seen of it.
-    Charge(Certainty, Record),
+    Charge(Certainty, Box<Record>),
     /// It is charged with what was set aside, because what was seen says nothing of what was used.
     ChargeReserved(Certainty),
 }
@@ -60,8 +60,10 @@ impl Response<'_> {
     #[must_use]
     pub fn verdict(self) -> Verdict {
         match self.metered.clone() {
-            Metered::Exact(record) => Verdict::Charge(Certainty::Exact, record),
-            Metered::AtLeast(record) => Verdict::Charge(Certainty::AtLeast, self.at_least(record)),
+            Metered::Exact(record) => Verdict::Charge(Certainty::Exact, Box::new(record)),
+            Metered::AtLeast(record) => {
+                Verdict::Charge(Certainty::AtLeast, Box::new(self.at_least(record)))
+            }
             Metered::None if self.status == SWITCHING_PROTOCOLS => {
                 Verdict::ChargeReserved(Certainty::Estimated)
             }
@@ -72,12 +74,16 @@ impl Response<'_> {
 
     /// Whether a response that tells no usage used nothing.
     fn is_free(&self) -> bool {
-        let path = self.path.split_once('?').map_or(self.path, |(path, _)| path);
         let succeeded = (200..300).contains(&self.status);
         let empty = self.ending == Ending::Complete && self.body_bytes == 0;
         // Only what is sent makes a model work; what is fetched or deleted was paid for when it was made.
         let works = self.method.is_empty() || self.method == "POST";
-        !succeeded || empty || !works || FREE_CALLS.iter().any(|end| path.ends_with(end))
+        !succeeded || empty || !works || FREE_CALLS.iter().any(|end| self.path().ends_with(end))
+    }
+
+    /// Without its query.
+    fn path(&self) -> &str {
+        self.path.split_once('?').map_or(self.path, |(path, _)| path)
     }
 
     /// What was seen, and no less than what a model must have read and written for it.
@@ -96,12 +102,17 @@ impl Response<'_> {
             Ending::Cut => Certainty::AtLeast,
         };
         let complete_without_text = self.ending == Ending::Complete && self.text_bytes == 0;
-        if complete_without_text || (self.text_bytes == 0 && self.body_bytes > OPAQUE_BYTES) {
+        // Made in the background: what it will use is not told before it is fetched.
+        let begun = self.ending == Ending::Complete && self.path().ends_with("/responses");
+        if begun
+            || complete_without_text
+            || (self.text_bytes == 0 && self.body_bytes > OPAQUE_BYTES)
+        {
             return Verdict::ChargeReserved(certainty);
         }
         let usage =
             Usage { input: self.input_tokens, output: self.output_tokens(), ..Usage::default() };
-        Verdict::Charge(certainty, Record { usage, ..Record::default() })
+        Verdict::Charge(certainty, Box::new(Record { usage, ..Record::default() }))
     }
 
     const fn output_tokens(&self) -> u64 {
@@ -137,7 +148,7 @@ mod tests {
                 metered: Metered::Exact(record(10, 20)),
                 ..response(status, Ending::Complete)
             };
-            assert_eq!(told.verdict(), Verdict::Charge(Certainty::Exact, record(10, 20)));
+            assert_eq!(told.verdict(), Verdict::Charge(Certainty::Exact, Box::new(record(10, 20))));
         }
     }
 
@@ -163,11 +174,11 @@ mod tests {
     #[test]
     fn content_without_usage_is_estimated_from_what_was_seen() {
         let estimated = response(200, Ending::Complete).verdict();
-        assert_eq!(estimated, Verdict::Charge(Certainty::Estimated, record(164, 34)));
+        assert_eq!(estimated, Verdict::Charge(Certainty::Estimated, Box::new(record(164, 34))));
         let cut = response(200, Ending::Cut).verdict();
-        assert_eq!(cut, Verdict::Charge(Certainty::AtLeast, record(164, 34)));
+        assert_eq!(cut, Verdict::Charge(Certainty::AtLeast, Box::new(record(164, 34))));
         let early = Response { body_bytes: 0, text_bytes: 0, ..response(200, Ending::Cut) };
-        assert_eq!(early.verdict(), Verdict::Charge(Certainty::AtLeast, record(164, 0)));
+        assert_eq!(early.verdict(), Verdict::Charge(Certainty::AtLeast, Box::new(record(164, 0))));
     }
 
     #[test]
@@ -177,6 +188,8 @@ mod tests {
         let charged = |ending| image(ending).verdict();
         assert_eq!(charged(Ending::Complete), Verdict::ChargeReserved(Certainty::Estimated));
         assert_eq!(charged(Ending::Cut), Verdict::ChargeReserved(Certainty::AtLeast));
+        let begun = Response { path: "/v1/responses", ..response(200, Ending::Complete) };
+        assert_eq!(begun.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
         let socket = Response { method: "GET", ..response(101, Ending::Cut) };
         assert_eq!(socket.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
     }
@@ -188,7 +201,7 @@ mod tests {
             let cut = Response { metered, ..response(200, Ending::Cut) };
             assert_eq!(
                 cut.verdict(),
-                Verdict::Charge(Certainty::AtLeast, record(booked.0, booked.1))
+                Verdict::Charge(Certainty::AtLeast, Box::new(record(booked.0, booked.1)))
             );
         }
     }

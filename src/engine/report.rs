@@ -209,6 +209,19 @@ impl Engine {
         }
     }
 
+    /// The entry of this id, with all that this replica has to tell. `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn settlement(
+        &self,
+        workspace: &Id,
+        id: &Id,
+    ) -> Result<Option<Settlement>, StoreError> {
+        self.flush(workspace).await?;
+        self.shared.store.settlement(workspace, id).await
+    }
+
     /// The end of the wait for an entry of this id that is on its way to the store.
     fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
         let mut state = self.shared.state();

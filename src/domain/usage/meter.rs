@@ -104,6 +104,12 @@ impl Meter {
         }
     }
 
+    /// What the provider calls the response, as far as it came.
+    #[must_use]
+    pub fn response_id(&self) -> Option<&str> {
+        self.reader.tally.response_id()
+    }
+
     /// The result, after the last byte of a body that was seen to its end.
     #[must_use]
     pub fn finish(self) -> Metered {

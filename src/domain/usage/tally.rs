@@ -42,6 +42,10 @@ impl Tally {
         Self { route, ..Self::default() }
     }
 
+    pub(super) fn response_id(&self) -> Option<&str> {
+        Some(self.response_id.as_str()).filter(|id| !id.is_empty())
+    }
+
     /// Takes in a document.
     pub(super) fn add(&mut self, document: &mut Document) {
         for (target, text) in [

@@ -6,13 +6,12 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{HttpHeaders, ProcessingReque
 use tonic::Streaming;
 
 use crate::domain::ids::Id;
-use crate::domain::response::{Ending, Response, Verdict};
-use crate::domain::settlement::Certainty;
+use crate::domain::response::{Ending, Response};
 use crate::domain::usage::{Hints, Meter};
 use crate::domain::visible_text::VisibleText;
-use crate::engine::{Against, Correction, Report, ReportError, Used};
 use crate::envoy::decode::{DecodeError, Decoder};
 use crate::envoy::handover::Handover;
+use crate::envoy::process::settling::Ended;
 use crate::envoy::process::{Answers, Processor, message, next};
 
 /// Bytes that are read between two chances for others: about a tenth of a millisecond of work.
@@ -49,56 +48,8 @@ impl Processor {
         };
         // Envoy keeps what belongs to the stream until this.
         drop(answers);
-        let path = std::mem::take(&mut watched.path);
-        let verdict = watched.verdict(ending, &path, &handover);
-        self.settle(&handover, &path, verdict).await;
+        self.settle(watched.ended(ending, handover)).await;
     }
-
-    async fn settle(&self, handover: &Handover, path: &str, verdict: Verdict) {
-        let (certainty, used) = match verdict {
-            Verdict::Release => {
-                self.engine.release(&handover.workspace, handover.reservation);
-                return self.metrics.watched_response("none");
-            }
-            Verdict::Charge(certainty, record) => {
-                (certainty, Used::Metered { record: Box::new(record), path: path.into() })
-            }
-            Verdict::ChargeReserved(certainty) => (certainty, Used::Reserved),
-        };
-        let report = Report {
-            settlement: settlement_id(handover, certainty),
-            workspace: handover.workspace.clone(),
-            against: Against::Reservation(handover.reservation),
-            used,
-            certainty,
-            correction: Correction::No,
-            at: None,
-        };
-        let settled = self.engine.settle(&report).await;
-        self.metrics.watched_response(certainty.as_str());
-        match settled {
-            Ok(()) => {}
-            // Somebody else was sooner, and is as sure.
-            Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    reservation = %handover.reservation,
-                    "usage could not be settled; its reservation is charged in full when its time is up"
-                );
-            }
-        }
-    }
-}
-
-/// It follows from the reservation, so that the same response settles it once. What is sure and what is not are entries of their own.
-fn settlement_id(handover: &Handover, certainty: Certainty) -> Id {
-    let what = match certainty {
-        Certainty::Exact | Certainty::Adjustment => "metered",
-        Certainty::AtLeast => "metered-in-part",
-        Certainty::Estimated => "estimated",
-    };
-    handover.reservation.settlement(what)
 }
 
 impl Watched {
@@ -170,14 +121,15 @@ impl Watched {
         }
     }
 
-    fn verdict(self, ending: Ending, path: &str, handover: &Handover) -> Verdict {
+    fn ended(self, ending: Ending, handover: Handover) -> Ended {
         if let Some(error) = self.unreadable {
             tracing::warn!(%error, reservation = %handover.reservation, "a response cannot be read to its end");
         }
+        let response_id = self.meter.response_id().map(Into::into);
         let response = Response {
             status: self.status,
             method: &self.method,
-            path,
+            path: &self.path,
             ending,
             metered: self.meter.finish(),
             body_bytes: self.body_bytes,
@@ -185,6 +137,7 @@ impl Watched {
             text_bytes: if self.unreadable.is_some() { 0 } else { self.text.bytes() },
             input_tokens: handover.input_tokens,
         };
-        response.verdict()
+        let verdict = response.verdict();
+        Ended { handover, method: self.method, path: self.path, response_id, verdict }
     }
 }

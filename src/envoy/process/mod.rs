@@ -4,6 +4,7 @@
 mod asking;
 mod message;
 mod metering;
+mod settling;
 
 use std::sync::Arc;
 

@@ -1,0 +1,22 @@
+//! An estimate, together with what its response is judged by.
+
+use crate::domain::estimate::request::Seen;
+use crate::domain::estimate::{Estimate, Mode, Policy, RequestFacts, estimate_of, input_tokens};
+use crate::domain::pricing::PriceTable;
+
+/// An estimate with what it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appraisal {
+    /// What to set aside.
+    pub estimate: Estimate,
+    /// How many input tokens the request has in all likelihood, for a response that ends before it says so.
+    pub input_tokens: u64,
+}
+
+/// The same as [`estimate`](super::estimate), with the likely input.
+#[must_use]
+pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Appraisal {
+    let seen = Seen::of(request.body);
+    let input_tokens = input_tokens(&seen, Mode::Estimate);
+    Appraisal { estimate: estimate_of(&seen, request, prices, policy), input_tokens }
+}

@@ -1,0 +1,139 @@
+//! What becomes of a reservation when its response is over: one entry, under a name that follows from what is settled, so that
+//! the same response counts once on whichever road and however often it comes.
+
+use crate::domain::ids::{Id, ReservationId};
+use crate::domain::response::Verdict;
+use crate::domain::settlement::Certainty;
+use crate::engine::{Against, Correction, Report, ReportError, Used};
+use crate::envoy::handover::Handover;
+use crate::envoy::process::Processor;
+
+/// A response that is over.
+pub(super) struct Ended {
+    pub(super) handover: Handover,
+    pub(super) method: String,
+    pub(super) path: String,
+    /// What its provider calls it.
+    pub(super) response_id: Option<Box<str>>,
+    pub(super) verdict: Verdict,
+}
+
+/// What a report is worth, and under which name it counts.
+struct Claim {
+    settlement: Id,
+    certainty: Certainty,
+    used: Used,
+}
+
+impl Processor {
+    /// Settles or gives back what was set aside.
+    pub(super) async fn settle(&self, ended: Ended) {
+        let Handover { workspace, reservation, .. } = &ended.handover;
+        let Some(claim) = ended.claim() else {
+            self.engine.release(workspace, *reservation);
+            return self.metrics.watched_response("none");
+        };
+        let certainty = claim.certainty;
+        let settled = match ended.fetched_id() {
+            Some(id) => self.settle_fetched(&ended, id, claim).await,
+            None => self.engine.settle(&ended.report(*reservation, claim)).await,
+        };
+        self.metrics.watched_response(certainty.as_str());
+        match settled {
+            // Where it is settled already, somebody else was sooner and is as sure.
+            Ok(()) | Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    %reservation,
+                    "usage could not be settled; its reservation is charged in full when its time is up"
+                );
+            }
+        }
+    }
+
+    /// A response that was made by an earlier request and is fetched by this one, perhaps for the tenth time: its usage counts
+    /// once, against the request that made it where that is known.
+    async fn settle_fetched(
+        &self,
+        ended: &Ended,
+        id: &str,
+        claim: Claim,
+    ) -> Result<(), ReportError> {
+        let Handover { workspace, reservation, .. } = &ended.handover;
+        let made_by = match queued(id) {
+            Some(queued) => self.engine.settlement(workspace, &queued).await?,
+            None => None,
+        };
+        let made_by = made_by.and_then(|entry| entry.reservation).unwrap_or(*reservation);
+        let settled = self.engine.report(ended.report(made_by, claim)).await;
+        // Nothing to do where the report was booked against it.
+        self.engine.release(workspace, *reservation);
+        settled.map(drop)
+    }
+}
+
+impl Ended {
+    /// What is to be booked; `None` where nothing was used.
+    fn claim(&self) -> Option<Claim> {
+        let (certainty, used) = match &self.verdict {
+            Verdict::Release => return None,
+            Verdict::Charge(certainty, record) => {
+                let (record, path) = (record.clone(), self.path.as_str().into());
+                (*certainty, Used::Metered { record, path })
+            }
+            Verdict::ChargeReserved(certainty) => (*certainty, Used::Reserved),
+        };
+        let by_id = self.stored_id().and_then(|id| match certainty {
+            Certainty::Exact => complete(id),
+            Certainty::Estimated => queued(id),
+            Certainty::AtLeast | Certainty::Adjustment => None,
+        });
+        // What is sure and what is not are entries of their own.
+        let settlement = by_id.unwrap_or_else(|| {
+            self.handover.reservation.settlement(match certainty {
+                Certainty::Exact | Certainty::Adjustment => "metered",
+                Certainty::AtLeast => "metered-in-part",
+                Certainty::Estimated => "estimated",
+            })
+        });
+        Some(Claim { settlement, certainty, used })
+    }
+
+    fn report(&self, reservation: ReservationId, claim: Claim) -> Report {
+        Report {
+            settlement: claim.settlement,
+            workspace: self.handover.workspace.clone(),
+            against: Against::Reservation(reservation),
+            used: claim.used,
+            certainty: claim.certainty,
+            correction: Correction::No,
+            at: None,
+        }
+    }
+
+    /// The id of a response of the API that stores responses, so that they can be fetched again.
+    fn stored_id(&self) -> Option<&str> {
+        let path = self.path.split_once('?').map_or(self.path.as_str(), |(path, _)| path);
+        let is_stored = path.ends_with("/responses") || path.contains("/responses/");
+        self.response_id.as_deref().filter(|_| is_stored)
+    }
+
+    /// The same, when it is fetched and not made.
+    fn fetched_id(&self) -> Option<&str> {
+        self.stored_id().filter(|_| self.method == "GET")
+    }
+}
+
+/// The name of the entry of a stored response whose usage is known.
+fn complete(id: &str) -> Option<Id> {
+    Id::parse(&format!("response:{id}")).ok()
+}
+
+/// The name of the entry of one that was still being made when its request was answered.
+fn queued(id: &str) -> Option<Id> {
+    Id::parse(&format!("response-begun:{id}")).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! The names of entries, and that a response which is read more than once counts once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::domain::budget::{Budget, Limits, WhenUnavailable};
+use crate::domain::decision::Decision;
+use crate::domain::estimate::{Estimate, Priced, Unpriced};
+use crate::domain::ids::BudgetId;
+use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::money::{Amounts, NanoUsd, Tokens};
+use crate::domain::period::{Period, Schedule, WeekStart, Zone};
+use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
+use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
+use crate::domain::time::Wall;
+use crate::domain::usage::{Record, Usage};
+use crate::engine::clock::ManualClock;
+use crate::engine::{self, Ask, Engine};
+use crate::envoy::handover::tests::handover;
+use crate::store::memory::MemoryStore;
+use crate::telemetry::Metrics;
+
+fn name(method: &str, path: &str, id: Option<&str>, verdict: Verdict) -> String {
+    let ended = Ended {
+        handover: handover(),
+        method: method.to_owned(),
+        path: path.to_owned(),
+        response_id: id.map(Into::into),
+        verdict,
+    };
+    let fetched = ended.fetched_id().map(|id| format!(" fetched {id}")).unwrap_or_default();
+    ended.claim().map_or_else(String::new, |claim| claim.settlement.to_string()) + &fetched
+}
+
+#[test]
+fn an_entry_is_named_by_its_reservation_or_by_the_response_that_can_be_fetched_again() {
+    let reservation = handover().reservation;
+    let sure = || Verdict::Charge(Certainty::Exact, Box::default());
+    let part = || Verdict::Charge(Certainty::AtLeast, Box::default());
+    let begun = || Verdict::ChargeReserved(Certainty::Estimated);
+    let chat = "/v1/chat/completions";
+    assert_eq!(name("POST", chat, Some("c1"), sure()), format!("metered:{reservation}"));
+    assert_eq!(name("POST", chat, None, part()), format!("metered-in-part:{reservation}"));
+    assert_eq!(name("POST", chat, None, begun()), format!("estimated:{reservation}"));
+    assert_eq!(name("POST", chat, None, Verdict::Release), "");
+    let made = "/v1/responses?x=1";
+    assert_eq!(name("POST", made, Some("r1"), sure()), "response:r1");
+    assert_eq!(name("POST", made, Some("r1"), begun()), "response-begun:r1");
+    assert_eq!(name("POST", made, Some("bad\n"), sure()), format!("metered:{reservation}"));
+    assert_eq!(name("GET", "/v1/responses/r1", Some("r1"), sure()), "response:r1 fetched r1");
+}
+
+/// A workspace with a budget that nothing exhausts, and an engine whose one model costs a nano-dollar a token.
+struct Bench {
+    processor: Processor,
+    budget: Budget,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let lease_ttl = Duration::from_secs(10);
+        let terms = Terms {
+            reservation_timeout: Duration::from_secs(600),
+            on_timeout: OnTimeout::Charge,
+            lease_ttl,
+        };
+        let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
+        let rate = Rate::per_million(1_000_000);
+        let price = Entry::Priced(Arc::new(ModelPrice::flat("m", rate, rate)));
+        let table = PriceTable::new("test", [("m".into(), price)].into_iter().collect());
+        let (_, prices) = watch::channel(Arc::new(table));
+        let now = Wall::from_ms(1_795_305_600_000);
+        let store = Arc::new(MemoryStore::new(lease_ttl));
+        let metrics = Metrics::new();
+        let clock = Arc::new(ManualClock::at(now));
+        let engine = Engine::start(settings, store, prices, clock, metrics.clone()).await.unwrap();
+        let workspace = handover().workspace;
+        let schedule =
+            Schedule { period: Period::Monthly, zone: Zone::utc(), week_start: WeekStart::Monday };
+        let cost = Some(NanoUsd::new(1_000_000));
+        let budget = Budget {
+            scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace.clone()) },
+            workspace,
+            id: BudgetId(1),
+            generation: 0,
+            limits: Limits { cost, schedule: Some(schedule), ..Limits::default() },
+            is_active: true,
+            expires_at: None,
+            shadow: false,
+            when_unavailable: WhenUnavailable::Deny,
+            name: None,
+            created_at: now,
+            updated_at: now,
+        };
+        engine.create_budget(budget.clone()).await.unwrap();
+        let streams = Arc::new(Semaphore::new(1));
+        let processor = Processor { engine, metrics, streams, ended: CancellationToken::new() };
+        Self { processor, budget }
+    }
+
+    /// A request that is set 100 nano-dollars aside for, and what its response said.
+    async fn respond(&self, method: &str, verdict: Verdict) -> i64 {
+        let subject = Subject {
+            model: Some(Id::parse("m").unwrap()),
+            ..Subject::of_workspace(handover().workspace)
+        };
+        let amounts = Amounts { cost: NanoUsd::new(100), tokens: Tokens::ZERO };
+        let estimate = Estimate { amounts, priced: Priced::Yes };
+        let ask = Ask { subject: Arc::new(subject), estimate };
+        let engine = &self.processor.engine;
+        let held = engine.reserve(ask, Duration::from_secs(60)).await;
+        let Decision::Allow(admission) = held.hand_over() else { panic!("refused") };
+        let reservation = admission.reservation.unwrap();
+        let ended = Ended {
+            handover: Handover { reservation, ..handover() },
+            method: method.to_owned(),
+            path: if method == "GET" { "/v1/responses/r1" } else { "/v1/responses" }.to_owned(),
+            response_id: Some("r1".into()),
+            verdict,
+        };
+        self.processor.settle(ended).await;
+        engine.consumption(&self.budget).await.unwrap().cost.get()
+    }
+}
+
+fn used(output: u64) -> Verdict {
+    let usage = Usage { output, ..Usage::default() };
+    Verdict::Charge(Certainty::Exact, Box::new(Record { usage, ..Record::default() }))
+}
+
+#[tokio::test]
+async fn a_response_that_is_fetched_again_and_again_costs_once() {
+    let bench = Bench::start().await;
+    assert_eq!(bench.respond("POST", used(70)).await, 70);
+    for _ in 0..3 {
+        assert_eq!(bench.respond("GET", used(70)).await, 70);
+    }
+}
+
+#[tokio::test]
+async fn a_response_made_in_the_background_costs_what_was_set_aside_until_it_is_fetched() {
+    let bench = Bench::start().await;
+    let begun = Verdict::ChargeReserved(Certainty::Estimated);
+    assert_eq!(bench.respond("POST", begun).await, 100);
+    assert_eq!(bench.respond("GET", Verdict::Release).await, 100);
+    for _ in 0..3 {
+        assert_eq!(bench.respond("GET", used(30)).await, 30);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_nobody_saw_being_made_costs_when_it_is_first_fetched() {
+    let bench = Bench::start().await;
+    for _ in 0..3 {
+        assert_eq!(bench.respond("GET", used(30)).await, 30);
+    }
+}
