@@ -1,6 +1,8 @@
 //! Floor 4: the command line. Reads arguments, runs a command and tells its outcome: 0 when it did what was asked, 1 with one
 //! message on standard error when it could not, 2 when the arguments make no sense.
 
+mod meter;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +63,11 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// Say what a response used and what it costs
+    ///
+    /// Reads a provider's response body on standard input, exactly as it came, and prints one line of JSON: to ask what a response would
+    /// cost, or to check a bill. The framing is told by the bytes; the options help where they cannot tell.
+    Meter(meter::Arguments),
     /// Ask the Bursar of this machine whether it is ready (exit 0) or not (exit 1)
     ///
     /// For a container's health check: asks /readyz at the HTTP address that the configuration names.
@@ -113,6 +120,10 @@ fn run(command: Command, environment: &Environment) -> Result<()> {
             serve(config.file.as_deref(), environment, ready_file)
         }
         Command::CheckConfig { file } => check_config(file.as_deref(), environment),
+        Command::Meter(arguments) => {
+            say(&meter::run(&arguments, std::io::stdin().lock(), environment)?);
+            Ok(())
+        }
         Command::Healthcheck { config } => healthcheck(config.file.as_deref(), environment),
     }
 }

@@ -127,6 +127,7 @@ fn check_syntax(text: &str) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stdout, reason = "how many prices were compared is a result too")]
 mod differential;
 #[cfg(test)]
 mod tests;

@@ -388,7 +388,8 @@ impl Engine {
                     provider: provider.map(Id::as_str),
                     path: None,
                     response: told.map(Id::as_str),
-                    request: asked.map(Id::as_str),
+                    // A model that is reported by name is that one, or none that is known.
+                    request: told.or(asked).map(Id::as_str),
                 };
                 let at = report.at.unwrap_or(self.wall());
                 self.price(&named, Billable { at: Some(at), ..Billable::from(&usage) })?

@@ -1,6 +1,5 @@
-//! What a response is billed for, and bills that come with the response.
+//! What a response is billed for.
 
-use crate::domain::money::NanoUsd;
 use crate::domain::pricing::{ByKind, ByUnit, Kind, Rate, Rates, Unit};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
@@ -40,27 +39,6 @@ pub enum ServiceTier {
     Decisions,
 }
 
-/// A bill that came with a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bill {
-    /// How much.
-    pub cost: NanoUsd,
-    /// Where it stood.
-    pub form: BillForm,
-}
-
-/// Where a bill stands in a response. Anybody can put such a field there; it counts only from the provider that is
-/// documented to bill that way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BillForm {
-    /// `usage.cost`, a number of dollars: OpenRouter.
-    UsageCost,
-    /// `usage.cost_in_usd_ticks`: xAI.
-    UsdTicks,
-    /// `usage.cost.total_cost`, a number of dollars: Perplexity.
-    CostObject,
-}
-
 impl Billable {
     /// The units that are billed beside tokens at these rates. Where sound and images are paid by the token, a price per second
     /// or per image is the same price told in another way, for responses that count no tokens.
@@ -71,7 +49,13 @@ impl Billable {
             .any(|kind| self.tokens.get(kind) > 0 && rates.get(kind) > Rate::ZERO);
         Unit::ALL.map(|unit| match unit {
             Unit::Second | Unit::Image if by_token => (unit, 0),
-            _ => (unit, units.get(unit)),
+            Unit::Second
+            | Unit::Image
+            | Unit::Request
+            | Unit::Search
+            | Unit::WebSearch
+            | Unit::Page
+            | Unit::Character => (unit, units.get(unit)),
         })
     }
 
@@ -133,20 +117,6 @@ impl ServiceTier {
     }
 }
 
-impl Bill {
-    /// Whether the bill counts on a route to this provider.
-    #[must_use]
-    pub fn counts_at(&self, provider: Option<&str>) -> bool {
-        let known: &[&str] = match self.form {
-            BillForm::UsageCost => &["openrouter"],
-            BillForm::UsdTicks => &["xai", "x-ai"],
-            BillForm::CostObject => &["perplexity", "perplexity_ai"],
-        };
-        provider
-            .is_some_and(|provider| known.iter().any(|name| name.eq_ignore_ascii_case(provider)))
-    }
-}
-
 impl From<&Usage> for Billable {
     fn from(usage: &Usage) -> Self {
         let tokens = ByKind {
@@ -178,23 +148,6 @@ mod tests {
             ("", ServiceTier::Standard),
         ] {
             assert_eq!(ServiceTier::from_name(name), tier, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_bill_counts_only_from_those_who_are_known_to_send_it() {
-        let bill = |form| Bill { cost: NanoUsd::new(1), form };
-        for (form, provider, counts) in [
-            (BillForm::UsageCost, Some("OpenRouter"), true),
-            (BillForm::UsageCost, Some("openai"), false),
-            (BillForm::UsageCost, Some("perplexity"), false),
-            (BillForm::UsageCost, None, false),
-            (BillForm::UsdTicks, Some("xai"), true),
-            (BillForm::UsdTicks, Some("x-ai"), true),
-            (BillForm::UsdTicks, Some("openrouter"), false),
-            (BillForm::CostObject, Some("perplexity"), true),
-        ] {
-            assert_eq!(bill(form).counts_at(provider), counts, "{form:?} {provider:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod billable;
 mod catalog;
+mod charge;
 mod kinds;
 mod names;
 mod offer;
@@ -13,8 +14,9 @@ use std::fmt::Write as _;
 use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::usage::Usage;
 
-pub use billable::{Bill, BillForm, Billable, ServiceTier};
+pub use billable::{Billable, ServiceTier};
 pub use catalog::{Catalog, CatalogModel, CatalogProvider, Clause};
+pub use charge::Charge;
 pub use kinds::{ByKind, ByUnit, Kind, Unit};
 pub use names::Named;
 pub use offer::{Hours, Offer, Rates, Tier, When};
@@ -93,13 +95,17 @@ impl ModelPrice {
     /// What a response cost: one sum, rounded up once to a whole nano-USD.
     #[must_use]
     pub fn cost_of(&self, used: impl Into<Billable>) -> NanoUsd {
-        let used = used.into();
-        let Some(offer) = self.offer_for(&used) else { return NanoUsd::ZERO };
+        rounded_up(self.femto_usd(&used.into()))
+    }
+
+    /// The same before it is rounded up, in femto-USD.
+    fn femto_usd(&self, used: &Billable) -> u128 {
+        let Some(offer) = self.offer_for(used) else { return 0 };
         let rates = offer.rates_for(used.tokens.input);
         let tokens = used.tokens.apart();
         let tokens = Kind::ALL.into_iter().map(|kind| (tokens.get(kind), rates.get(kind)));
         let units = used.units_beside(rates).into_iter();
-        cost(tokens.chain(units.map(|(unit, count)| (count, offer.units.get(unit)))))
+        sum(tokens.chain(units.map(|(unit, count)| (count, offer.units.get(unit)))))
     }
 
     /// What a response used, in both counted dimensions.
@@ -147,7 +153,7 @@ impl ModelPrice {
         let dearest = |unit| self.offers.iter().map(|offer| offer.units.get(unit)).max();
         let units =
             Unit::ALL.map(|unit| (units.get(unit), dearest(unit).unwrap_or_default())).into_iter();
-        cost(tokens.into_iter().chain(units))
+        rounded_up(sum(tokens.into_iter().chain(units)))
     }
 
     /// The rates that hold for a response.
@@ -213,15 +219,19 @@ impl ModelPrice {
 
 /// What an estimate of the input is taken times, to see which tier the request can reach.
 const REACH: u64 = 2;
-/// Tokens in the unit of a rate.
-const TOKENS_PER_RATE: u128 = 1_000_000;
+/// Femto-USD in a nano-USD.
+const FEMTO_PER_NANO: u128 = 1_000_000;
 
-/// Σ count × rate, rounded up once.
-fn cost(items: impl Iterator<Item = (u64, Rate)>) -> NanoUsd {
-    let sum = items.fold(0_u128, |sum, (count, rate)| {
+/// Σ count × rate, in femto-USD.
+fn sum(items: impl Iterator<Item = (u64, Rate)>) -> u128 {
+    items.fold(0_u128, |sum, (count, rate)| {
         sum.saturating_add(u128::from(count).saturating_mul(u128::from(rate.get())))
-    });
-    NanoUsd::new(i64::try_from(sum.div_ceil(TOKENS_PER_RATE)).unwrap_or(i64::MAX))
+    })
+}
+
+/// Femto-USD as whole nano-USD.
+fn rounded_up(femto_usd: u128) -> NanoUsd {
+    NanoUsd::new(i64::try_from(femto_usd.div_ceil(FEMTO_PER_NANO)).unwrap_or(i64::MAX))
 }
 
 /// The dearest rates for every tier. A tier that is cheaper than the one below it does not lower the ceiling: nobody knows

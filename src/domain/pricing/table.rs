@@ -31,7 +31,7 @@ pub struct Found {
 }
 
 /// How a price was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
     /// Under one of the model's names.
     Known,

@@ -193,8 +193,8 @@ proptest! {
         let price = ModelPrice::flat("m-1", rate(rates[0]), rate(rates[1]));
         let exact = u128::from(input) * u128::from(rates[0]) + u128::from(output) * u128::from(rates[1]);
         let cost = price.cost_of(used([input, 0, 0, output, 0]));
-        let cost = u128::try_from(cost.get()).unwrap() * TOKENS_PER_RATE;
-        prop_assert!(cost >= exact && cost - exact < TOKENS_PER_RATE);
+        let cost = u128::try_from(cost.get()).unwrap() * FEMTO_PER_NANO;
+        prop_assert!(cost >= exact && cost - exact < FEMTO_PER_NANO);
     }
 
     #[test]

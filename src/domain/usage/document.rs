@@ -2,13 +2,13 @@
 
 use crate::domain::json::{Extent, Raw};
 use crate::domain::usage::fields::Fields;
-use crate::domain::usage::places::Place;
+use crate::domain::usage::places::{Place, Source};
 
 /// What was found in a document so far.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// Usage objects by where they stand; the last of each that says something.
-    pub(super) usages: Vec<(Place, Fields)>,
+    /// Usage objects by whose they are, the last of each.
+    pub(super) usages: Vec<(Source, Fields)>,
     /// Counts at the top of the document.
     pub(super) native: Option<Fields>,
     pub(super) model: String,
@@ -54,13 +54,7 @@ impl Document {
         let raw = Raw::new(text.unwrap_or_default(), Extent::Whole);
         let is_word = |word: &str| raw.as_text().is_some_and(|text| text.is(word));
         match place {
-            Place::Usage
-            | Place::RunningUsage
-            | Place::ResponseUsage
-            | Place::Meta
-            | Place::MessageUsage
-            | Place::MetadataUsage
-            | Place::InvocationMetrics => self.usage(place, text),
+            Place::Usage(source) => self.usage(source, text),
             Place::Count(name) => {
                 let native = self.native.get_or_insert_default();
                 native.native(name, text.unwrap_or_default());
@@ -87,18 +81,18 @@ impl Document {
         }
     }
 
-    fn usage(&mut self, place: Place, text: Option<&[u8]>) {
+    fn usage(&mut self, source: Source, text: Option<&[u8]>) {
         let fields = match text {
             Some(text) if text.starts_with(b"{") => Fields::read(text),
             Some(_) => return,
             None => Fields { is_invalid: true, ..Fields::default() },
         };
-        if place == Place::Meta && !fields.has_billed_units {
+        if source == Source::Meta && !fields.has_billed_units {
             return;
         }
-        match self.usages.iter_mut().find(|(known, _)| *known == place) {
+        match self.usages.iter_mut().find(|(known, _)| *known == source) {
             Some((_, known)) => *known = fields,
-            None => self.usages.push((place, fields)),
+            None => self.usages.push((source, fields)),
         }
     }
 }

@@ -3,6 +3,9 @@
 use crate::domain::json::{Raw, elements, members};
 use crate::domain::money::NanoUsd;
 use crate::domain::usage::bill;
+use crate::domain::usage::names::{
+    COUNTS, Field, GROUPS, HEADERS, MODALITIES, NATIVE, Table, field,
+};
 use crate::domain::usage::{Part, TOKENS_MAX, shape};
 
 /// One number of a usage object.
@@ -65,6 +68,12 @@ pub(super) struct Fields {
     /// Models that answer in their own shape: Ollama, Llama and Titan on Bedrock.
     pub(super) native_input: Count,
     pub(super) native_output: Count,
+    /// Sound and images within input and output.
+    pub(super) input_audio: Count,
+    pub(super) cached_audio: Count,
+    pub(super) input_image: Count,
+    pub(super) output_audio: Count,
+    pub(super) output_image: Count,
     /// Beside tokens.
     pub(super) seconds: Count,
     pub(super) search_units: Count,
@@ -87,95 +96,6 @@ pub(super) struct Fields {
     /// xAI's charge.
     pub(super) xai_cost: Option<NanoUsd>,
 }
-
-type Field = fn(&mut Fields) -> &mut Count;
-type Table = &'static [(&'static str, Field)];
-
-/// The numbers of a usage object by name.
-const COUNTS: Table = &[
-    ("prompt_tokens", |f| &mut f.prompt),
-    ("completion_tokens", |f| &mut f.completion),
-    ("total_tokens", |f| &mut f.total),
-    ("input_tokens", |f| &mut f.input),
-    ("output_tokens", |f| &mut f.output),
-    ("cached_tokens", |f| &mut f.cached),
-    ("num_cached_tokens", |f| &mut f.cached),
-    ("prompt_cache_hit_tokens", |f| &mut f.cached),
-    ("cache_write_tokens", |f| &mut f.cache_write),
-    ("reasoning_tokens", |f| &mut f.reasoning),
-    ("cache_read_input_tokens", |f| &mut f.cache_read),
-    ("cache_creation_input_tokens", |f| &mut f.cache_creation),
-    ("inputTokens", |f| &mut f.converse_input),
-    ("outputTokens", |f| &mut f.converse_output),
-    ("cacheReadInputTokens", |f| &mut f.converse_read),
-    ("cacheWriteInputTokens", |f| &mut f.converse_write),
-    ("inputTokenCount", |f| &mut f.converse_input),
-    ("outputTokenCount", |f| &mut f.converse_output),
-    ("cacheReadInputTokenCount", |f| &mut f.converse_read),
-    ("cacheWriteInputTokenCount", |f| &mut f.converse_write),
-    ("promptTokenCount", |f| &mut f.gemini_prompt),
-    ("toolUsePromptTokenCount", |f| &mut f.gemini_tool_prompt),
-    ("candidatesTokenCount", |f| &mut f.gemini_candidates),
-    ("responseTokenCount", |f| &mut f.gemini_candidates),
-    ("thoughtsTokenCount", |f| &mut f.gemini_thoughts),
-    ("cachedContentTokenCount", |f| &mut f.gemini_cached),
-    ("totalTokenCount", |f| &mut f.gemini_total),
-    ("total_input_tokens", |f| &mut f.interaction_input),
-    ("total_tool_use_tokens", |f| &mut f.interaction_tools),
-    ("total_output_tokens", |f| &mut f.interaction_output),
-    ("total_thought_tokens", |f| &mut f.interaction_thoughts),
-    ("total_cached_tokens", |f| &mut f.interaction_cached),
-    ("num_search_queries", |f| &mut f.web_searches),
-    ("pages_processed", |f| &mut f.pages),
-];
-
-/// Those that stand at the top of a document.
-const NATIVE: Table = &[
-    ("prompt_eval_count", |f| &mut f.native_input),
-    ("eval_count", |f| &mut f.native_output),
-    ("inputTextTokenCount", |f| &mut f.native_input),
-    ("totalOutputTextTokenCount", |f| &mut f.native_output),
-    ("prompt_token_count", |f| &mut f.native_input),
-    ("generation_token_count", |f| &mut f.native_output),
-];
-
-const INPUT_DETAILS: Table =
-    &[("cached_tokens", |f| &mut f.cached), ("cache_write_tokens", |f| &mut f.cache_write)];
-const OUTPUT_DETAILS: Table =
-    &[("reasoning_tokens", |f| &mut f.reasoning), ("thinking_tokens", |f| &mut f.reasoning)];
-
-/// Objects within a usage object, with their own names.
-const GROUPS: &[(&str, Table)] = &[
-    ("prompt_tokens_details", INPUT_DETAILS),
-    ("input_tokens_details", INPUT_DETAILS),
-    ("completion_tokens_details", OUTPUT_DETAILS),
-    ("output_tokens_details", OUTPUT_DETAILS),
-    (
-        "cache_creation",
-        &[
-            ("ephemeral_5m_input_tokens", |f| &mut f.cache_creation_5m),
-            ("ephemeral_1h_input_tokens", |f| &mut f.cache_creation_1h),
-        ],
-    ),
-    ("server_tool_use", &[("web_search_requests", |f| &mut f.web_searches)]),
-    (
-        "billed_units",
-        &[
-            ("input_tokens", |f| &mut f.billed_input),
-            ("output_tokens", |f| &mut f.billed_output),
-            ("search_units", |f| &mut f.search_units),
-            ("images", |f| &mut f.images),
-        ],
-    ),
-];
-
-/// Response headers of Bedrock's InvokeModel. The cache stands beside the input.
-const HEADERS: Table = &[
-    ("x-amzn-bedrock-input-token-count", |f| &mut f.converse_input),
-    ("x-amzn-bedrock-output-token-count", |f| &mut f.converse_output),
-    ("x-amzn-bedrock-cache-read-input-token-count", |f| &mut f.converse_read),
-    ("x-amzn-bedrock-cache-write-input-token-count", |f| &mut f.converse_write),
-];
 
 /// More sub-calls in one response than any provider makes.
 const PARTS_MAX: usize = 128;
@@ -225,6 +145,12 @@ impl Fields {
             self.group(name, table, value);
             return;
         }
+        if let Some((_, audio, image)) =
+            MODALITIES.iter().find(|(list, _, _)| list.as_bytes() == name)
+        {
+            self.modalities(value, *audio, *image);
+            return;
+        }
         match name {
             b"seconds" | b"prompt_audio_seconds" => {
                 self.note(|f| &mut f.seconds, begun(value.bytes()));
@@ -253,6 +179,28 @@ impl Fields {
             let name = key.decoded().unwrap_or_default();
             if let Some(field) = field(table, name.as_bytes()) {
                 self.note(field, count(value.bytes()));
+            }
+        }
+    }
+
+    /// Gemini's list of tokens by what they stand for. A kind may stand in it more than once.
+    fn modalities(&mut self, value: Raw<'_>, audio: Option<Field>, image: Option<Field>) {
+        for element in elements(value.bytes()) {
+            let (mut field, mut tokens) = (None, Count::Absent);
+            for (key, value) in members(element.bytes()) {
+                if key.is("modality") {
+                    field = match value.as_str().unwrap_or_default().as_ref() {
+                        "AUDIO" => audio,
+                        "IMAGE" => image,
+                        _ => None,
+                    };
+                } else if key.is("tokenCount") {
+                    tokens = count(value.bytes());
+                }
+            }
+            if let Some(field) = field {
+                self.is_invalid |= tokens == Count::Invalid;
+                field(self).add(tokens);
             }
         }
     }
@@ -305,10 +253,6 @@ impl Fields {
         self.is_invalid |= count == Count::Invalid;
         field(self).note(count);
     }
-}
-
-fn field(table: Table, name: &[u8]) -> Option<Field> {
-    table.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, field)| *field)
 }
 
 impl Count {

@@ -5,7 +5,7 @@ use crate::domain::usage::Metered;
 use crate::domain::usage::document::Document;
 use crate::domain::usage::event_stream::EventStream;
 use crate::domain::usage::fields::Fields;
-use crate::domain::usage::places::Place;
+use crate::domain::usage::places::{Place, Source};
 use crate::domain::usage::scan::{Scanner, Sink};
 use crate::domain::usage::shape::Route;
 use crate::domain::usage::sse::{Piece, Sse};
@@ -110,24 +110,41 @@ impl Meter {
         self.reader.tally.response_id()
     }
 
-    /// The result, after the last byte that came.
+    /// The result, after the last byte of a body that was seen to its end.
     #[must_use]
-    pub fn finish(mut self) -> Metered {
-        let ending = match &mut self.framing {
+    pub fn finish(self) -> Metered {
+        let ending = match &self.framing {
             Framing::Json(scanner) if !scanner.is_complete() => Ending::Cut,
             Framing::Json(scanner) if scanner.has_closed_list() || self.reader.documents == 1 => {
                 Ending::Whole
             }
-            Framing::Sse(_, _, head) => {
-                if head.is_done() {
-                    self.reader.tally.end();
-                }
-                Ending::Open
-            }
-            Framing::Json(_) | Framing::EventStream(_) | Framing::Unknown | Framing::Other => {
-                Ending::Open
-            }
+            Framing::Json(_)
+            | Framing::Sse(..)
+            | Framing::EventStream(_)
+            | Framing::Unknown
+            | Framing::Other => Ending::Open,
         };
+        self.result(ending)
+    }
+
+    /// The result of a body whose rest nobody saw or could read. Exact only where the response told its end before.
+    #[must_use]
+    pub fn finish_cut(self) -> Metered {
+        let ending = match &self.framing {
+            Framing::Json(scanner) if !scanner.is_complete() => Ending::Cut,
+            Framing::Json(_)
+            | Framing::Sse(..)
+            | Framing::EventStream(_)
+            | Framing::Unknown
+            | Framing::Other => Ending::Open,
+        };
+        self.result(ending)
+    }
+
+    fn result(mut self, ending: Ending) -> Metered {
+        if let Framing::Sse(_, _, head) = &mut self.framing {
+            self.reader.end_event(head);
+        }
         if ending == Ending::Cut {
             self.reader.take_cut_document();
         }
@@ -249,7 +266,7 @@ impl Reader {
 
 impl Sink for Reader {
     fn found(&mut self, place: Place, text: Option<&[u8]>) {
-        if place != Place::MetadataUsage || self.frames == Frames::Yes {
+        if place != Place::Usage(Source::Metadata) || self.frames == Frames::Yes {
             self.document.note(place, text);
         }
     }

@@ -3,14 +3,17 @@
 //!
 //! A byte's way through the [`Meter`]: `meter` tells the framing by the first bytes; `sse` and `event_stream` take the framing
 //! off; `scan` finds the few places of `places` in the JSON that is left, without keeping it; `document` notes what stood there,
-//! `fields` what a usage object says; `tally` puts the documents of a stream together; `shape` brings the result to a [`Usage`].
+//! `fields` what a usage object says under the many
+//! names of `names`; `tally` puts the documents of a stream together; `shape` brings the result to a [`Usage`].
 
 mod base64;
 mod bill;
 mod document;
 mod event_stream;
 mod fields;
+mod key;
 mod meter;
+mod names;
 mod places;
 mod record;
 mod scan;
@@ -23,7 +26,7 @@ use thiserror::Error;
 use crate::domain::money::Tokens;
 
 pub use meter::{Hints, Meter};
-pub use record::{Extras, Metered, Part, Record};
+pub use record::{Extras, MediaTokens, Metered, Part, Record};
 
 /// LLM tokens of one response. `cached` and `cache_write` are parts of `input`, `reasoning` is a part of `output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,28 +108,4 @@ impl Usage {
 }
 
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_clamped_to_their_whole_and_absurd_counts_refused() {
-        let odd = Usage {
-            input: 10,
-            cached: 8,
-            cache_write: 5,
-            cache_write_1h: 3,
-            output: 10,
-            reasoning: 11,
-        };
-        let clamped = Usage { cache_write: 2, cache_write_1h: 2, reasoning: 10, ..odd };
-        assert_eq!(odd.checked(), Ok(clamped));
-        assert_eq!(clamped.checked(), Ok(clamped));
-        let absurd = Usage { output: TOKENS_MAX + 1, ..odd };
-        assert_eq!(
-            absurd.checked().map_err(|e| e.to_string()),
-            Err("output is 100000001; a response has at most 100000000 tokens".to_owned())
-        );
-    }
-}
+mod tests;

@@ -4,20 +4,8 @@
 /// What a place holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The usage object of a whole response, of a chunk or of an Anthropic `message_delta`.
-    Usage,
-    /// Gemini's, which every chunk has.
-    RunningUsage,
-    /// The usage of an event that holds a whole response so far: it is there only when it is final.
-    ResponseUsage,
-    /// Cohere v1's, which counts only where it holds `billed_units`.
-    Meta,
-    /// Anthropic's `message_start`.
-    MessageUsage,
-    /// Bedrock's `metadata`, which elsewhere is the caller's own.
-    MetadataUsage,
-    /// Bedrock's last word on an invoke stream, beside the model's own.
-    InvocationMetrics,
+    /// A usage object.
+    Usage(Source),
     /// A count at the top of the document, by its name: Ollama, Titan, Llama.
     Count(&'static str),
     /// The output of one of several results of a Titan model.
@@ -42,6 +30,25 @@ pub(super) enum Place {
     Bytes,
 }
 
+/// Whose a usage object is: that of …
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// … a whole response, a chunk or Anthropic's `message_delta`.
+    Document,
+    /// … a chunk of Gemini's, which all have one.
+    Chunk,
+    /// … the response within an event. It is there only when it is final.
+    Response,
+    /// … Cohere v1's, which counts only where it holds `billed_units`.
+    Meta,
+    /// … Anthropic's `message_start`.
+    MessageStart,
+    /// … Bedrock's `metadata`, which elsewhere is the caller's own.
+    Metadata,
+    /// … Bedrock's last word on an invoke stream, beside the model's own.
+    Metrics,
+}
+
 /// A container on the way to a place, or the place.
 #[derive(Debug)]
 pub(super) enum Node {
@@ -62,20 +69,20 @@ use Node::{Array, Leaf, Object};
 
 /// The top of a document.
 pub(super) static DOCUMENT: [(&str, Node); 40] = [
-    ("usage", Leaf(Place::Usage)),
-    ("usageMetadata", Leaf(Place::RunningUsage)),
-    ("usage_metadata", Leaf(Place::RunningUsage)),
+    ("usage", Leaf(Place::Usage(Source::Document))),
+    ("usageMetadata", Leaf(Place::Usage(Source::Chunk))),
+    ("usage_metadata", Leaf(Place::Usage(Source::Chunk))),
     // Mistral's reader of documents.
-    ("usage_info", Leaf(Place::Usage)),
-    ("meta", Leaf(Place::Meta)),
-    ("amazon-bedrock-invocationMetrics", Leaf(Place::InvocationMetrics)),
+    ("usage_info", Leaf(Place::Usage(Source::Document))),
+    ("meta", Leaf(Place::Usage(Source::Meta))),
+    ("amazon-bedrock-invocationMetrics", Leaf(Place::Usage(Source::Metrics))),
     ("response", Object(&RESPONSE)),
     // Gemini's Interactions.
     ("interaction", Object(&RESPONSE)),
     ("message", Object(&MESSAGE)),
     ("delta", Object(&DELTA)),
-    ("metadata", Object(&[("usage", Leaf(Place::MetadataUsage))])),
-    ("x_groq", Object(&[("usage", Leaf(Place::ResponseUsage))])),
+    ("metadata", Object(&[("usage", Leaf(Place::Usage(Source::Metadata)))])),
+    ("x_groq", Object(&[("usage", Leaf(Place::Usage(Source::Response)))])),
     ("choices", Array(&CHOICE)),
     ("candidates", Array(&[("finishReason", Leaf(Place::FinishReason))])),
     ("promptFeedback", Object(&[("blockReason", Leaf(Place::FinishReason))])),
@@ -108,9 +115,9 @@ pub(super) static DOCUMENT: [(&str, Node); 40] = [
 
 /// A whole response inside of an event.
 static RESPONSE: [(&str, Node); 7] = [
-    ("usage", Leaf(Place::ResponseUsage)),
-    ("usageMetadata", Leaf(Place::RunningUsage)),
-    ("meta", Leaf(Place::Meta)),
+    ("usage", Leaf(Place::Usage(Source::Response))),
+    ("usageMetadata", Leaf(Place::Usage(Source::Chunk))),
+    ("meta", Leaf(Place::Usage(Source::Meta))),
     ("model", Leaf(Place::Model)),
     ("modelVersion", Leaf(Place::Model)),
     ("id", Leaf(Place::ResponseId)),
@@ -118,21 +125,21 @@ static RESPONSE: [(&str, Node); 7] = [
 ];
 
 static MESSAGE: [(&str, Node); 3] = [
-    ("usage", Leaf(Place::MessageUsage)),
+    ("usage", Leaf(Place::Usage(Source::MessageStart))),
     ("model", Leaf(Place::Model)),
     ("id", Leaf(Place::ResponseId)),
 ];
 
 static DELTA: [(&str, Node); 3] = [
     // Cohere v2's `message-end`.
-    ("usage", Leaf(Place::ResponseUsage)),
+    ("usage", Leaf(Place::Usage(Source::Response))),
     ("stop_reason", Leaf(Place::FinishReason)),
     ("finish_reason", Leaf(Place::FinishReason)),
 ];
 
 static CHOICE: [(&str, Node); 3] = [
     // Moonshot.
-    ("usage", Leaf(Place::Usage)),
+    ("usage", Leaf(Place::Usage(Source::Document))),
     ("finish_reason", Leaf(Place::FinishReason)),
     ("index", Leaf(Place::Choice)),
 ];
@@ -143,7 +150,11 @@ impl Node {
         members: &'static [(&'static str, Self)],
         key: &[u8],
     ) -> Option<&'static Self> {
-        members.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, node)| node)
+        let is_key = |name: &[u8]| {
+            // The first byte tells most of them apart, which is faster than comparing whole names.
+            name.len() == key.len() && name.first() == key.first() && name == key
+        };
+        members.iter().find(|(name, _)| is_key(name.as_bytes())).map(|(_, node)| node)
     }
 }
 
@@ -151,18 +162,15 @@ impl Place {
     /// The longest text of the place that is kept. A longer one counts as unreadable, which for usage means none.
     pub(super) const fn bytes_max(self) -> usize {
         match self {
-            Self::Usage
-            | Self::RunningUsage
-            | Self::ResponseUsage
-            | Self::Meta
-            | Self::MessageUsage
-            | Self::MetadataUsage => USAGE_BYTES_MAX,
-            Self::InvocationMetrics | Self::Guardrail | Self::Kind | Self::FinishReason => {
-                SHORT_BYTES_MAX
-            }
-            Self::Count(_) | Self::Result | Self::Done | Self::Choice | Self::ServiceTier => {
-                SHORT_BYTES_MAX
-            }
+            Self::Usage(_) => USAGE_BYTES_MAX,
+            Self::Count(_)
+            | Self::Result
+            | Self::ServiceTier
+            | Self::Kind
+            | Self::FinishReason
+            | Self::Done
+            | Self::Choice
+            | Self::Guardrail => SHORT_BYTES_MAX,
             Self::Model | Self::ResponseId => NAME_BYTES_MAX,
             Self::Bytes => 0,
         }

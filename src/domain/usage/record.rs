@@ -1,6 +1,7 @@
 //! The canonical record of one response.
 
 use crate::domain::money::NanoUsd;
+use crate::domain::pricing::{Billable, ByKind, ByUnit, ServiceTier};
 use crate::domain::usage::Usage;
 
 /// What the meter found in a response.
@@ -20,6 +21,8 @@ pub struct Record {
     /// The tokens that the provider states. As it states them: more reasoning than output has been seen, and
     /// [`Usage::checked`] clamps it.
     pub usage: Usage,
+    /// The parts of `usage` that are sound or images, which some models bill at rates of their own.
+    pub media: MediaTokens,
     /// What is billed beside tokens.
     pub extras: Extras,
     /// The sub-calls that the provider made and bills, where it lists them: Anthropic's compaction, advisor and fallback calls, some of
@@ -42,6 +45,21 @@ pub struct Part {
     pub model: Option<Box<str>>,
     /// Its tokens.
     pub usage: Usage,
+}
+
+/// Tokens of sound and images. Each is a part of input or output, and cached sound a part of what is cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MediaTokens {
+    /// Sound in the input.
+    pub input_audio: u64,
+    /// Sound in the input, from the provider's cache.
+    pub cached_audio: u64,
+    /// Images in the input.
+    pub input_image: u64,
+    /// Sound in the output.
+    pub output_audio: u64,
+    /// Images in the output.
+    pub output_image: u64,
 }
 
 /// What is billed by other units than tokens.
@@ -71,10 +89,46 @@ impl Record {
             .chain(parts.map(|part| (part.model.as_deref().or(self.model.as_deref()), &part.usage)))
     }
 
+    /// The same with all that their price depends on. What is billed beside tokens goes with the last call, which answers.
+    pub fn calls(&self) -> impl Iterator<Item = (Option<&str>, Billable)> {
+        let service = self.service_tier.as_deref().map(ServiceTier::from_name).unwrap_or_default();
+        let last = self.parts.len().saturating_sub(1);
+        self.billable().enumerate().map(move |(index, (model, usage))| {
+            let mut call = Billable { service, ..Billable::from(usage) };
+            if index == last {
+                self.add_media(&mut call.tokens);
+                call.units = self.extras.into();
+            }
+            (model, call)
+        })
+    }
+
+    fn add_media(&self, tokens: &mut ByKind<u64>) {
+        tokens.input_audio = self.media.input_audio;
+        tokens.cached_audio = self.media.cached_audio;
+        tokens.input_image = self.media.input_image;
+        tokens.output_audio = self.media.output_audio;
+        tokens.output_image = self.media.output_image;
+    }
+
     /// The tokens of all calls that are billed: what counts against a token budget.
     #[must_use]
     pub fn total(&self) -> Usage {
         self.billable().fold(Usage::default(), |sum, (_, usage)| sum.plus(*usage))
+    }
+}
+
+impl From<Extras> for ByUnit<u64> {
+    fn from(extras: Extras) -> Self {
+        Self {
+            second: extras.seconds,
+            search: extras.search_units,
+            web_search: extras.web_searches,
+            image: extras.images,
+            page: extras.pages,
+            character: extras.characters,
+            ..Self::default()
+        }
     }
 }
 

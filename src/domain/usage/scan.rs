@@ -5,7 +5,8 @@
 
 use memchr::memchr2;
 
-use crate::domain::usage::places::{DEPTH_MAX, DOCUMENT, KEY_BYTES_MAX, Node, Place};
+use crate::domain::usage::key::{Key, Pushed};
+use crate::domain::usage::places::{DEPTH_MAX, DOCUMENT, Node, Place};
 
 /// Who is told what the scanner finds.
 pub(super) trait Sink {
@@ -217,21 +218,32 @@ impl Scanner {
 
     /// The inside of a key.
     fn key(&mut self, bytes: &[u8]) -> usize {
+        // Nearly every key comes in one piece and without escapes.
+        if let (true, Some(end)) = (self.key.is_empty(), memchr2(b'"', b'\\', bytes))
+            && bytes.get(end) == Some(&b'"')
+        {
+            self.end_key(bytes.get(..end));
+            return end.saturating_add(1);
+        }
         let mut read = 0_usize;
         for byte in bytes {
             read = read.saturating_add(1);
             if self.key.push(*byte) == Pushed::End {
-                self.next = match self.open.last() {
-                    Some(Frame::Object(members)) => {
-                        self.key.text().and_then(|key| Node::member(members, key))
-                    }
-                    Some(Frame::Array(_)) | None => None,
-                };
-                self.at = At::Colon;
+                let key = self.key;
+                self.end_key(key.text());
                 break;
             }
         }
         read
+    }
+
+    /// Behind a key; `None` when it is too long to matter.
+    fn end_key(&mut self, key: Option<&[u8]>) {
+        self.next = match (self.open.last(), key) {
+            (Some(Frame::Object(members)), Some(key)) => Node::member(members, key),
+            (Some(Frame::Object(_) | Frame::Array(_)) | None, _) => None,
+        };
+        self.at = At::Colon;
     }
 
     /// A number or a literal, up to what ends it.
@@ -340,81 +352,5 @@ impl Kept {
 
     fn text(&self) -> Option<&[u8]> {
         (!self.is_too_long).then_some(self.text.as_slice())
-    }
-}
-
-/// A key being read, decoded. One that is too long to matter, or not in ASCII, is no key that matters.
-#[derive(Debug, Clone, Copy)]
-struct Key {
-    text: [u8; KEY_BYTES_MAX],
-    len: usize,
-    escape: Escape,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Escape {
-    No,
-    Backslash,
-    /// So many hex digits of a `\u` escape, and their value.
-    Unicode(u8, u16),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Pushed {
-    More,
-    End,
-}
-
-impl Default for Key {
-    fn default() -> Self {
-        Self { text: [0; KEY_BYTES_MAX], len: 0, escape: Escape::No }
-    }
-}
-
-impl Key {
-    fn text(&self) -> Option<&[u8]> {
-        self.text.get(..self.len)
-    }
-
-    /// Takes the next byte as it is written.
-    fn push(&mut self, byte: u8) -> Pushed {
-        match (self.escape, byte) {
-            (Escape::No, b'"') => return Pushed::End,
-            (Escape::No, b'\\') => self.escape = Escape::Backslash,
-            (Escape::No, _) => self.add(byte),
-            (Escape::Backslash, b'u') => self.escape = Escape::Unicode(0, 0),
-            // No key that matters has a character that only an escape can write; the others stand for themselves.
-            (Escape::Backslash, _) => {
-                self.escape = Escape::No;
-                self.add(if byte == b'/' { byte } else { 0 });
-            }
-            (Escape::Unicode(digits, value), _) => self.hex(digits, value, byte),
-        }
-        Pushed::More
-    }
-
-    fn hex(&mut self, digits: u8, value: u16, byte: u8) {
-        let digit = char::from(byte).to_digit(16).and_then(|digit| u16::try_from(digit).ok());
-        let value = value.checked_mul(16).and_then(|value| value.checked_add(digit?));
-        self.escape = match (digits, value) {
-            (0..=2, Some(value)) => Escape::Unicode(digits.saturating_add(1), value),
-            (_, Some(value)) => {
-                self.add(u8::try_from(value).ok().filter(u8::is_ascii).unwrap_or(0));
-                Escape::No
-            }
-            // A byte that is no hex digit may be the quote that ends the key.
-            (_, None) => {
-                self.add(0);
-                Escape::No
-            }
-        };
-    }
-
-    fn add(&mut self, byte: u8) {
-        if let Some(slot) = self.text.get_mut(self.len) {
-            *slot = byte;
-        }
-        // One past the end is past every key that matters.
-        self.len = self.len.saturating_add(1).min(KEY_BYTES_MAX.saturating_add(1));
     }
 }

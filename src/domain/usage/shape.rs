@@ -3,7 +3,7 @@
 
 use crate::domain::money::NanoUsd;
 use crate::domain::usage::fields::{Count, Fields};
-use crate::domain::usage::{Extras, Usage};
+use crate::domain::usage::{Extras, MediaTokens, Usage};
 
 /// What it matters to know of the provider that the route leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +65,17 @@ pub(super) fn usage_of(fields: &Fields, route: Route) -> Option<Usage> {
     } else {
         // Voyage has nothing but a total.
         any(&[f.total]).then(|| plain(f.total, Count::Absent))
+    }
+}
+
+/// The tokens that are sound or images.
+pub(super) fn media_of(fields: &Fields) -> MediaTokens {
+    MediaTokens {
+        input_audio: fields.input_audio.get(),
+        cached_audio: fields.cached_audio.get(),
+        input_image: fields.input_image.get(),
+        output_audio: fields.output_audio.get(),
+        output_image: fields.output_image.get(),
     }
 }
 

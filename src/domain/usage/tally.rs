@@ -3,8 +3,8 @@
 
 use crate::domain::usage::document::{Document, Kind};
 use crate::domain::usage::fields::{Count, Fields};
-use crate::domain::usage::places::Place;
-use crate::domain::usage::shape::{Route, extras_of, usage_of};
+use crate::domain::usage::places::Source;
+use crate::domain::usage::shape::{Route, extras_of, media_of, usage_of};
 use crate::domain::usage::{Metered, Part, Record, Usage};
 
 /// What a response said so far.
@@ -59,21 +59,22 @@ impl Tally {
         }
         self.is_ended |= document.is_finished;
         if let Some(native) = native_of(document) {
-            self.replace(Place::RunningUsage, native);
+            self.replace(Source::Chunk, native);
         }
         let (kind, has_choice) = (document.kind, document.has_choice);
-        for (place, fields) in document.usages.drain(..) {
+        for (source, fields) in document.usages.drain(..) {
             if fields.is_invalid {
                 self.is_spoiled = true;
             } else if self.says_something(&fields) {
-                self.is_ended |= match place {
-                    Place::RunningUsage | Place::MessageUsage => false,
-                    Place::Usage => !has_choice,
-                    _ => true,
+                self.is_ended |= match source {
+                    Source::Chunk | Source::MessageStart => false,
+                    Source::Document => !has_choice,
+                    Source::Response | Source::Meta | Source::Metadata | Source::Metrics => true,
                 };
-                match (place, kind) {
-                    (Place::Usage, Kind::MessageDelta) => self.go_on(fields),
-                    _ => self.replace(place, fields),
+                if (source, kind) == (Source::Document, Kind::MessageDelta) {
+                    self.go_on(fields);
+                } else {
+                    self.replace(source, fields);
                 }
             } else if let Some(tier) = fields.service_tier {
                 self.service_tier = tier.into();
@@ -86,14 +87,12 @@ impl Tally {
         self.is_ended = true;
     }
 
-    fn replace(&mut self, place: Place, fields: Fields) {
-        match place {
-            Place::InvocationMetrics => self.metrics = Some(fields),
-            Place::MessageUsage if self.has_delta => {}
-            _ => {
-                self.is_spoiled = false;
-                self.usage = Some(fields);
-            }
+    fn replace(&mut self, source: Source, fields: Fields) {
+        if source == Source::Metrics {
+            self.metrics = Some(fields);
+        } else if source != Source::MessageStart || !self.has_delta {
+            self.is_spoiled = false;
+            self.usage = Some(fields);
         }
     }
 
@@ -142,6 +141,7 @@ impl Tally {
         let tier = fields.service_tier.clone();
         Some(Record {
             usage,
+            media: media_of(fields),
             extras: extras_of(fields),
             parts: parts_of(fields, usage),
             bill: self.route.bill(fields),

@@ -69,7 +69,15 @@ impl Gzip {
                     bytes = bytes.get(read..).unwrap_or_default();
                 }
                 At::Done => return Ok(()),
-                at => {
+                at @ (At::Fixed(_)
+                | At::ExtraLength
+                | At::ExtraLengthHigh(_)
+                | At::Extra(_)
+                | At::Name
+                | At::Comment
+                | At::HeaderChecksum(_)
+                | At::Trailer
+                | At::Next) => {
                     self.at = self.header(at, *first)?;
                     bytes = rest;
                 }
