@@ -40,7 +40,7 @@ pub enum Verdict {
     /// Nothing was used: all of it is given back.
     Release,
     /// It is charged with what was used, or with what was seen of it.
-    Charge(Certainty, Record),
+    Charge(Certainty, Box<Record>),
     /// It is charged with what was set aside, because what was seen says nothing of what was used.
     ChargeReserved(Certainty),
 }
@@ -60,8 +60,10 @@ impl Response<'_> {
     #[must_use]
     pub fn verdict(self) -> Verdict {
         match self.metered.clone() {
-            Metered::Exact(record) => Verdict::Charge(Certainty::Exact, record),
-            Metered::AtLeast(record) => Verdict::Charge(Certainty::AtLeast, self.at_least(record)),
+            Metered::Exact(record) => Verdict::Charge(Certainty::Exact, Box::new(record)),
+            Metered::AtLeast(record) => {
+                Verdict::Charge(Certainty::AtLeast, Box::new(self.at_least(record)))
+            }
             Metered::None if self.status == SWITCHING_PROTOCOLS => {
                 Verdict::ChargeReserved(Certainty::Estimated)
             }
@@ -110,7 +112,7 @@ impl Response<'_> {
         }
         let usage =
             Usage { input: self.input_tokens, output: self.output_tokens(), ..Usage::default() };
-        Verdict::Charge(certainty, Record { usage, ..Record::default() })
+        Verdict::Charge(certainty, Box::new(Record { usage, ..Record::default() }))
     }
 
     const fn output_tokens(&self) -> u64 {
@@ -135,6 +137,10 @@ mod tests {
         }
     }
 
+    fn charge(certainty: Certainty, input: u64, output: u64) -> Verdict {
+        Verdict::Charge(certainty, Box::new(record(input, output)))
+    }
+
     fn record(input: u64, output: u64) -> Record {
         Record { usage: Usage { input, output, ..Usage::default() }, ..Record::default() }
     }
@@ -146,7 +152,7 @@ mod tests {
                 metered: Metered::Exact(record(10, 20)),
                 ..response(status, Ending::Complete)
             };
-            assert_eq!(told.verdict(), Verdict::Charge(Certainty::Exact, record(10, 20)));
+            assert_eq!(told.verdict(), charge(Certainty::Exact, 10, 20));
         }
     }
 
@@ -172,11 +178,11 @@ mod tests {
     #[test]
     fn content_without_usage_is_estimated_from_what_was_seen() {
         let estimated = response(200, Ending::Complete).verdict();
-        assert_eq!(estimated, Verdict::Charge(Certainty::Estimated, record(164, 34)));
+        assert_eq!(estimated, charge(Certainty::Estimated, 164, 34));
         let cut = response(200, Ending::Cut).verdict();
-        assert_eq!(cut, Verdict::Charge(Certainty::AtLeast, record(164, 34)));
+        assert_eq!(cut, charge(Certainty::AtLeast, 164, 34));
         let early = Response { body_bytes: 0, text_bytes: 0, ..response(200, Ending::Cut) };
-        assert_eq!(early.verdict(), Verdict::Charge(Certainty::AtLeast, record(164, 0)));
+        assert_eq!(early.verdict(), charge(Certainty::AtLeast, 164, 0));
     }
 
     #[test]
@@ -197,10 +203,7 @@ mod tests {
         for (said, booked) in [((8834, 1), (8834, 34)), ((0, 0), (164, 34)), ((10, 50), (10, 50))] {
             let metered = Metered::AtLeast(record(said.0, said.1));
             let cut = Response { metered, ..response(200, Ending::Cut) };
-            assert_eq!(
-                cut.verdict(),
-                Verdict::Charge(Certainty::AtLeast, record(booked.0, booked.1))
-            );
+            assert_eq!(cut.verdict(), charge(Certainty::AtLeast, booked.0, booked.1));
         }
     }
 }

@@ -79,7 +79,7 @@ impl Ended {
         let (certainty, used) = match &self.verdict {
             Verdict::Release => return None,
             Verdict::Charge(certainty, record) => {
-                let (record, path) = (Box::new(record.clone()), self.path.as_str().into());
+                let (record, path) = (record.clone(), self.path.as_str().into());
                 (*certainty, Used::Metered { record, path })
             }
             Verdict::ChargeReserved(certainty) => (*certainty, Used::Reserved),

@@ -39,8 +39,8 @@ fn name(method: &str, path: &str, id: Option<&str>, verdict: Verdict) -> String 
 #[test]
 fn an_entry_is_named_by_its_reservation_or_by_the_response_that_can_be_fetched_again() {
     let reservation = handover().reservation;
-    let sure = || Verdict::Charge(Certainty::Exact, Record::default());
-    let part = || Verdict::Charge(Certainty::AtLeast, Record::default());
+    let sure = || Verdict::Charge(Certainty::Exact, Box::default());
+    let part = || Verdict::Charge(Certainty::AtLeast, Box::default());
     let begun = || Verdict::ChargeReserved(Certainty::Estimated);
     let chat = "/v1/chat/completions";
     assert_eq!(name("POST", chat, Some("c1"), sure()), format!("metered:{reservation}"));
@@ -129,7 +129,7 @@ impl Bench {
 
 fn used(output: u64) -> Verdict {
     let usage = Usage { output, ..Usage::default() };
-    Verdict::Charge(Certainty::Exact, Record { usage, ..Record::default() })
+    Verdict::Charge(Certainty::Exact, Box::new(Record { usage, ..Record::default() }))
 }
 
 #[tokio::test]
