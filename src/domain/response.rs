@@ -137,6 +137,10 @@ mod tests {
         }
     }
 
+    fn charge(certainty: Certainty, input: u64, output: u64) -> Verdict {
+        Verdict::Charge(certainty, Box::new(record(input, output)))
+    }
+
     fn record(input: u64, output: u64) -> Record {
         Record { usage: Usage { input, output, ..Usage::default() }, ..Record::default() }
     }
@@ -148,7 +152,7 @@ mod tests {
                 metered: Metered::Exact(record(10, 20)),
                 ..response(status, Ending::Complete)
             };
-            assert_eq!(told.verdict(), Verdict::Charge(Certainty::Exact, Box::new(record(10, 20))));
+            assert_eq!(told.verdict(), charge(Certainty::Exact, 10, 20));
         }
     }
 
@@ -174,11 +178,11 @@ mod tests {
     #[test]
     fn content_without_usage_is_estimated_from_what_was_seen() {
         let estimated = response(200, Ending::Complete).verdict();
-        assert_eq!(estimated, Verdict::Charge(Certainty::Estimated, Box::new(record(164, 34))));
+        assert_eq!(estimated, charge(Certainty::Estimated, 164, 34));
         let cut = response(200, Ending::Cut).verdict();
-        assert_eq!(cut, Verdict::Charge(Certainty::AtLeast, Box::new(record(164, 34))));
+        assert_eq!(cut, charge(Certainty::AtLeast, 164, 34));
         let early = Response { body_bytes: 0, text_bytes: 0, ..response(200, Ending::Cut) };
-        assert_eq!(early.verdict(), Verdict::Charge(Certainty::AtLeast, Box::new(record(164, 0))));
+        assert_eq!(early.verdict(), charge(Certainty::AtLeast, 164, 0));
     }
 
     #[test]
@@ -199,10 +203,7 @@ mod tests {
         for (said, booked) in [((8834, 1), (8834, 34)), ((0, 0), (164, 34)), ((10, 50), (10, 50))] {
             let metered = Metered::AtLeast(record(said.0, said.1));
             let cut = Response { metered, ..response(200, Ending::Cut) };
-            assert_eq!(
-                cut.verdict(),
-                Verdict::Charge(Certainty::AtLeast, Box::new(record(booked.0, booked.1)))
-            );
+            assert_eq!(cut.verdict(), charge(Certainty::AtLeast, booked.0, booked.1));
         }
     }
 }

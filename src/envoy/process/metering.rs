@@ -126,12 +126,16 @@ impl Watched {
             tracing::warn!(%error, reservation = %handover.reservation, "a response cannot be read to its end");
         }
         let response_id = self.meter.response_id().map(Into::into);
+        let metered = match (ending, self.unreadable) {
+            (Ending::Complete, None) => self.meter.finish(),
+            (Ending::Cut, _) | (_, Some(_)) => self.meter.finish_cut(),
+        };
         let response = Response {
             status: self.status,
             method: &self.method,
             path: &self.path,
             ending,
-            metered: self.meter.finish(),
+            metered,
             body_bytes: self.body_bytes,
             // The text before it says nothing of the rest.
             text_bytes: if self.unreadable.is_some() { 0 } else { self.text.bytes() },
