@@ -298,9 +298,8 @@ async fn expire(
             .await?;
         record(&mut *db, workspace, &[Entry::of_expiry(expiry, now)]).await?;
     }
-    if !expired.is_empty() {
-        save(db, workspace, &credits).await?;
-    }
+    // What was drawn is settled with the grants even where none has expired.
+    save(db, workspace, &credits).await?;
     Ok(Some(credits.in_force()))
 }
 

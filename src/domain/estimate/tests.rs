@@ -1,0 +1,217 @@
+//! What is set aside for requests of every dialect.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::pricing::{Entries, Entry, Offer, Rate, ServiceTier};
+
+/// $1 and $10 per million tokens, but $2 and $20 where dearer tiers are; at most 1,000 tokens out and 100,000 in.
+fn table() -> PriceTable {
+    let dollars = |amount: u64| Rate::per_million(amount * 1_000_000_000);
+    let offer = |service, times| Offer::flat(service, dollars(times), dollars(times * 10));
+    let offers = vec![offer(ServiceTier::Standard, 1), offer(ServiceTier::Priority, 2)];
+    let mut small = ModelPrice::new("small-1", offers);
+    small.max_input_tokens = Some(100_000);
+    small.max_output_tokens = Some(1_000);
+    let big = ModelPrice::flat("big-1", dollars(3), dollars(30));
+    let mut embedding = ModelPrice::flat("embed-1", dollars(1), dollars(0));
+    embedding.max_output_tokens = Some(0);
+    let entry = |price: ModelPrice| (price.name.clone(), Entry::Priced(Arc::new(price)));
+    PriceTable::new("test-1", Entries::from([entry(small), entry(big), entry(embedding)]))
+}
+
+fn asked<'a>(model: Option<&'a str>, body: &'a str) -> RequestFacts<'a> {
+    RequestFacts {
+        provider: None,
+        model,
+        path: "/v1/chat/completions",
+        body: Body::Whole(body.as_bytes()),
+    }
+}
+
+/// Asserts tokens in, tokens out and cost per million of each.
+fn check(request: &RequestFacts<'_>, policy: &Policy, input: i64, output: i64, rates: (i64, i64)) {
+    let amounts = Amounts {
+        cost: NanoUsd::new(input * rates.0 * 1_000 + output * rates.1 * 1_000),
+        tokens: Tokens::new(input + output),
+    };
+    assert_eq!(
+        estimate(request, &table(), policy),
+        Estimate { amounts, priced: Priced::Yes },
+        "{request:?}"
+    );
+}
+
+const SMALL: (i64, i64) = (2, 20);
+const BIG: (i64, i64) = (3, 30);
+
+fn in_mode(mode: Mode) -> Policy {
+    Policy { mode, ..Policy::default() }
+}
+
+#[test]
+fn a_whole_body_is_estimated_from_its_bytes_and_its_cap() {
+    let policy = Policy::default();
+    let pad = |body: &str, bytes: usize| format!("{body:<bytes$}");
+    let text = |body: &str| pad(body, 301);
+    check(
+        &asked(None, &text(r#"{"model":"small-1","max_tokens":50}"#)),
+        &policy,
+        101 + 64,
+        50,
+        SMALL,
+    );
+    check(
+        &asked(None, &text(r#"{"model":"small-1","max_tokens":50,"n":3}"#)),
+        &policy,
+        165,
+        150,
+        SMALL,
+    );
+    check(&asked(None, &text(r#"{"model":"small-1","tools":[{}]}"#)), &policy, 165, 1_000, SMALL);
+    check(
+        &asked(None, &text(r#"{"model":"small-1","tools":[{"name":"f"}]}"#)),
+        &policy,
+        1_065,
+        1_000,
+        SMALL,
+    );
+    check(&asked(None, &text(r#"{"model":"small-1"}"#)), &policy, 165, 1_000, SMALL);
+    check(&asked(None, &text(r#"{"model":"big-1"}"#)), &policy, 165, 4_096, BIG);
+    check(&asked(None, &text(r#"{"model":"embed-1","input":"x"}"#)), &policy, 165, 0, (1, 0));
+    check(&asked(Some("small-1"), ""), &policy, 64, 1_000, SMALL);
+}
+
+#[test]
+fn a_hostile_cap_reserves_no_more_than_the_model_can_write() {
+    let policy = Policy::default();
+    let text = |body: &str| format!("{body:<300}");
+    check(
+        &asked(None, &text(r#"{"model":"small-1","max_tokens":18446744073709551615}"#)),
+        &policy,
+        164,
+        1_000,
+        SMALL,
+    );
+    check(
+        &asked(None, &text(r#"{"model":"small-1","max_tokens":-1}"#)),
+        &policy,
+        164,
+        1_000,
+        SMALL,
+    );
+    check(
+        &asked(None, &text(r#"{"model":"big-1","max_tokens":9999999}"#)),
+        &policy,
+        164,
+        131_072,
+        BIG,
+    );
+    check(
+        &asked(None, &text(r#"{"model":"small-1","max_tokens":9,"n":999999}"#)),
+        &policy,
+        164,
+        9 * 128,
+        SMALL,
+    );
+}
+
+#[test]
+fn media_count_by_the_piece_and_not_by_their_bytes() {
+    let image = "A".repeat(90_000);
+    let body =
+        format!(r#"{{"model":"small-1","max_tokens":10,"data":"{image}","images":["{image}"]}}"#);
+    let text = i64::try_from(body.len()).unwrap() - 180_000;
+    check(&asked(None, &body), &Policy::default(), (text + 2) / 3 + 64 + 3_200, 10, SMALL);
+    check(&asked(None, &body), &in_mode(Mode::Strict), 100_000, 10, SMALL);
+}
+
+#[test]
+fn strict_counts_every_byte_and_the_models_maximum() {
+    let body = format!("{:<300}", r#"{"model":"small-1"}"#);
+    check(&asked(None, &body), &in_mode(Mode::Strict), 364, 1_000, SMALL);
+    let body = format!("{:<300}", r#"{"model":"small-1","max_completion_tokens":5}"#);
+    check(&asked(None, &body), &in_mode(Mode::Strict), 364, 5, SMALL);
+}
+
+#[test]
+fn postpaid_sets_nothing_aside_but_knows_what_has_no_price() {
+    let zero = |priced| Estimate { amounts: Amounts::default(), priced };
+    let postpaid = in_mode(Mode::Postpaid);
+    assert_eq!(estimate(&asked(Some("small-1"), "{}"), &table(), &postpaid), zero(Priced::Yes));
+    assert_eq!(estimate(&asked(None, "{}"), &table(), &postpaid), zero(Priced::Yes));
+    assert_eq!(estimate(&asked(Some("what-1"), "{}"), &table(), &postpaid), zero(Priced::No));
+}
+
+#[test]
+fn a_cut_body_counts_with_its_whole_size_and_what_may_be_behind_the_cut() {
+    let request = |seen: &'static str, model| RequestFacts {
+        body: Body::Cut { seen: seen.as_bytes(), whole_size: Some(3_000) },
+        ..asked(model, "")
+    };
+    let policy = Policy::default();
+    check(&request(r#"{"model":"small-1","max_tokens":5,"mess"#, None), &policy, 1_964, 5, SMALL);
+    check(&request(r#"{"model":"small-1","messages":[{"#, None), &policy, 1_964, 1_000, SMALL);
+    check(&request(r#"{"messages":[{"#, Some("small-1")), &policy, 1_964, 1_000, SMALL);
+    let unknown = estimate(&request(r#"{"messages":[{"#, None), &table(), &policy);
+    assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
+}
+
+#[test]
+fn an_empty_name_names_no_model() {
+    let unknown = estimate(&asked(Some(""), r#"{"model":""}"#), &table(), &Policy::default());
+    assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
+}
+
+#[test]
+fn an_unseen_body_counts_with_its_content_length() {
+    let request = |size| RequestFacts { body: Body::Unseen { size }, ..asked(Some("small-1"), "") };
+    check(&request(Some(300)), &Policy::default(), 100 + 64 + 900, 1_000, SMALL);
+    check(&request(None), &Policy::default(), 5_462 + 64 + 900, 1_000, SMALL);
+}
+
+#[test]
+fn of_all_the_models_that_are_named_the_dearest_is_set_aside() {
+    let body = format!("{:<300}", r#"{"model":"big-1","max_tokens":10}"#);
+    check(&asked(Some("small-1"), &body), &Policy::default(), 164, 10, BIG);
+    check(&asked(Some("router-alias"), &body), &Policy::default(), 164, 10, BIG);
+    let in_path = RequestFacts { path: "/model/big-1/invoke", ..asked(Some("small-1"), "{}") };
+    check(&in_path, &Policy::default(), 1 + 64, 4_096, BIG);
+}
+
+#[test]
+fn a_model_without_a_price_is_never_silently_free() {
+    let request = asked(Some("what-1"), "{}");
+    let tokens = Tokens::new(65 + 4_096);
+    let with = |unpriced| estimate(&request, &table(), &Policy { unpriced, ..Policy::default() });
+    let only_tokens = Amounts { cost: NanoUsd::ZERO, tokens };
+    assert_eq!(with(Unpriced::Deny), Estimate { amounts: only_tokens, priced: Priced::No });
+    assert_eq!(
+        with(Unpriced::CountTokensOnly),
+        Estimate { amounts: only_tokens, priced: Priced::TokensOnly }
+    );
+    let dollar = Rate::per_million(1_000_000_000);
+    let default = Unpriced::DefaultPrice(Box::new(ModelPrice::flat("default", dollar, dollar)));
+    let priced = Amounts { cost: NanoUsd::new(4_161_000), tokens };
+    assert_eq!(with(default), Estimate { amounts: priced, priced: Priced::Yes });
+}
+
+proptest! {
+    #[test]
+    fn no_body_breaks_the_estimate(body in prop::collection::vec(any::<u8>(), 0..300), size in any::<Option<u64>>()) {
+        for body in [Body::Whole(&body), Body::Cut { seen: &body, whole_size: size }, Body::Unseen { size }] {
+            let request = RequestFacts { body, ..asked(Some("small-1"), "") };
+            let amounts = estimate(&request, &table(), &Policy::default()).amounts;
+            prop_assert!(amounts.cost > NanoUsd::ZERO && amounts.tokens <= Tokens::new(100_000 + 128 * 1_000));
+        }
+    }
+
+    #[test]
+    fn strict_is_never_below_the_estimate(body in r#"\{"(max_tokens|n|data|tools)":[0-9]{1,4},"x":"[a-zA-Z]{0,400}"\}"#) {
+        let of = |mode| estimate(&asked(Some("big-1"), &body), &table(), &in_mode(mode)).amounts;
+        prop_assert!(of(Mode::Strict).cost >= of(Mode::Estimate).cost);
+        prop_assert!(of(Mode::Strict).tokens >= of(Mode::Estimate).tokens);
+    }
+}
