@@ -11,7 +11,7 @@ use crate::domain::estimate::Unpriced;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
-use crate::domain::pricing::{Billable, Found, How, Named};
+use crate::domain::pricing::{Billable, Charge, Found, How, Named};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -123,6 +123,9 @@ pub enum ReportError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// What is charged, and the rates that it was priced at.
+pub(super) type Price = (NanoUsd, Option<Arc<str>>);
 
 /// Where a report goes.
 enum Route {
@@ -419,25 +422,35 @@ impl Engine {
     }
 
     /// The cost of usage, and the rates that it was priced at. A price that says nothing of what was used is none.
-    pub(super) fn price(
+    fn price(&self, named: &Named<'_>, used: Billable) -> Result<Price, ReportError> {
+        let prices = self.prices();
+        let found = prices.find_named(named).filter(|found| found.price.covers(used));
+        let charge = found.map(|Found { price, how }| Charge {
+            cost: price.cost_of(used),
+            rates: price.rates_text(prices.version(), used),
+            how,
+        });
+        self.charged(charge, named, used)
+    }
+
+    /// A charge by the table; where it has none, what the policy says of models without a price.
+    pub(super) fn charged(
         &self,
+        charge: Option<Charge>,
         named: &Named<'_>,
         used: Billable,
-    ) -> Result<(NanoUsd, Option<Arc<str>>), ReportError> {
-        let prices = self.prices();
+    ) -> Result<Price, ReportError> {
         let metrics = &self.shared.metrics;
-        let found = prices.find_named(named).filter(|found| found.price.covers(used));
-        if let Some(Found { price, how }) = &found {
-            if *how == How::Guessed {
+        if let Some(Charge { cost, rates, how }) = charge {
+            if how == How::Guessed {
                 metrics.guessed_price();
             }
-            let rates = price.rates_text(prices.version(), used);
-            return Ok((price.cost_of(used), Some(Arc::from(rates))));
+            return Ok((cost, Some(Arc::from(rates))));
         }
         metrics.unpriced_model(self.shared.unpriced.as_str());
         match &self.shared.unpriced {
             Unpriced::DefaultPrice(price) => {
-                let rates = price.rates_text(prices.version(), used);
+                let rates = price.rates_text(self.prices().version(), used);
                 Ok((price.cost_of(used), Some(Arc::from(rates))))
             }
             Unpriced::CountTokensOnly => Ok((NanoUsd::ZERO, None)),
