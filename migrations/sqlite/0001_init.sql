@@ -97,6 +97,8 @@ CREATE TABLE settlement (
   input        INTEGER,
   cached       INTEGER,
   cache_write  INTEGER,
+  -- The part of cache_write that is kept for an hour.
+  cache_write_1h INTEGER,
   output       INTEGER,
   reasoning    INTEGER,
   -- The model that was priced, which may differ from the one that was asked for.

@@ -138,10 +138,10 @@ pub(super) fn settlement(
         usage: Some(Usage {
             input: 10,
             cached: 1,
-            cache_write: 2,
+            cache_write: 4,
+            cache_write_1h: 2,
             output: 5,
             reasoning: 3,
-            ..Usage::default()
         }),
         model: Some(id("gpt-4o")),
         rates: Some(Arc::from("{\"input\": \"2.5 ' $\"}")),

@@ -11,6 +11,7 @@ use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
+use crate::domain::usage::Usage;
 use crate::store::posting::{self, Allowance, Rows};
 use crate::store::sqlite::credits;
 use crate::store::sqlite::errors::unreadable;
@@ -114,10 +115,10 @@ async fn record(
     let rows: Value = settlements.iter().map(|settlement| settlement_json(settlement)).collect();
     sqlx::query(
         "INSERT INTO settlement (workspace, id, project, identity, api_key, provider, subject_model, reservation,
-           certainty, cost, tokens, input, cached, cache_write, output, reasoning, model, rates, at_ms)
+           certainty, cost, tokens, input, cached, cache_write, cache_write_1h, output, reasoning, model, rates, at_ms)
          SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
            value ->> 7, value ->> 8, value ->> 9, value ->> '$[10][0]', value ->> '$[10][1]', value ->> '$[10][2]',
-           value ->> '$[10][3]', value ->> '$[10][4]', value ->> 11, value ->> 12, value ->> 13
+           value ->> '$[10][3]', value ->> '$[10][4]', value ->> '$[10][5]', value ->> 11, value ->> 12, value ->> 13
          FROM json_each(?2) ORDER BY key",
     )
     .bind(workspace.as_str())
@@ -144,7 +145,8 @@ async fn record(
 fn settlement_json(settlement: &Settlement) -> Value {
     let text = |id: &Option<Id>| id.as_ref().map(|id| id.as_str().to_owned());
     let usage = settlement.usage.map(|usage| {
-        [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning]
+        let Usage { input, cached, cache_write, cache_write_1h, output, reasoning } = usage;
+        [input, cached, cache_write, cache_write_1h, output, reasoning]
             .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
     });
     json!([

@@ -107,6 +107,7 @@ pub(super) struct SettlementRow {
     input: Option<i64>,
     cached: Option<i64>,
     cache_write: Option<i64>,
+    cache_write_1h: Option<i64>,
     output: Option<i64>,
     reasoning: Option<i64>,
     model: Option<String>,
@@ -266,9 +267,9 @@ impl SettlementRow {
             input: count(self.input)?,
             cached: count(self.cached)?,
             cache_write: count(self.cache_write)?,
+            cache_write_1h: count(self.cache_write_1h)?,
             output: count(self.output)?,
             reasoning: count(self.reasoning)?,
-            ..Usage::default()
         })
     }
 }
