@@ -124,7 +124,7 @@ impl Workload {
         self.now.mono = self.now.mono.plus(Duration::from_micros(1));
         let reservation = ReservationId { holder: HolderId(1), nonce: self.made };
         let subject = Arc::clone(&self.subject);
-        let verdict = self.ledger.reserve(subject, estimate(), Some(reservation), self.now);
+        let verdict = self.ledger.reserve(subject, estimate(), reservation, self.now);
         if matches!(black_box(verdict), Verdict::Starved(_)) {
             self.waited += 1;
             self.exchange();
@@ -159,7 +159,7 @@ fn weigh_accounts() {
             let identity = Some(id(&format!("user-{number:07}")));
             let subject = Subject { identity, ..Subject::of_workspace(id("acme")) };
             let reservation = ReservationId { holder: HolderId(1), nonce: u128::from(number) };
-            let verdict = ledger.reserve(Arc::new(subject), estimate(), Some(reservation), now);
+            let verdict = ledger.reserve(Arc::new(subject), estimate(), reservation, now);
             assert!(matches!(verdict, Verdict::Starved(_)), "a new account has no lease");
         }
         // The store forgets each account at once, so that only the ledger's memory is seen.

@@ -123,7 +123,7 @@ impl Engine {
         }
         let Some(room) = state.room(shared, &ask.subject.workspace) else { return undecided };
         let subject = Arc::clone(&ask.subject);
-        let verdict = room.ledger.reserve(subject, ask.estimate, Some(reservation), now);
+        let verdict = room.ledger.reserve(subject, ask.estimate, reservation, now);
         if room.ledger.has_batch() {
             shared.work.notify_one();
         }

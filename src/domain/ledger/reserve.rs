@@ -34,8 +34,8 @@ pub(super) struct Waiter {
     pub(super) id: WaiterId,
     pub(super) subject: Arc<Subject>,
     pub(super) estimate: Estimate,
-    /// What to set aside under; `None` for a bare check.
-    pub(super) reservation: Option<ReservationId>,
+    /// What to set aside under.
+    pub(super) reservation: ReservationId,
 }
 
 /// What all gates together say.
@@ -49,12 +49,12 @@ struct Judged {
 }
 
 impl Ledger {
-    /// Decides on a request. An admission sets its estimate aside under `reservation`; without one it only counts the request.
+    /// Decides on a request. An admission sets its estimate aside under `reservation`.
     pub fn reserve(
         &mut self,
         subject: Arc<Subject>,
         estimate: Estimate,
-        reservation: Option<ReservationId>,
+        reservation: ReservationId,
         now: Now,
     ) -> Verdict {
         let waiter = Waiter { id: WaiterId(self.next_waiter), subject, estimate, reservation };
@@ -160,7 +160,7 @@ impl Ledger {
 
     /// Asks every gate. `None` when there is no room for another account or reservation.
     fn judge(&mut self, waiter: &Waiter, now: Now) -> Option<Judged> {
-        if waiter.reservation.is_some() && self.reservations.len() >= RESERVATIONS_MAX {
+        if self.reservations.len() >= RESERVATIONS_MAX {
             return None;
         }
         let gates = self.gates(&waiter.subject, waiter.estimate.amounts, now)?;
@@ -211,19 +211,17 @@ impl Ledger {
         let mut holds = SmallVec::new();
         for gate in &judged.gates {
             holds.push(Hold { account: gate.account, amount: gate.asked });
-            self.charge_gate(gate, waiter.reservation.is_some(), now);
+            self.charge_gate(gate, now);
         }
-        if let Some(id) = waiter.reservation {
-            let reservation = Reservation {
-                subject: Arc::clone(&waiter.subject),
-                estimate: waiter.estimate.amounts,
-                made_at: now,
-                holds,
-            };
-            self.keep(id, reservation);
-        }
+        let reservation = Reservation {
+            subject: Arc::clone(&waiter.subject),
+            estimate: waiter.estimate.amounts,
+            made_at: now,
+            holds,
+        };
+        self.keep(waiter.reservation, reservation);
         Admission {
-            reservation: waiter.reservation,
+            reservation: Some(waiter.reservation),
             standing: self.standing(&judged.gates, now),
             unavailable: false,
             shadow_refusals: judged.shadow_refusals,
@@ -245,16 +243,14 @@ impl Ledger {
     }
 
     /// Charges one gate, and asks for a refill or a renewal ahead of need.
-    fn charge_gate(&mut self, gate: &Gate, sets_aside: bool, now: Now) {
+    fn charge_gate(&mut self, gate: &Gate, now: Now) {
         let ttl = self.terms.lease_ttl;
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
         if let Some(minute) = &mut account.minute {
             minute.take(now.mono, u32::try_from(gate.limit.get()).unwrap_or(u32::MAX));
         }
         let amount = if account.minute.is_some() { Units::ZERO } else { gate.asked };
-        if sets_aside {
-            account.hold(amount, now);
-        }
+        account.hold(amount, now);
         if !gate.shadow && (account.is_low() || account.wants_renewal(ttl, now)) {
             self.enqueue(gate.account);
         }

@@ -185,7 +185,7 @@ impl Life {
         let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::ZERO };
         let estimate = Estimate { amounts, priced: Priced::Yes };
         let reservation = ReservationId { holder: HOLDER, nonce: self.number.into() };
-        let verdict = self.ledger.reserve(Arc::new(subject), estimate, Some(reservation), now);
+        let verdict = self.ledger.reserve(Arc::new(subject), estimate, reservation, now);
         if matches!(verdict, Verdict::Starved(_)) {
             feed(&mut self.ledger, now);
         }

@@ -185,7 +185,7 @@ impl Run {
     fn reserve(&mut self, who: Who, cost: i64, tokens: i64) {
         self.made += 1;
         let estimate = Estimate { amounts: amounts(cost, tokens), priced: Priced::Yes };
-        let id = Some(reservation(self.made));
+        let id = reservation(self.made);
         if let Verdict::Starved(waiter) = self.world.reserve(&subject(who), estimate, id) {
             self.waiters.push(waiter);
         }

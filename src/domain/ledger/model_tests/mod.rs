@@ -100,7 +100,7 @@ impl StateMachineTest for LedgerAgainstModel {
 
 fn reserve(world: &mut World, model: &Model, who: Who, amounts: Amounts) {
     let estimate = Estimate { amounts, priced: Priced::Yes };
-    let decision = match world.reserve(&subject(who), estimate, Some(reservation(model.made))) {
+    let decision = match world.reserve(&subject(who), estimate, reservation(model.made)) {
         Verdict::Decided(decision) => decision,
         Verdict::Starved(waiter) => {
             world.pump();

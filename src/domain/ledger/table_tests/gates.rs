@@ -183,13 +183,13 @@ fn a_withdrawn_request_gives_its_slot_back_and_a_released_one_does_not() {
 }
 
 #[test]
-fn a_bare_check_takes_a_slot_and_sets_nothing_aside() {
+fn a_request_for_nothing_takes_a_slot_and_sets_nothing_aside() {
     check(
         "budget b workspace $1 2rpm daily
-         reserve r1 bare allow left=$1 left=1rpm
-         reserve r2 bare allow left=$1 left=0rpm
-         reserve r3 bare deny requests_per_minute_exceeded
-         open 0",
+         reserve r1 allow left=$1 left=1rpm
+         reserve r2 allow left=$1 left=0rpm
+         reserve r3 deny requests_per_minute_exceeded
+         open 2",
     );
 }
 

@@ -156,9 +156,8 @@ impl Table {
         self.made += 1;
         let reservation = ReservationId { holder: HolderId(1), nonce: self.made };
         self.reservations.insert(name.to_owned(), reservation);
-        let reserved = (!asked.contains(&"bare")).then_some(reservation);
         let subject = Arc::clone(&self.subject);
-        match self.world.reserve(&subject, estimate, reserved) {
+        match self.world.reserve(&subject, estimate, reservation) {
             Verdict::Decided(decision) => self.differs(&decision, expected),
             Verdict::Starved(waiter) => {
                 self.waiters.insert(name.to_owned(), waiter);

@@ -86,7 +86,7 @@ impl World {
         &mut self,
         subject: &Arc<Subject>,
         estimate: Estimate,
-        id: Option<ReservationId>,
+        id: ReservationId,
     ) -> Verdict {
         let verdict = self.ledger.reserve(Arc::clone(subject), estimate, id, self.now);
         if let Verdict::Decided(decision) = &verdict {
