@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bursar::domain::budget::{Budget, Limits, WhenUnavailable};
 use bursar::domain::decision::Decision;
-use bursar::domain::estimate::{Estimate, Priced};
+use bursar::domain::estimate::Estimate;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::account::LocalAccount;
 use bursar::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
@@ -208,7 +208,7 @@ fn start() -> Now {
 
 fn estimate() -> Estimate {
     let amounts = Amounts { cost: NanoUsd::new(1_000_000), tokens: Tokens::new(1500) };
-    Estimate { amounts, priced: Priced::Yes }
+    Estimate::of(amounts)
 }
 
 fn budget(number: u128, kind: ScopeKind, target: Target) -> Budget {

@@ -10,7 +10,7 @@ use super::check::{self, Answer};
 use super::fault::Fault;
 use super::usage::{self, Reported};
 use crate::domain::decision::{DimensionInfo, Refusal};
-use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::estimate::Estimate;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::subject::Subject;
@@ -102,7 +102,7 @@ fn estimate(message: proto::Estimate) -> Result<Estimate, Fault> {
     let cost = not_negative("estimate.cost_nano_usd", message.cost_nano_usd)?;
     let tokens = not_negative("estimate.tokens", message.tokens)?;
     let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(tokens) };
-    Ok(Estimate { amounts, priced: Priced::Yes })
+    Ok(Estimate::of(amounts))
 }
 
 fn not_negative(name: &str, number: i64) -> Result<i64, Fault> {

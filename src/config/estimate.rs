@@ -2,13 +2,16 @@
 
 use super::parse;
 use super::walk::Section;
-use crate::domain::estimate::{Mode, Policy, Unpriced};
+use crate::domain::estimate::{Learn, Mode, Policy, Unpriced};
 use crate::domain::money::Amounts;
 use crate::domain::pricing::ModelPrice;
 
 /// How each mode is written.
 pub(super) const MODES: [(&str, Mode); 3] =
     [("strict", Mode::Strict), ("estimate", Mode::Estimate), ("postpaid", Mode::Postpaid)];
+
+/// How it is written whether estimates learn.
+pub(super) const LEARN: [(&str, Learn); 2] = [("on", Learn::On), ("off", Learn::Off)];
 
 /// What `unpriced` says, before the price that it may need.
 #[derive(Clone, Copy)]
@@ -30,6 +33,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Policy {
     let mut section = root.section("estimate");
     let policy = Policy {
         mode: section.read("mode", parse::one_of(&MODES)).unwrap_or(default.mode),
+        learn: section.read("learn", parse::one_of(&LEARN)).unwrap_or(default.learn),
         unknown_model: unknown_model(&mut section, default.unknown_model),
         unpriced: unpriced(&mut section),
     };

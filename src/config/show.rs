@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::estimate::MODES;
+use super::estimate::{LEARN, MODES};
 use super::file::ON_TIMEOUT;
 use super::mapping::setting;
 use super::parse::shown;
@@ -41,6 +41,7 @@ impl Display for Settings {
         line("reservation.timeout", &shown(self.terms.reservation_timeout))?;
         line("reservation.on_timeout", &name_of(&ON_TIMEOUT, self.terms.on_timeout))?;
         line("estimate.mode", &name_of(&MODES, self.estimate.mode))?;
+        line("estimate.learn", &name_of(&LEARN, self.estimate.learn))?;
         line("estimate.unknown_model.cost", &self.estimate.unknown_model.cost)?;
         line("estimate.unknown_model.tokens", &self.estimate.unknown_model.tokens.get())?;
         line("estimate.unpriced", &unpriced(&self.estimate.unpriced))?;

@@ -112,6 +112,7 @@ fn every_setting_can_be_written() {
         ("reservation: {timeout: 1h}", "reservation.timeout: 1h"),
         ("reservation: {on_timeout: release}", "reservation.on_timeout: release"),
         ("estimate: {mode: strict}", "estimate.mode: strict"),
+        ("estimate: {learn: off}", "estimate.learn: off"),
         ("estimate: {unknown_model: {cost: 0.1}}", "estimate.unknown_model.cost: 0.1"),
         ("estimate: {unknown_model: {tokens: 7}}", "estimate.unknown_model.tokens: 7"),
         ("estimate: {unpriced: count_tokens_only}", "estimate.unpriced: count_tokens_only"),

@@ -11,6 +11,7 @@ mod driver;
 mod entropy;
 mod journal;
 mod keys;
+mod learning;
 mod metered;
 mod report;
 mod start;
@@ -31,7 +32,7 @@ use self::entropy::Entropy;
 use self::journal::JournalFile;
 use self::keys::KeyCache;
 use crate::domain::decision::Decision;
-use crate::domain::estimate::Unpriced;
+use crate::domain::estimate::{Learned, Unpriced};
 use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::{Ledger, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
@@ -75,6 +76,7 @@ struct Shared {
     metrics: Metrics,
     prices: Prices,
     keys: KeyCache,
+    learned: Mutex<Learned>,
     journal: Option<Journal>,
     state: Mutex<State>,
     /// Wakes the driver: a ledger has something for the store.

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{Engine, State};
-use crate::domain::estimate::Unpriced;
+use crate::domain::estimate::{Lesson, Unpriced};
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
@@ -250,21 +250,22 @@ impl Engine {
             waiting.push(sender);
             return Route::UnderWay(receiver);
         }
-        let (settlement, reserved) = match &report.against {
+        let (settlement, reserved, lesson) = match &report.against {
             Against::Reservation(id) => {
-                let reserved = room.ledger.reservation(*id).map(|reservation| reservation.estimate);
+                let open = room.ledger.reservation(*id);
+                let promised = open.map(|open| (open.estimate, open.lesson));
                 records.cut(&room.ledger, *id, actual.amounts);
-                let (Some(settlement), Some(reserved)) =
-                    (room.ledger.settle(*id, actual.clone()), reserved)
+                let (Some(settlement), Some((reserved, lesson))) =
+                    (room.ledger.settle(*id, actual.clone()), promised)
                 else {
                     return Route::NotOpen;
                 };
-                (settlement, reserved)
+                (settlement, reserved, lesson)
             }
             Against::Subject(subject) => {
                 let at = report.at.unwrap_or(now.wall);
                 match room.ledger.book(Arc::clone(subject), actual.clone(), at, now) {
-                    Some(settlement) => (settlement, actual.amounts),
+                    Some(settlement) => (settlement, actual.amounts, Lesson::Nothing),
                     None => return Route::NoRoom,
                 }
             }
@@ -272,6 +273,8 @@ impl Engine {
         let (sender, receiver) = oneshot::channel();
         room.recording.insert(report.settlement.clone(), vec![sender]);
         shared.work.notify_one();
+        drop(state);
+        shared.learn(&settlement, lesson);
         Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)
     }
 

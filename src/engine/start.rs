@@ -44,6 +44,7 @@ impl Engine {
             metrics,
             prices,
             keys: KeyCache::default(),
+            learned: Mutex::default(),
             journal,
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),

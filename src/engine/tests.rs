@@ -22,7 +22,7 @@ use super::clock::ManualClock;
 use super::*;
 use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
 use crate::domain::decision::{Admission, RefusalCode};
-use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::estimate::Estimate;
 use crate::domain::ids::{BudgetId, ReservationId};
 use crate::domain::ledger::OnTimeout;
 use crate::domain::ledger::escrow::{Account, AccountKey};
@@ -185,7 +185,7 @@ fn subject() -> Arc<Subject> {
 
 fn request(cost: i64) -> Ask {
     let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(cost) };
-    Ask { subject: subject(), estimate: Estimate { amounts, priced: Priced::Yes } }
+    Ask { subject: subject(), estimate: Estimate::of(amounts) }
 }
 
 fn admission(decision: Decision) -> Admission {

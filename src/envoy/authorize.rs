@@ -114,6 +114,7 @@ impl Authorizer {
             model: subject.model.as_ref().map(|id| id.as_str()),
             path: attributes.path(),
             body: attributes.body(),
+            usual: self.engine.usual(subject),
         };
         let appraisal = appraise(&facts, &self.engine.prices(), &self.settings.estimate);
         if appraisal.estimate.priced != Priced::Yes {
@@ -225,22 +226,4 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_deadline_of_a_call_is_read_in_every_unit_and_nonsense_is_none() {
-        let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&metadata)
-        };
-        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(read("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        assert_eq!(read("500u"), Some(Duration::from_micros(500)));
-        for nonsense in ["", "m", "250", "250x", "-1m", "999999999m"] {
-            assert_eq!(read(nonsense), None, "{nonsense}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 //! An estimate, together with what its response is judged by.
 
 use crate::domain::estimate::request::Seen;
-use crate::domain::estimate::{Estimate, Mode, Policy, RequestFacts, estimate_of, input_tokens};
+use crate::domain::estimate::{
+    Estimate, Mode, Policy, RequestFacts, estimate_of, input_tokens, usual,
+};
 use crate::domain::pricing::PriceTable;
 
 /// An estimate with what it was made from.
@@ -17,6 +19,7 @@ pub struct Appraisal {
 #[must_use]
 pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy) -> Appraisal {
     let seen = Seen::of(request.body);
-    let input_tokens = input_tokens(&seen, Mode::Estimate);
-    Appraisal { estimate: estimate_of(&seen, request, prices, policy), input_tokens }
+    let usual = usual(request, policy);
+    let input_tokens = usual.input.unwrap_or_else(|| input_tokens(&seen, Mode::Estimate));
+    Appraisal { estimate: estimate_of(&seen, usual, request, prices, policy), input_tokens }
 }

@@ -1,12 +1,14 @@
 //! What a request may cost before it is made.
 
 mod appraisal;
+mod learned;
 mod media;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use appraisal::{Appraisal, appraise};
+pub use learned::{LEARNED_MAX, Learned, Usual};
 pub use request::model_in_path;
 
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
@@ -21,6 +23,28 @@ pub struct Estimate {
     pub amounts: Amounts,
     /// Whether the cost is known.
     pub priced: Priced,
+    /// What later estimates learn from the response.
+    pub lesson: Lesson,
+}
+
+impl Estimate {
+    /// What somebody else says that a request may cost.
+    #[must_use]
+    pub const fn of(amounts: Amounts) -> Self {
+        Self { amounts, priced: Priced::Yes, lesson: Lesson::Nothing }
+    }
+}
+
+/// What later estimates learn from a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lesson {
+    /// Nothing: estimates do not learn, or this was none of ours.
+    #[default]
+    Nothing,
+    /// How long requests are. A capped answer says nothing of how long others are.
+    Input,
+    /// How long requests are, and how long answers are without a cap.
+    InputAndOutput,
 }
 
 /// Whether a request's cost can be told.
@@ -45,6 +69,8 @@ pub struct RequestFacts<'a> {
     pub path: &'a str,
     /// What can be seen of the body.
     pub body: Body<'a>,
+    /// What earlier requests of the same key and model used.
+    pub usual: Usual,
 }
 
 /// What can be seen of a request's body.
@@ -71,6 +97,8 @@ pub enum Body<'a> {
 pub struct Policy {
     /// How much is set aside.
     pub mode: Mode,
+    /// Whether estimates learn from responses.
+    pub learn: Learn,
     /// What is set aside when nothing names the model.
     pub unknown_model: Amounts,
     /// What happens when the model has no price.
@@ -109,6 +137,16 @@ impl Mode {
     }
 }
 
+/// Whether estimates learn from responses. Only [`Mode::Estimate`] does; the others do not depend on what is usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Learn {
+    /// They do.
+    #[default]
+    On,
+    /// The defaults hold for good.
+    Off,
+}
+
 /// What happens to a request for a model without a price.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Unpriced {
@@ -139,7 +177,12 @@ const UNKNOWN_MODEL: Amounts =
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { mode: Mode::default(), unknown_model: UNKNOWN_MODEL, unpriced: Unpriced::default() }
+        Self {
+            mode: Mode::default(),
+            learn: Learn::default(),
+            unknown_model: UNKNOWN_MODEL,
+            unpriced: Unpriced::default(),
+        }
     }
 }
 
@@ -151,7 +194,7 @@ const OVERHEAD_TOKENS: u64 = 64;
 const TOOL_TOKENS: u64 = 900;
 /// Input that one image or document comes to, whatever its bytes.
 const MEDIA_TOKENS: u64 = 1_600;
-/// Output of a request without a cap: 99% of recorded answers have less than half of it.
+/// Output of a request without a cap, until more is known of its like: 99% of recorded answers have less than half of it.
 const OUTPUT_TOKENS: u64 = 4_096;
 /// Bounds the cap of a request where the model's own maximum is not on record; few models write more.
 const OUTPUT_TOKENS_MAX: u64 = 131_072;
@@ -170,6 +213,7 @@ pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
 
 fn estimate_of(
     seen: &Seen<'_>,
+    usual: Usual,
     request: &RequestFacts<'_>,
     prices: &PriceTable,
     policy: &Policy,
@@ -181,7 +225,7 @@ fn estimate_of(
             .flatten()
             .filter(|n| !n.is_empty())
     };
-    let at = |price: Option<&ModelPrice>| amounts(seen, price, policy.mode);
+    let at = |price: Option<&ModelPrice>| amounts(seen, usual, price, policy.mode);
     let dearest = names()
         .filter_map(|name| prices.lookup(request.provider, name))
         .map(|price| at(Some(&price)))
@@ -194,16 +238,39 @@ fn estimate_of(
         (None, Unpriced::Deny) => (at(None), Priced::No),
     };
     match policy.mode {
-        Mode::Strict | Mode::Estimate => Estimate { amounts, priced },
-        Mode::Postpaid => Estimate { amounts: Amounts::default(), priced },
+        Mode::Strict | Mode::Estimate => {
+            Estimate { amounts, priced, lesson: lesson(seen.cap, policy) }
+        }
+        Mode::Postpaid => Estimate { amounts: Amounts::default(), priced, lesson: Lesson::Nothing },
     }
 }
 
-fn amounts(seen: &Seen<'_>, price: Option<&ModelPrice>, mode: Mode) -> Amounts {
-    let input = input_tokens(seen, mode)
+const fn lesson(cap: Cap, policy: &Policy) -> Lesson {
+    match (policy.mode, policy.learn, cap) {
+        (Mode::Estimate, Learn::On, Cap::Absent) => Lesson::InputAndOutput,
+        (Mode::Estimate, Learn::On, Cap::At(_) | Cap::Unclear) => Lesson::Input,
+        (Mode::Strict | Mode::Postpaid, _, _) | (_, Learn::Off, _) => Lesson::Nothing,
+    }
+}
+
+/// What is known of the request's like, as far as it counts: the input is what was seen, where anything tells how much it is.
+const fn usual(request: &RequestFacts<'_>, policy: &Policy) -> Usual {
+    match (policy.mode, policy.learn, request.body) {
+        (Mode::Estimate, Learn::On, Body::Unseen { size: None }) => request.usual,
+        (Mode::Estimate, Learn::On, _) => Usual { input: None, ..request.usual },
+        (Mode::Strict | Mode::Postpaid, _, _) | (_, Learn::Off, _) => {
+            Usual { input: None, output: None }
+        }
+    }
+}
+
+fn amounts(seen: &Seen<'_>, usual: Usual, price: Option<&ModelPrice>, mode: Mode) -> Amounts {
+    let input = usual
+        .input
+        .unwrap_or_else(|| input_tokens(seen, mode))
         .min(price.and_then(|price| price.max_input_tokens).unwrap_or(u64::MAX));
     let output_max = price.and_then(|price| price.max_output_tokens).unwrap_or(OUTPUT_TOKENS_MAX);
-    let output = seen.choices.saturating_mul(output_tokens(seen.cap, mode).min(output_max));
+    let output = seen.choices.saturating_mul(output_tokens(seen.cap, usual, mode).min(output_max));
     let media = if seen.media.items > 0 { Media::Possible } else { Media::Absent };
     let extent = Extent { input, output, media, units: units(seen) };
     Amounts {
@@ -238,11 +305,12 @@ fn input_tokens(seen: &Seen<'_>, mode: Mode) -> u64 {
     body_tokens.saturating_add(OVERHEAD_TOKENS).saturating_add(seen.tool_tokens)
 }
 
-/// The output of one choice, before the model's own maximum is applied to it.
-const fn output_tokens(cap: Cap, mode: Mode) -> u64 {
+/// The output of one choice, before the model's own maximum is applied to it. What is usual is that of whole responses: too
+/// much for one of several choices, never too little.
+fn output_tokens(cap: Cap, usual: Usual, mode: Mode) -> u64 {
     match (cap, mode) {
         (Cap::At(cap), _) => cap,
         (Cap::Unclear, _) | (Cap::Absent, Mode::Strict) => u64::MAX,
-        (Cap::Absent, Mode::Estimate | Mode::Postpaid) => OUTPUT_TOKENS,
+        (Cap::Absent, Mode::Estimate | Mode::Postpaid) => usual.output.unwrap_or(OUTPUT_TOKENS),
     }
 }

@@ -28,6 +28,7 @@ fn asked<'a>(model: Option<&'a str>, body: &'a str) -> RequestFacts<'a> {
         model,
         path: "/v1/chat/completions",
         body: Body::Whole(body.as_bytes()),
+        usual: Usual::default(),
     }
 }
 
@@ -37,11 +38,12 @@ fn check(request: &RequestFacts<'_>, policy: &Policy, input: i64, output: i64, r
         cost: NanoUsd::new(input * rates.0 * 1_000 + output * rates.1 * 1_000),
         tokens: Tokens::new(input + output),
     };
-    assert_eq!(
-        estimate(request, &table(), policy),
-        Estimate { amounts, priced: Priced::Yes },
-        "{request:?}"
-    );
+    assert_eq!(told(request, policy), (amounts, Priced::Yes), "{request:?}");
+}
+
+fn told(request: &RequestFacts<'_>, policy: &Policy) -> (Amounts, Priced) {
+    let Estimate { amounts, priced, .. } = estimate(request, &table(), policy);
+    (amounts, priced)
 }
 
 const SMALL: (i64, i64) = (2, 20);
@@ -138,11 +140,11 @@ fn strict_counts_every_byte_and_the_models_maximum() {
 
 #[test]
 fn postpaid_sets_nothing_aside_but_knows_what_has_no_price() {
-    let zero = |priced| Estimate { amounts: Amounts::default(), priced };
+    let zero = |priced| (Amounts::default(), priced);
     let postpaid = in_mode(Mode::Postpaid);
-    assert_eq!(estimate(&asked(Some("small-1"), "{}"), &table(), &postpaid), zero(Priced::Yes));
-    assert_eq!(estimate(&asked(None, "{}"), &table(), &postpaid), zero(Priced::Yes));
-    assert_eq!(estimate(&asked(Some("what-1"), "{}"), &table(), &postpaid), zero(Priced::No));
+    assert_eq!(told(&asked(Some("small-1"), "{}"), &postpaid), zero(Priced::Yes));
+    assert_eq!(told(&asked(None, "{}"), &postpaid), zero(Priced::Yes));
+    assert_eq!(told(&asked(Some("what-1"), "{}"), &postpaid), zero(Priced::No));
 }
 
 #[test]
@@ -155,14 +157,14 @@ fn a_cut_body_counts_with_its_whole_size_and_what_may_be_behind_the_cut() {
     check(&request(r#"{"model":"small-1","max_tokens":5,"mess"#, None), &policy, 1_964, 5, SMALL);
     check(&request(r#"{"model":"small-1","messages":[{"#, None), &policy, 1_964, 1_000, SMALL);
     check(&request(r#"{"messages":[{"#, Some("small-1")), &policy, 1_964, 1_000, SMALL);
-    let unknown = estimate(&request(r#"{"messages":[{"#, None), &table(), &policy);
-    assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
+    let unknown = told(&request(r#"{"messages":[{"#, None), &policy);
+    assert_eq!(unknown, (UNKNOWN_MODEL, Priced::Yes));
 }
 
 #[test]
 fn an_empty_name_names_no_model() {
-    let unknown = estimate(&asked(Some(""), r#"{"model":""}"#), &table(), &Policy::default());
-    assert_eq!(unknown, Estimate { amounts: UNKNOWN_MODEL, priced: Priced::Yes });
+    let unknown = told(&asked(Some(""), r#"{"model":""}"#), &Policy::default());
+    assert_eq!(unknown, (UNKNOWN_MODEL, Priced::Yes));
 }
 
 #[test]
@@ -170,6 +172,47 @@ fn an_unseen_body_counts_with_its_content_length() {
     let request = |size| RequestFacts { body: Body::Unseen { size }, ..asked(Some("small-1"), "") };
     check(&request(Some(300)), &Policy::default(), 100 + 64 + 900, 1_000, SMALL);
     check(&request(None), &Policy::default(), 5_462 + 64 + 900, 1_000, SMALL);
+}
+
+#[test]
+fn what_is_usual_stands_in_for_what_a_request_does_not_say() {
+    let usual = Usual { input: Some(2_048), output: Some(384) };
+    let policy = Policy::default();
+    let text = |body: &str| format!("{body:<300}");
+    let check_whole = |body: &str, output| {
+        let body = text(body);
+        check(&RequestFacts { usual, ..asked(None, &body) }, &policy, 164, output, SMALL);
+    };
+    check_whole(r#"{"model":"small-1"}"#, 384);
+    check_whole(r#"{"model":"small-1","n":2}"#, 768);
+    check_whole(r#"{"model":"small-1","max_tokens":500}"#, 500);
+    check_whole(r#"{"model":"small-1","max_tokens":-1}"#, 1_000);
+    let unseen = |size, usual| RequestFacts {
+        body: Body::Unseen { size },
+        usual,
+        ..asked(Some("small-1"), "")
+    };
+    check(&unseen(Some(300), usual), &policy, 1_064, 384, SMALL);
+    check(&unseen(None, usual), &policy, 2_048, 384, SMALL);
+    let beyond = Usual { input: Some(3_145_728), output: Some(3_145_728) };
+    check(&unseen(None, beyond), &policy, 100_000, 1_000, SMALL);
+    let off = Policy { learn: Learn::Off, ..Policy::default() };
+    for policy in [off, in_mode(Mode::Strict)] {
+        let plain = estimate(&unseen(None, Usual::default()), &table(), &policy);
+        assert_eq!(estimate(&unseen(None, usual), &table(), &policy), plain);
+        assert_eq!(plain.lesson, Lesson::Nothing);
+    }
+}
+
+#[test]
+fn only_answers_without_a_cap_teach_how_long_answers_are() {
+    let lesson =
+        |body, policy: &Policy| estimate(&asked(Some("small-1"), body), &table(), policy).lesson;
+    let policy = Policy::default();
+    assert_eq!(lesson("{}", &policy), Lesson::InputAndOutput);
+    assert_eq!(lesson(r#"{"max_tokens":5}"#, &policy), Lesson::Input);
+    assert_eq!(lesson(r#"{"max_tok"#, &policy), Lesson::Input);
+    assert_eq!(lesson("{}", &in_mode(Mode::Postpaid)), Lesson::Nothing);
 }
 
 #[test]
@@ -185,17 +228,14 @@ fn of_all_the_models_that_are_named_the_dearest_is_set_aside() {
 fn a_model_without_a_price_is_never_silently_free() {
     let request = asked(Some("what-1"), "{}");
     let tokens = Tokens::new(65 + 4_096);
-    let with = |unpriced| estimate(&request, &table(), &Policy { unpriced, ..Policy::default() });
+    let with = |unpriced| told(&request, &Policy { unpriced, ..Policy::default() });
     let only_tokens = Amounts { cost: NanoUsd::ZERO, tokens };
-    assert_eq!(with(Unpriced::Deny), Estimate { amounts: only_tokens, priced: Priced::No });
-    assert_eq!(
-        with(Unpriced::CountTokensOnly),
-        Estimate { amounts: only_tokens, priced: Priced::TokensOnly }
-    );
+    assert_eq!(with(Unpriced::Deny), (only_tokens, Priced::No));
+    assert_eq!(with(Unpriced::CountTokensOnly), (only_tokens, Priced::TokensOnly));
     let dollar = Rate::per_million(1_000_000_000);
     let default = Unpriced::DefaultPrice(Box::new(ModelPrice::flat("default", dollar, dollar)));
     let priced = Amounts { cost: NanoUsd::new(4_161_000), tokens };
-    assert_eq!(with(default), Estimate { amounts: priced, priced: Priced::Yes });
+    assert_eq!(with(default), (priced, Priced::Yes));
 }
 
 proptest! {

@@ -43,6 +43,7 @@ use self::budgets::Budgets;
 use self::reserve::Waiter;
 use crate::domain::budget::Dimension;
 use crate::domain::decision::Decision;
+use crate::domain::estimate::Lesson;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::{Amounts, Units};
@@ -84,6 +85,8 @@ pub struct Reservation {
     pub subject: Arc<Subject>,
     /// What it may cost.
     pub estimate: Amounts,
+    /// What later estimates learn from its settlement.
+    pub lesson: Lesson,
     /// When it was made.
     pub made_at: Now,
     /// What each account holds for it.

@@ -216,6 +216,7 @@ impl Ledger {
         let reservation = Reservation {
             subject: Arc::clone(&waiter.subject),
             estimate: waiter.estimate.amounts,
+            lesson: waiter.estimate.lesson,
             made_at: now,
             holds,
         };
@@ -281,13 +282,10 @@ impl Ledger {
 
 impl Estimate {
     /// Of a bare check: nothing is set aside.
-    pub const NOTHING: Self = Self {
-        amounts: Amounts {
-            cost: crate::domain::money::NanoUsd::ZERO,
-            tokens: crate::domain::money::Tokens::ZERO,
-        },
-        priced: Priced::Yes,
-    };
+    pub const NOTHING: Self = Self::of(Amounts {
+        cost: crate::domain::money::NanoUsd::ZERO,
+        tokens: crate::domain::money::Tokens::ZERO,
+    });
 }
 
 /// Where a budget is to blame, its id.

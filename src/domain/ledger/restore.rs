@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::domain::budget::Dimension;
+use crate::domain::estimate::Lesson;
 use crate::domain::ids::ReservationId;
 use crate::domain::ledger::account::{AccountIndex, LocalAccount, LocalLease, Standing};
 use crate::domain::ledger::escrow::{AccountKey, Lease};
@@ -83,7 +84,9 @@ impl Ledger {
             holds.push(Hold { account: at, amount });
         }
         let RestoredReservation { id, subject, estimate, made_at, .. } = restored;
-        self.keep(id, Reservation { subject, estimate, made_at, holds });
+        // What it was to teach is not on record.
+        let lesson = Lesson::Nothing;
+        self.keep(id, Reservation { subject, estimate, lesson, made_at, holds });
     }
 
     /// Puts an admission back into its rolling minute. Call it in the order of time.

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use self::record::{AccountName, Admitted, Ended, Owner, Recorded, Stamped, reservation_bytes};
 use crate::domain::budget::Dimension;
+use crate::domain::estimate::Lesson;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::account::AccountIndex;
 use crate::domain::ledger::escrow::AccountKey;
@@ -86,6 +87,7 @@ impl Buffer {
         let reservation = Reservation {
             subject: Arc::clone(&settlement.subject),
             estimate: settlement.amounts,
+            lesson: Lesson::Nothing,
             made_at: Now { wall: settlement.at, mono: now.mono },
             holds: SmallVec::new(),
         };

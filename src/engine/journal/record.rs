@@ -298,6 +298,7 @@ fn u128_of(bytes: &[u8]) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::estimate::Lesson;
     use crate::domain::ledger::Hold;
     use crate::domain::money::Units;
 
@@ -318,6 +319,7 @@ mod tests {
         Reservation {
             subject: Arc::new(subject),
             estimate: Amounts { cost: NanoUsd::new(7), tokens: Tokens::new(8) },
+            lesson: Lesson::Nothing,
             made_at: Now { wall: Wall::from_ms(9), mono: Mono::from_ns(10) },
             holds: (0..accounts).map(hold).collect(),
         }

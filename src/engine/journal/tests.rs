@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::record::Record;
 use super::*;
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
-use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::estimate::Estimate;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::ledger::{OnTimeout, RestoredHold, Terms, Verdict};
@@ -183,7 +183,7 @@ impl Life {
     fn admit(&mut self, project: &str, cost: i64, now: Now) {
         let subject = Subject { project: Some(id(project)), ..Subject::of_workspace(id("ws")) };
         let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::ZERO };
-        let estimate = Estimate { amounts, priced: Priced::Yes };
+        let estimate = Estimate::of(amounts);
         let reservation = ReservationId { holder: HOLDER, nonce: self.number.into() };
         let verdict = self.ledger.reserve(Arc::new(subject), estimate, reservation, now);
         if matches!(verdict, Verdict::Starved(_)) {

@@ -88,7 +88,7 @@ async fn one(engine: Engine, provider: Arc<Provider>, number: u64) -> bool {
     let estimate = SMALLEST + i64::try_from(below(150_000)).unwrap();
     let cost = NanoUsd::new(estimate);
     let amounts = Amounts { cost, tokens: Tokens::new(1) };
-    let ask = Ask { subject: asker(), estimate: Estimate { amounts, priced: Priced::Yes } };
+    let ask = Ask { subject: asker(), estimate: Estimate::of(amounts) };
     let fate = below(10);
     if fate == 0 {
         // The client leaves while its request waits, or just after.
@@ -188,7 +188,7 @@ async fn flood(engine: &Engine, provider: &Arc<Provider>) -> u64 {
 /// The smallest request there is, settled for all that it may cost.
 async fn ask_smallest(engine: &Engine, provider: &Provider, number: u64) -> bool {
     let amounts = Amounts { cost: NanoUsd::new(SMALLEST), tokens: Tokens::new(1) };
-    let ask = Ask { subject: asker(), estimate: Estimate { amounts, priced: Priced::Yes } };
+    let ask = Ask { subject: asker(), estimate: Estimate::of(amounts) };
     let Decision::Allow(admission) = engine.reserve(ask, FOREVER).await.hand_over() else {
         return false;
     };

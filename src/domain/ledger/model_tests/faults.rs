@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::model::{Who, anyone, rules};
 use super::{actual, amounts, budget, reservation, subject};
 use crate::domain::budget::WhenUnavailable;
-use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::estimate::Estimate;
 use crate::domain::ids::{BudgetId, ReservationId};
 use crate::domain::ledger::account::Standing;
 use crate::domain::ledger::escrow::LeaseState;
@@ -184,7 +184,7 @@ impl Run {
 
     fn reserve(&mut self, who: Who, cost: i64, tokens: i64) {
         self.made += 1;
-        let estimate = Estimate { amounts: amounts(cost, tokens), priced: Priced::Yes };
+        let estimate = Estimate::of(amounts(cost, tokens));
         let id = reservation(self.made);
         if let Verdict::Starved(waiter) = self.world.reserve(&subject(who), estimate, id) {
             self.waiters.push(waiter);

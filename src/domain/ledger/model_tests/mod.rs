@@ -13,7 +13,7 @@ use proptest_state_machine::{StateMachineTest, prop_state_machine};
 use self::model::{Model, Rule, Step, Who};
 use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
 use crate::domain::decision::Decision;
-use crate::domain::estimate::{Estimate, Priced};
+use crate::domain::estimate::Estimate;
 use crate::domain::ids::{BudgetId, HolderId, ReservationId};
 use crate::domain::ledger::table_tests::world::{World, id, workspace};
 use crate::domain::ledger::{Actual, OnTimeout, Verdict};
@@ -99,7 +99,7 @@ impl StateMachineTest for LedgerAgainstModel {
 }
 
 fn reserve(world: &mut World, model: &Model, who: Who, amounts: Amounts) {
-    let estimate = Estimate { amounts, priced: Priced::Yes };
+    let estimate = Estimate::of(amounts);
     let decision = match world.reserve(&subject(who), estimate, reservation(model.made)) {
         Verdict::Decided(decision) => decision,
         Verdict::Starved(waiter) => {

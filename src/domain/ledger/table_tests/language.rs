@@ -152,7 +152,7 @@ impl Table {
             .unwrap();
         let (asked, expected) = words.split_at(from);
         let priced = if asked.contains(&"no-price") { Priced::No } else { Priced::Yes };
-        let estimate = Estimate { amounts: amounts(asked), priced };
+        let estimate = Estimate { priced, ..Estimate::of(amounts(asked)) };
         self.made += 1;
         let reservation = ReservationId { holder: HolderId(1), nonce: self.made };
         self.reservations.insert(name.to_owned(), reservation);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::decision::Decision;
-use crate::domain::estimate::{Estimate, Priced, Unpriced};
+use crate::domain::estimate::{Estimate, Unpriced};
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::{OnTimeout, Terms};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
@@ -109,7 +109,7 @@ impl Bench {
             ..Subject::of_workspace(handover().workspace)
         };
         let amounts = Amounts { cost: NanoUsd::new(100), tokens: Tokens::ZERO };
-        let estimate = Estimate { amounts, priced: Priced::Yes };
+        let estimate = Estimate::of(amounts);
         let ask = Ask { subject: Arc::new(subject), estimate };
         let engine = &self.processor.engine;
         let held = engine.reserve(ask, Duration::from_secs(60)).await;

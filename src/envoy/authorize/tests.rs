@@ -1,0 +1,107 @@
+//! The deadline of a call, and that a request is set aside for what its like used.
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::domain::estimate::{Learn, Policy, Unpriced};
+use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
+use crate::domain::settlement::Certainty;
+use crate::domain::time::Wall;
+use crate::domain::usage::Usage;
+use crate::engine::clock::ManualClock;
+use crate::engine::{self, Against, Correction, Report, Used};
+use crate::envoy::testing::{self, Form};
+use crate::store::memory::MemoryStore;
+
+#[test]
+fn the_deadline_of_a_call_is_read_in_every_unit_and_nonsense_is_none() {
+    let read = |text: &str| {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", text.parse().unwrap());
+        deadline(&metadata)
+    };
+    assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+    assert_eq!(read("1S"), Some(Duration::from_secs(1)));
+    assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+    assert_eq!(read("500u"), Some(Duration::from_micros(500)));
+    for nonsense in ["", "m", "250", "250x", "-1m", "999999999m"] {
+        assert_eq!(read(nonsense), None, "{nonsense}");
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Three bytes a token, and what providers add.
+const INPUT: i64 = 7 + 64;
+
+/// An authorizer over an empty store, whose one model costs a nano-dollar a token and writes 2,000 tokens at the most.
+async fn authorizer(learn: Learn) -> Authorizer {
+    let lease_ttl = Duration::from_secs(10);
+    let reservation_timeout = Duration::from_secs(600);
+    let terms = Terms { reservation_timeout, on_timeout: OnTimeout::Charge, lease_ttl };
+    let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
+    let rate = Rate::per_million(1_000_000);
+    let mut price = ModelPrice::flat("m", rate, rate);
+    price.max_output_tokens = Some(2_000);
+    let entries = [("m".into(), Entry::Priced(Arc::new(price)))].into_iter().collect();
+    let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", entries)));
+    let store = Arc::new(MemoryStore::new(lease_ttl));
+    let clock = Arc::new(ManualClock::at(Wall::from_ms(1_795_305_600_000)));
+    let metrics = Metrics::new();
+    let engine = Engine::start(settings, store, prices, clock, metrics.clone()).await.unwrap();
+    let settings =
+        Settings { estimate: Policy { learn, ..Policy::default() }, ..Settings::default() };
+    Authorizer::new(engine, settings, metrics)
+}
+
+impl Authorizer {
+    /// What a request with this cap is set aside for: tokens out. Its response has `output`.
+    async fn serve(&self, cap: u16, output: u64) -> i64 {
+        let body = format!(r#"{{"max_tokens":{cap:5}}}"#);
+        let request =
+            testing::Request::new(Form::Joined).header("x-bursar-model", "m").body(&body).build();
+        let attributes = Attributes::of(&request);
+        let Ok(asked) = self.ask(&attributes, PATIENCE).await else { panic!("not asked") };
+        let subject = Arc::clone(&asked.subject);
+        let Decision::Allow(admission) = asked.held.hand_over() else { panic!("refused") };
+        let reservation = admission.reservation.unwrap();
+        let set_aside = self.appraise(&subject, &attributes).estimate.amounts.tokens.get() - INPUT;
+        let report = Report {
+            settlement: reservation.settlement("metered"),
+            workspace: subject.workspace.clone(),
+            against: Against::Reservation(reservation),
+            used: Used::Usage { model: None, usage: Usage { output, ..Usage::default() } },
+            certainty: Certainty::Exact,
+            correction: Correction::No,
+            at: None,
+        };
+        self.engine.settle(&report).await.unwrap();
+        self.engine.settle(&report).await.unwrap();
+        set_aside
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_cap_is_set_aside_for_what_a_hundred_others_used() {
+    let authorizer = authorizer(Learn::On).await;
+    for _ in 0..100 {
+        assert_eq!(authorizer.serve(0, 300).await, 2_000);
+    }
+    assert_eq!(authorizer.serve(0, 300).await, 384);
+    assert_eq!(authorizer.serve(500, 300).await, 500);
+    for _ in 0..10 {
+        authorizer.serve(0, 90_000).await;
+    }
+    assert_eq!(authorizer.serve(0, 300).await, 2_000, "the model's maximum");
+}
+
+#[tokio::test]
+async fn nothing_is_learned_from_answers_with_a_cap_or_when_learning_is_off() {
+    for (learn, cap) in [(Learn::On, 500), (Learn::Off, 0)] {
+        let authorizer = authorizer(learn).await;
+        for _ in 0..100 {
+            authorizer.serve(cap, 300).await;
+        }
+        assert_eq!(authorizer.serve(0, 300).await, 2_000, "{learn:?}");
+    }
+}
