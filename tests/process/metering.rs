@@ -4,9 +4,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{Question, Setup, Spent, Stage, until};
 
-/// Nano-dollars per LLM token of input and of output.
-const GPT_4O_MINI: [u64; 2] = [150, 600];
-const CLAUDE_SONNET: [u64; 2] = [3_000, 15_000];
 const NOTHING: Spent = Spent { nano_usd: 0, tokens: 0 };
 
 /// A budget of $5 for this identity, which is more than these tests spend.
@@ -18,21 +15,6 @@ async fn budget_of(stage: &Stage, identity: &str) -> String {
     stage.bursar.create_budget(budget).await
 }
 
-/// What the provider says that all its replies so far cost.
-async fn billed(stage: &Stage) -> Spent {
-    let served = stage.upstream.served().await;
-    let mut bill = NOTHING;
-    for (model, [input_rate, output_rate]) in
-        [("gpt-4o-mini", GPT_4O_MINI), ("claude-sonnet-4-5", CLAUDE_SONNET)]
-    {
-        let count = |name: &str| served["models"][model][name].as_u64().unwrap_or(0);
-        let (input, output) = (count("input_tokens"), count("output_tokens"));
-        bill.nano_usd += input * input_rate + output * output_rate;
-        bill.tokens += input + output;
-    }
-    bill
-}
-
 /// What a budget has spent once so many responses were watched to their end.
 async fn spent_after(stage: &Stage, budget: &str, responses: u64) -> Spent {
     watched(stage, responses).await;
@@ -41,16 +23,9 @@ async fn spent_after(stage: &Stage, budget: &str, responses: u64) -> Spent {
 
 async fn watched(stage: &Stage, responses: u64) {
     until("the end of all responses", async || {
-        (metric(stage, "bursar_watched_responses_total").await >= responses).then_some(())
+        (stage.bursar.metric("bursar_watched_responses_total").await >= responses).then_some(())
     })
     .await;
-}
-
-/// A metric, summed over its labels.
-async fn metric(stage: &Stage, name: &str) -> u64 {
-    let page = stage.bursar.try_call("GET", "/metrics", None).await.expect("metrics").text;
-    let series = page.lines().filter(|line| line.starts_with(name));
-    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 fn streamed(identity: &str) -> Question {
@@ -87,7 +62,7 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
     let spent = spent_after(&stage, &budget, 7).await;
-    assert_eq!(spent, billed(&stage).await);
+    assert_eq!(spent, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0);
     until("the end of all streams to Bursar", async || {
         let open = stage.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
@@ -133,10 +108,10 @@ async fn a_stream_without_usage_is_estimated_from_its_text() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
     assert_eq!(streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
-    let (spent, billed) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    let (spent, billed) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.tokens >= billed.tokens, "{spent:?} is not below {billed:?}");
     assert!(spent.tokens < 4 * billed.tokens, "{spent:?} is near {billed:?}");
-    assert_eq!(metric(&stage, "bursar_estimated_settlements_total").await, 1);
+    assert_eq!(stage.bursar.metric("bursar_estimated_settlements_total").await, 1);
 }
 
 #[tokio::test]
@@ -164,7 +139,7 @@ async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
         seen += String::from_utf8_lossy(&piece).matches("word word").count();
     }
     drop(reply);
-    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0 && spent.tokens < whole.tokens + 200, "{spent:?} of {whole:?}");
 }
 
@@ -181,7 +156,7 @@ async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
     while let Ok(piece) = reply.chunk().await {
         piece.expect("no end, for it is cut");
     }
-    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0 && spent.nano_usd < whole.nano_usd, "{spent:?} of {whole:?}");
 }
 
@@ -209,7 +184,7 @@ async fn a_client_does_not_notice_that_bursar_is_killed_and_what_it_used_is_char
         (spent != NOTHING).then_some(spent)
     })
     .await;
-    let whole = billed(&stage).await;
+    let whole = stage.upstream.billed().await;
     assert!(spent.nano_usd >= whole.nano_usd, "{spent:?} covers {whole:?}");
 }
 
@@ -231,5 +206,5 @@ async fn a_budget_refuses_after_real_spend_and_the_refusal_costs_nothing() {
     let (status, refusal) = replies.last().expect("a reply");
     assert_eq!((*status, replies.len() > 2), (429, true), "{refusal}");
     // A budget without a limit on cost counts none.
-    assert_eq!(stage.bursar.spent(&budget).await.tokens, billed(&stage).await.tokens);
+    assert_eq!(stage.bursar.spent(&budget).await.tokens, stage.upstream.billed().await.tokens);
 }
