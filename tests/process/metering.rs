@@ -28,21 +28,6 @@ async fn watched(stage: &Stage, responses: u64) {
     .await;
 }
 
-fn streamed(identity: &str) -> Question {
-    let messages = json!([{"role": "user", "content": "Say a word."}]);
-    let body =
-        json!({"model": "gpt-4o-mini", "max_tokens": 100, "stream": true, "messages": messages});
-    Question::of(identity).body(body.to_string())
-}
-
-fn to_claude(identity: &str, stream: bool) -> Question {
-    let messages = json!([{"role": "user", "content": "Say a word."}]);
-    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 50, "stream": stream, "messages": messages});
-    let mut question = Question::of(identity).path("/v1/messages").body(body.to_string());
-    question.headers.retain(|(name, _)| *name != "x-bursar-provider");
-    question.header("x-bursar-provider", "anthropic")
-}
-
 #[tokio::test]
 async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     // Longer than the test: Bursar itself must end what Envoy keeps open for it.
@@ -50,12 +35,12 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     let budget = budget_of(&stage, "ada").await;
     let questions = [
         Question::of("ada"),
-        streamed("ada"),
+        Question::streamed("ada"),
         Question::of("ada").header("x-sample", "gzip"),
-        streamed("ada").header("x-sample", "gzip"),
-        to_claude("ada", false),
-        to_claude("ada", true),
-        to_claude("ada", true).header("x-sample", "gzip"),
+        Question::streamed("ada").header("x-sample", "gzip"),
+        Question::to_claude("ada", false),
+        Question::to_claude("ada", true),
+        Question::to_claude("ada", true).header("x-sample", "gzip"),
     ];
     for question in &questions {
         let reply = stage.ask(question).await;
@@ -74,7 +59,7 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
 #[tokio::test]
 async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_was_sent() {
     let stage = Stage::start().await;
-    let question = streamed("ada");
+    let question = Question::streamed("ada");
     let sent = String::from_utf8(question.body.clone()).expect("text");
     let reply = stage.ask(&question).await;
     assert!(reply.text.contains("\"usage\":{"), "{}", reply.text);
@@ -88,13 +73,13 @@ async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_w
         let messages = json!([{"role": "user", "content": "word ".repeat(bytes / 5)}]);
         let body =
             json!({"model": "gpt-4o-mini", "max_tokens": 5, "stream": true, "messages": messages});
-        streamed("ada").body(body.to_string())
+        Question::streamed("ada").body(body.to_string())
     };
     let large = long(900_000);
     assert_eq!(stage.ask(&large).await.status, 200);
     assert_eq!(stage.upstream.last_body().await.len(), large.body.len() + asking.len() - 1);
 
-    for untouched in [Question::of("ada"), to_claude("ada", true), long(10_000_000)] {
+    for untouched in [Question::of("ada"), Question::to_claude("ada", true), long(10_000_000)] {
         assert_eq!(stage.ask(&untouched).await.status, 200);
         let arrived = stage.upstream.last_body().await;
         assert!(arrived.as_bytes() == untouched.body, "{} bytes", untouched.body.len());
@@ -107,7 +92,7 @@ async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_w
 async fn a_stream_without_usage_is_estimated_from_its_text() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
-    assert_eq!(streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
+    assert_eq!(Question::streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
     let (spent, billed) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.tokens >= billed.tokens, "{spent:?} is not below {billed:?}");
     assert!(spent.tokens < 4 * billed.tokens, "{spent:?} is near {billed:?}");
@@ -121,7 +106,7 @@ async fn responses_that_fail_cost_nothing() {
     let first = stage.ask(&Question::of("ada").header("x-sample", "busy")).await;
     assert_eq!(first.status, 429);
     let left_to_first = first.header("x-ratelimit-remaining-tokens");
-    assert_eq!(stage.ask(&streamed("ada").header("x-sample", "busy")).await.status, 429);
+    assert_eq!(stage.ask(&Question::streamed("ada").header("x-sample", "busy")).await.status, 429);
     assert_eq!(stage.ask(&Question::of("ada").path("/v1/nowhere")).await.status, 404);
     assert_eq!(spent_after(&stage, &budget, 3).await, NOTHING);
     let next = stage.ask(&Question::of("ada")).await;
@@ -132,7 +117,8 @@ async fn responses_that_fail_cost_nothing() {
 async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
     let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
     let budget = budget_of(&stage, "ada").await;
-    let mut reply = streamed("ada").header("x-sample", "wait").begin(&stage.envoy.url).await;
+    let mut reply =
+        Question::streamed("ada").header("x-sample", "wait").begin(&stage.envoy.url).await;
     let mut seen = 0;
     while seen < 3 {
         let piece = reply.chunk().await.expect("a stream").expect("more of it");
@@ -149,7 +135,7 @@ async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
     let budget = budget_of(&stage, "ada").await;
     let messages = json!([{"role": "user", "content": "Say many words."}]);
     let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 2000, "stream": true, "messages": messages});
-    let reset = to_claude("ada", true).body(body.to_string()).header("x-sample", "reset");
+    let reset = Question::to_claude("ada", true).body(body.to_string()).header("x-sample", "reset");
     let mut reply = reset.begin(&stage.envoy.url).await;
     reply.chunk().await.expect("a stream").expect("its beginning");
     stage.upstream.go_on().await;
@@ -165,7 +151,7 @@ async fn a_client_does_not_notice_that_bursar_is_killed_and_what_it_used_is_char
     let setup = Setup::config("reservation: {timeout: 1s}\n");
     let mut stage = Stage::with(setup, &[]).await;
     let budget = budget_of(&stage, "ada").await;
-    let question = streamed("ada").header("x-sample", "wait");
+    let question = Question::streamed("ada").header("x-sample", "wait");
     let mut reply = question.begin(&stage.envoy.url).await;
     let mut text = String::new();
     while !text.contains("word word") {
