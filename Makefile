@@ -1,6 +1,6 @@
 # What a person does with this repository. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test bench lint audit update-prices
+.PHONY: help demo run test soak bench lint audit update-prices
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ run: ## Bursar alone with its defaults: gRPC on 127.0.0.1:9191, HTTP on 127.0.0.
 
 test: ## Everything that must pass before a change is taken: formatting, lints, tests, documentation
 	@scripts/test
+
+soak: ## 10,000 mixed requests through a real Envoy, then the books must agree (a smaller one is among the tests)
+	@scripts/tools
+	SOAK_REQUESTS=10000 cargo test --test process soak
 
 bench: ## The figures of the README
 	cargo bench --bench '*'

@@ -6,12 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, SqliteConnection};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::{Api, Bursar, Setup, grpc, until};
+use crate::harness::{Api, Bursar, Setup, grpc, open_database, until};
 
 /// Times that it is killed.
 const ROUNDS: usize = 6;
@@ -174,7 +172,7 @@ async fn killed_under_load_again_and_again_it_loses_nothing_and_exceeds_nothing(
 
 /// What the database says, against the provider's count and against itself.
 async fn check_records(directory: &Path, provider: &Provider) {
-    let mut db = open(directory).await;
+    let mut db = open_database(directory).await;
     let integrity: String =
         sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut db).await.expect("an answer");
     assert_eq!(integrity, "ok");
@@ -205,11 +203,6 @@ async fn check_records(directory: &Path, provider: &Provider) {
     .await
     .expect("rows");
     assert_eq!(out_of_balance, []);
-}
-
-async fn open(directory: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(directory.join("bursar.db"));
-    options.connect().await.expect("the database opens")
 }
 
 /// Requests per minute of the budget that outlives its process.

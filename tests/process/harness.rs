@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) use api::{Api, Spent};
-pub(crate) use bursar::{Bursar, KEY, Setup};
+pub(crate) use bursar::{Bursar, KEY, Setup, open_database};
 pub(crate) use client::{Question, Reply};
 pub(crate) use envoy::{Envoy, tool};
 pub(crate) use process::Process;

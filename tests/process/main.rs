@@ -8,6 +8,7 @@ mod outages;
 mod replies;
 mod sdk;
 mod shutdown;
+mod soak;
 mod sockets;
 mod start;
 mod trust;

@@ -4,9 +4,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{Question, Setup, Spent, Stage, until};
 
-/// Nano-dollars per LLM token of input and of output.
-const GPT_4O_MINI: [u64; 2] = [150, 600];
-const CLAUDE_SONNET: [u64; 2] = [3_000, 15_000];
 const NOTHING: Spent = Spent { nano_usd: 0, tokens: 0 };
 
 /// A budget of $5 for this identity, which is more than these tests spend.
@@ -18,21 +15,6 @@ async fn budget_of(stage: &Stage, identity: &str) -> String {
     stage.bursar.create_budget(budget).await
 }
 
-/// What the provider says that all its replies so far cost.
-async fn billed(stage: &Stage) -> Spent {
-    let served = stage.upstream.served().await;
-    let mut bill = NOTHING;
-    for (model, [input_rate, output_rate]) in
-        [("gpt-4o-mini", GPT_4O_MINI), ("claude-sonnet-4-5", CLAUDE_SONNET)]
-    {
-        let count = |name: &str| served["models"][model][name].as_u64().unwrap_or(0);
-        let (input, output) = (count("input_tokens"), count("output_tokens"));
-        bill.nano_usd += input * input_rate + output * output_rate;
-        bill.tokens += input + output;
-    }
-    bill
-}
-
 /// What a budget has spent once so many responses were watched to their end.
 async fn spent_after(stage: &Stage, budget: &str, responses: u64) -> Spent {
     watched(stage, responses).await;
@@ -41,31 +23,9 @@ async fn spent_after(stage: &Stage, budget: &str, responses: u64) -> Spent {
 
 async fn watched(stage: &Stage, responses: u64) {
     until("the end of all responses", async || {
-        (metric(stage, "bursar_watched_responses_total").await >= responses).then_some(())
+        (stage.bursar.metric("bursar_watched_responses_total").await >= responses).then_some(())
     })
     .await;
-}
-
-/// A metric, summed over its labels.
-async fn metric(stage: &Stage, name: &str) -> u64 {
-    let page = stage.bursar.try_call("GET", "/metrics", None).await.expect("metrics").text;
-    let series = page.lines().filter(|line| line.starts_with(name));
-    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
-}
-
-fn streamed(identity: &str) -> Question {
-    let messages = json!([{"role": "user", "content": "Say a word."}]);
-    let body =
-        json!({"model": "gpt-4o-mini", "max_tokens": 100, "stream": true, "messages": messages});
-    Question::of(identity).body(body.to_string())
-}
-
-fn to_claude(identity: &str, stream: bool) -> Question {
-    let messages = json!([{"role": "user", "content": "Say a word."}]);
-    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 50, "stream": stream, "messages": messages});
-    let mut question = Question::of(identity).path("/v1/messages").body(body.to_string());
-    question.headers.retain(|(name, _)| *name != "x-bursar-provider");
-    question.header("x-bursar-provider", "anthropic")
 }
 
 #[tokio::test]
@@ -75,19 +35,19 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     let budget = budget_of(&stage, "ada").await;
     let questions = [
         Question::of("ada"),
-        streamed("ada"),
+        Question::streamed("ada"),
         Question::of("ada").header("x-sample", "gzip"),
-        streamed("ada").header("x-sample", "gzip"),
-        to_claude("ada", false),
-        to_claude("ada", true),
-        to_claude("ada", true).header("x-sample", "gzip"),
+        Question::streamed("ada").header("x-sample", "gzip"),
+        Question::to_claude("ada", false),
+        Question::to_claude("ada", true),
+        Question::to_claude("ada", true).header("x-sample", "gzip"),
     ];
     for question in &questions {
         let reply = stage.ask(question).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
     let spent = spent_after(&stage, &budget, 7).await;
-    assert_eq!(spent, billed(&stage).await);
+    assert_eq!(spent, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0);
     until("the end of all streams to Bursar", async || {
         let open = stage.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
@@ -99,7 +59,7 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
 #[tokio::test]
 async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_was_sent() {
     let stage = Stage::start().await;
-    let question = streamed("ada");
+    let question = Question::streamed("ada");
     let sent = String::from_utf8(question.body.clone()).expect("text");
     let reply = stage.ask(&question).await;
     assert!(reply.text.contains("\"usage\":{"), "{}", reply.text);
@@ -113,13 +73,13 @@ async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_w
         let messages = json!([{"role": "user", "content": "word ".repeat(bytes / 5)}]);
         let body =
             json!({"model": "gpt-4o-mini", "max_tokens": 5, "stream": true, "messages": messages});
-        streamed("ada").body(body.to_string())
+        Question::streamed("ada").body(body.to_string())
     };
     let large = long(900_000);
     assert_eq!(stage.ask(&large).await.status, 200);
     assert_eq!(stage.upstream.last_body().await.len(), large.body.len() + asking.len() - 1);
 
-    for untouched in [Question::of("ada"), to_claude("ada", true), long(10_000_000)] {
+    for untouched in [Question::of("ada"), Question::to_claude("ada", true), long(10_000_000)] {
         assert_eq!(stage.ask(&untouched).await.status, 200);
         let arrived = stage.upstream.last_body().await;
         assert!(arrived.as_bytes() == untouched.body, "{} bytes", untouched.body.len());
@@ -132,11 +92,11 @@ async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_w
 async fn a_stream_without_usage_is_estimated_from_its_text() {
     let stage = Stage::start().await;
     let budget = budget_of(&stage, "ada").await;
-    assert_eq!(streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
-    let (spent, billed) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    assert_eq!(Question::streamed("ada").send_in_chunks(&stage.envoy.url).await, 200);
+    let (spent, billed) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.tokens >= billed.tokens, "{spent:?} is not below {billed:?}");
     assert!(spent.tokens < 4 * billed.tokens, "{spent:?} is near {billed:?}");
-    assert_eq!(metric(&stage, "bursar_estimated_settlements_total").await, 1);
+    assert_eq!(stage.bursar.metric("bursar_estimated_settlements_total").await, 1);
 }
 
 #[tokio::test]
@@ -146,7 +106,7 @@ async fn responses_that_fail_cost_nothing() {
     let first = stage.ask(&Question::of("ada").header("x-sample", "busy")).await;
     assert_eq!(first.status, 429);
     let left_to_first = first.header("x-ratelimit-remaining-tokens");
-    assert_eq!(stage.ask(&streamed("ada").header("x-sample", "busy")).await.status, 429);
+    assert_eq!(stage.ask(&Question::streamed("ada").header("x-sample", "busy")).await.status, 429);
     assert_eq!(stage.ask(&Question::of("ada").path("/v1/nowhere")).await.status, 404);
     assert_eq!(spent_after(&stage, &budget, 3).await, NOTHING);
     let next = stage.ask(&Question::of("ada")).await;
@@ -157,14 +117,15 @@ async fn responses_that_fail_cost_nothing() {
 async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
     let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
     let budget = budget_of(&stage, "ada").await;
-    let mut reply = streamed("ada").header("x-sample", "wait").begin(&stage.envoy.url).await;
+    let mut reply =
+        Question::streamed("ada").header("x-sample", "wait").begin(&stage.envoy.url).await;
     let mut seen = 0;
     while seen < 3 {
         let piece = reply.chunk().await.expect("a stream").expect("more of it");
         seen += String::from_utf8_lossy(&piece).matches("word word").count();
     }
     drop(reply);
-    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0 && spent.tokens < whole.tokens + 200, "{spent:?} of {whole:?}");
 }
 
@@ -174,14 +135,14 @@ async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
     let budget = budget_of(&stage, "ada").await;
     let messages = json!([{"role": "user", "content": "Say many words."}]);
     let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 2000, "stream": true, "messages": messages});
-    let reset = to_claude("ada", true).body(body.to_string()).header("x-sample", "reset");
+    let reset = Question::to_claude("ada", true).body(body.to_string()).header("x-sample", "reset");
     let mut reply = reset.begin(&stage.envoy.url).await;
     reply.chunk().await.expect("a stream").expect("its beginning");
     stage.upstream.go_on().await;
     while let Ok(piece) = reply.chunk().await {
         piece.expect("no end, for it is cut");
     }
-    let (spent, whole) = (spent_after(&stage, &budget, 1).await, billed(&stage).await);
+    let (spent, whole) = (spent_after(&stage, &budget, 1).await, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0 && spent.nano_usd < whole.nano_usd, "{spent:?} of {whole:?}");
 }
 
@@ -190,7 +151,7 @@ async fn a_client_does_not_notice_that_bursar_is_killed_and_what_it_used_is_char
     let setup = Setup::config("reservation: {timeout: 1s}\n");
     let mut stage = Stage::with(setup, &[]).await;
     let budget = budget_of(&stage, "ada").await;
-    let question = streamed("ada").header("x-sample", "wait");
+    let question = Question::streamed("ada").header("x-sample", "wait");
     let mut reply = question.begin(&stage.envoy.url).await;
     let mut text = String::new();
     while !text.contains("word word") {
@@ -209,7 +170,7 @@ async fn a_client_does_not_notice_that_bursar_is_killed_and_what_it_used_is_char
         (spent != NOTHING).then_some(spent)
     })
     .await;
-    let whole = billed(&stage).await;
+    let whole = stage.upstream.billed().await;
     assert!(spent.nano_usd >= whole.nano_usd, "{spent:?} covers {whole:?}");
 }
 
@@ -231,5 +192,5 @@ async fn a_budget_refuses_after_real_spend_and_the_refusal_costs_nothing() {
     let (status, refusal) = replies.last().expect("a reply");
     assert_eq!((*status, replies.len() > 2), (429, true), "{refusal}");
     // A budget without a limit on cost counts none.
-    assert_eq!(stage.bursar.spent(&budget).await.tokens, billed(&stage).await.tokens);
+    assert_eq!(stage.bursar.spent(&budget).await.tokens, stage.upstream.billed().await.tokens);
 }

@@ -47,6 +47,13 @@ impl Api {
         self.call("POST", "/v2/usage", Some(usage)).await
     }
 
+    /// A metric, summed over its labels.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = self.try_call("GET", "/metrics", None).await.expect("metrics").text;
+        let series = page.lines().filter(|line| line.starts_with(name));
+        series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+
     /// A call that must succeed.
     pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let reply = self.try_call(method, path, body).await.expect("an answer");

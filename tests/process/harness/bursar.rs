@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, SqliteConnection};
 
 use super::{Api, Process, until};
 
@@ -129,6 +131,12 @@ impl Deref for Bursar {
     fn deref(&self) -> &Api {
         &self.api
     }
+}
+
+/// The database of the Bursar in this directory.
+pub(crate) async fn open_database(directory: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(directory.join("bursar.db"));
+    options.connect().await.expect("the database opens")
 }
 
 fn socket(directory: &Path) -> PathBuf {

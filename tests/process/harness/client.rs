@@ -97,6 +97,22 @@ impl Question {
         Self { path: "/v1/chat/completions", headers, body: body.to_string().into_bytes() }
     }
 
+    /// The same kind, streamed, without asking for its usage.
+    pub(crate) fn streamed(identity: &str) -> Self {
+        let messages = json!([{"role": "user", "content": "Say a word."}]);
+        let body = json!({"model": "gpt-4o-mini", "max_tokens": 100, "stream": true, "messages": messages});
+        Self::of(identity).body(body.to_string())
+    }
+
+    /// A message to Claude.
+    pub(crate) fn to_claude(identity: &str, stream: bool) -> Self {
+        let messages = json!([{"role": "user", "content": "Say a word."}]);
+        let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 50, "stream": stream, "messages": messages});
+        let mut question = Self::of(identity).path("/v1/messages").body(body.to_string());
+        question.headers.retain(|(name, _)| *name != "x-bursar-provider");
+        question.header("x-bursar-provider", "anthropic")
+    }
+
     /// The same with one more header.
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name, value.into()));

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::client;
+use super::{Spent, client};
 
 #[path = "../../../examples/upstream/provider.rs"]
 mod provider;
+
+/// Nano-dollars per LLM token of input and of output, of the models that are billed.
+const RATES: [(&str, [u64; 2]); 2] =
+    [("gpt-4o-mini", [150, 600]), ("claude-sonnet-4-5", [3_000, 15_000])];
 
 /// A running provider.
 pub(crate) struct Upstream {
@@ -27,6 +31,19 @@ impl Upstream {
     /// What it has served, by its own count: `{requests, input_tokens, output_tokens, models}`.
     pub(crate) async fn served(&self) -> Value {
         self.page("served").await
+    }
+
+    /// What all its replies of the models above cost.
+    pub(crate) async fn billed(&self) -> Spent {
+        let served = self.served().await;
+        let mut bill = Spent { nano_usd: 0, tokens: 0 };
+        for (model, [input_rate, output_rate]) in RATES {
+            let count = |name: &str| served["models"][model][name].as_u64().unwrap_or(0);
+            let (input, output) = (count("input_tokens"), count("output_tokens"));
+            bill.nano_usd += input * input_rate + output * output_rate;
+            bill.tokens += input + output;
+        }
+        bill
     }
 
     /// The headers of the last request to a model, as they arrived.
