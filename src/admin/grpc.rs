@@ -67,6 +67,16 @@ impl Budgets for BudgetsService {
             overrun: Some(amounts(settled.overrun)),
         }))
     }
+
+    async fn release(
+        &self,
+        request: Request<proto::ReleaseRequest>,
+    ) -> Result<Response<proto::ReleaseResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let workspace = self.workspace(&metadata, &message.workspace_id)?;
+        let released = self.engine.release(&workspace, reservation(&message.reservation_id)?);
+        Ok(Response::new(proto::ReleaseResponse { released }))
+    }
 }
 
 impl BudgetsService {
@@ -138,10 +148,12 @@ fn against(
         Some(Message::Subject(message)) => {
             Ok(Against::Subject(Arc::new(subject(message, workspace.clone())?)))
         }
-        Some(Message::ReservationId(text)) => ReservationId::parse(&text)
-            .map(Against::Reservation)
-            .map_err(|error| Fault::invalid(format!("reservation_id {error}"))),
+        Some(Message::ReservationId(text)) => reservation(&text).map(Against::Reservation),
     }
+}
+
+fn reservation(text: &str) -> Result<ReservationId, Fault> {
+    ReservationId::parse(text).map_err(|error| Fault::invalid(format!("reservation_id {error}")))
 }
 
 fn usage_counts(message: proto::Usage) -> Usage {

@@ -107,9 +107,9 @@ impl Engine {
     }
 
     /// Gives back what a request had set aside that never reached its provider. Its slots of the rolling minute stay taken.
-    /// Unknown reservations are passed over.
-    pub fn release(&self, workspace: &Id, reservation: ReservationId) {
-        self.end(workspace, reservation, End::Over);
+    /// Returns whether the reservation was open here; any other is passed over.
+    pub fn release(&self, workspace: &Id, reservation: ReservationId) -> bool {
+        self.end(workspace, reservation, End::Over)
     }
 
     fn ask(&self, ask: &Ask, reservation: ReservationId) -> Step {
@@ -195,18 +195,19 @@ impl Engine {
         }
     }
 
-    /// Ends a reservation without settlement.
-    fn end(&self, workspace: &Id, reservation: ReservationId, end: End) {
+    /// Ends a reservation without settlement. Returns whether it was open.
+    fn end(&self, workspace: &Id, reservation: ReservationId, end: End) -> bool {
         let mut state = self.shared.state();
-        let Some(room) = state.rooms.get_mut(workspace) else { return };
+        let Some(room) = state.rooms.get_mut(workspace) else { return false };
         if room.ledger.reservation(reservation).is_none() {
-            return;
+            return false;
         }
         match end {
             End::Over => drop(room.ledger.release(reservation)),
             End::Withdrawn => room.ledger.withdraw(reservation),
         }
         state.records.end(reservation, end);
+        true
     }
 }
 

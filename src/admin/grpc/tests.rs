@@ -107,6 +107,44 @@ async fn an_estimate_is_reserved_until_it_is_reported() {
     assert_eq!(service.engine.consumption(&budget).await.unwrap().cost, NanoUsd::new(DOLLAR));
 }
 
+async fn release(service: &BudgetsService, key: &str, message: proto::ReleaseRequest) -> bool {
+    service.release(request(key, message)).await.unwrap().into_inner().released
+}
+
+#[tokio::test]
+async fn what_is_released_is_given_back_once_and_only_by_its_own_workspace() {
+    let (service, _) = service().await;
+    let estimate = proto::Estimate { cost_nano_usd: 3 * DOLLAR, tokens: 100 };
+    let reservation_id = check(&service, Some(estimate)).await.reservation_id;
+    let own = proto::ReleaseRequest { reservation_id, ..Default::default() };
+    let strayed = proto::ReleaseRequest { workspace_id: "b".to_owned(), ..own.clone() };
+    assert!(!release(&service, OPERATOR, strayed.clone()).await, "another workspace's");
+    let refused = service.release(request(CHECK, strayed)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(check(&service, None).await.cost.unwrap().remaining, 2 * DOLLAR);
+
+    assert!(release(&service, CHECK, own.clone()).await);
+    assert_eq!(check(&service, None).await.cost.unwrap().remaining, 5 * DOLLAR);
+    assert!(!release(&service, CHECK, own).await, "it is given back once");
+    let unreadable = service.release(request(CHECK, proto::ReleaseRequest::default())).await;
+    let unreadable = unreadable.unwrap_err();
+    assert_eq!(unreadable.code(), Code::InvalidArgument);
+    assert!(unreadable.message().starts_with("reservation_id "), "{}", unreadable.message());
+}
+
+#[tokio::test]
+async fn a_settled_reservation_cannot_be_released() {
+    let (service, budget) = service().await;
+    let estimate = proto::Estimate { cost_nano_usd: 3 * DOLLAR, tokens: 100 };
+    let reservation_id = check(&service, Some(estimate)).await.reservation_id;
+    let against = Some(Settles::ReservationId(reservation_id.clone()));
+    service.report(request(CHECK, report_of("s1", against, DOLLAR))).await.unwrap();
+    let message = proto::ReleaseRequest { reservation_id, ..Default::default() };
+    assert!(!release(&service, CHECK, message).await);
+    let budget = service.engine.budget(&workspace(), budget).await.unwrap().unwrap();
+    assert_eq!(service.engine.consumption(&budget).await.unwrap().cost, NanoUsd::new(DOLLAR));
+}
+
 #[tokio::test]
 async fn calls_need_a_key_and_stay_in_its_workspace() {
     let (service, _) = service().await;
