@@ -13,6 +13,7 @@ mod headers;
 pub mod keys;
 pub mod mapping;
 pub mod process;
+pub mod rate_limit;
 pub mod reply;
 pub mod settling;
 pub mod source;

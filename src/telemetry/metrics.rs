@@ -56,6 +56,7 @@ struct Series {
     unwatched_responses: Counter,
     logged_responses: Family<Label, Counter>,
     undecided_passes: Family<Label, Counter>,
+    reported_hits: Family<Label, Counter>,
     overrun_nano_usd: Counter,
     overrun_tokens: Counter,
     open_reservations: Gauge,
@@ -169,6 +170,11 @@ impl Metrics {
         self.series().undecided_passes.get_or_create(&[("usage", usage)]).inc();
     }
 
+    /// The rate limit service was called, and this became of the usage that it was told.
+    pub fn reported_hits(&self, outcome: &'static str) {
+        self.series().reported_hits.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
     /// A response cost this much more than its reservation.
     pub fn overrun_nano_usd(&self, amount: u64) {
         self.series().overrun_nano_usd.inc_by(amount);
@@ -254,6 +260,7 @@ impl Series {
             unwatched_responses: Counter::default(),
             logged_responses: Family::default(),
             undecided_passes: Family::default(),
+            reported_hits: Family::default(),
             overrun_nano_usd: Counter::default(),
             overrun_tokens: Counter::default(),
             open_reservations: Gauge::default(),
@@ -368,6 +375,11 @@ impl Series {
             "undecided_passes",
             "Requests that Envoy let pass without a decision, by whether their usage was charged or is unknown",
             self.undecided_passes.clone(),
+        );
+        registry.register(
+            "reported_hits",
+            "Calls of the rate limit service, by what became of their usage: recorded, settled_before, refused or not_a_report",
+            self.reported_hits.clone(),
         );
     }
 

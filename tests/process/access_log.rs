@@ -32,7 +32,7 @@ async fn a_client_that_leaves_before_the_response_begins_costs_what_was_read_and
     let answer = question.try_send(&stage.envoy.url);
     let thinking = async {
         let (mut connection, _) = provider.accept().await.expect("a connection");
-        connection.read(&mut [0]).await.expect("a request");
+        connection.read_exact(&mut [0]).await.expect("a request");
         connection
     };
     let _connection = tokio::select! {
