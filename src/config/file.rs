@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::env::{self, Environment};
 use super::fault::FaultLog;
-use super::settings::{Listen, Log, LogFormat, Reply, Settings, StoreUrl};
+use super::settings::{Listen, Log, LogFormat, RateLimitService, Reply, Settings, StoreUrl};
 use super::walk::Section;
 use super::{estimate, keys, mapping, parse};
 use crate::domain::ids::Id;
@@ -44,6 +44,9 @@ pub(super) fn settings(
         prices: prices(&mut root),
         mapping: mapping::read(&mut root),
         reply: reply(&mut root),
+        rate_limit_service: root
+            .read("rate_limit_service", parse::one_of(&RateLimitService::NAMES))
+            .unwrap_or_default(),
         log: log_lines(&mut root),
         keys: keys.keys,
         workspace,

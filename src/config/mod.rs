@@ -22,8 +22,8 @@ use crate::domain::pricing::PriceTable;
 pub use env::Environment;
 pub use fault::{Fault, Faults};
 pub use settings::{
-    AccessKey, Listen, Log, LogFormat, Mapping, NoWorkspace, PrincipalPart, Reply, Role, Settings,
-    Source, StoreUrl, UnknownKeys,
+    AccessKey, Listen, Log, LogFormat, Mapping, NoWorkspace, PrincipalPart, RateLimitService,
+    Reply, Role, Settings, Source, StoreUrl, UnknownKeys,
 };
 
 use fault::FaultLog;

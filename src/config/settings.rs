@@ -35,6 +35,8 @@ pub struct Settings {
     pub mapping: Mapping,
     /// How answers look.
     pub reply: Reply,
+    /// Whether usage may be reported by Envoy's rate limit filter.
+    pub rate_limit_service: RateLimitService,
     /// Who may use the HTTP API and `bursar.v1`.
     pub keys: Vec<AccessKey>,
     /// How log lines look.
@@ -144,6 +146,16 @@ pub struct Reply {
     pub ietf_headers: bool,
 }
 
+/// Whether usage may be reported by Envoy's rate limit filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateLimitService {
+    /// The service is not there.
+    #[default]
+    Off,
+    /// It takes reports, and limits nothing.
+    On,
+}
+
 /// A key to the HTTP API and `bursar.v1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessKey {
@@ -192,6 +204,11 @@ impl UnknownKeys {
     /// How each is written.
     pub(super) const NAMES: [(&'static str, Self); 2] =
         [("ignore", Self::Ignore), ("refuse", Self::Refuse)];
+}
+
+impl RateLimitService {
+    /// How each is written.
+    pub(super) const NAMES: [(&'static str, Self); 2] = [("off", Self::Off), ("on", Self::On)];
 }
 
 impl LogFormat {

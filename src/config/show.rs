@@ -8,7 +8,8 @@ use super::file::ON_TIMEOUT;
 use super::mapping::setting;
 use super::parse::shown;
 use super::settings::{
-    LogFormat, NoWorkspace, PrincipalPart, Role, Settings, Source, StoreUrl, UnknownKeys,
+    LogFormat, NoWorkspace, PrincipalPart, RateLimitService, Role, Settings, Source, StoreUrl,
+    UnknownKeys,
 };
 use crate::domain::estimate::Unpriced;
 use crate::domain::money::NanoUsd;
@@ -58,6 +59,7 @@ impl Display for Settings {
         line("reply.credits_status", &self.reply.credits_status)?;
         line("reply.openai_headers", &self.reply.openai_headers)?;
         line("reply.ietf_headers", &self.reply.ietf_headers)?;
+        line("rate_limit_service", &name_of(&RateLimitService::NAMES, self.rate_limit_service))?;
         line("log.format", &name_of(&LogFormat::NAMES, self.log.format))?;
         line("log.filter", &self.log.filter)?;
         let roles: Vec<&Role> = self.keys.iter().map(|key| &key.role).collect();

@@ -143,6 +143,7 @@ fn every_setting_can_be_written() {
         ("reply: {credits_status: 402}", "reply.credits_status: 402"),
         ("reply: {openai_headers: true}", "reply.openai_headers: true"),
         ("reply: {ietf_headers: true}", "reply.ietf_headers: true"),
+        ("rate_limit_service: on", "rate_limit_service: on"),
         ("log: {format: json}", "log.format: json"),
         ("log: {filter: 'warn,bursar::engine=debug'}", "log.filter: warn,bursar::engine=debug"),
     ] {
@@ -196,7 +197,7 @@ databse: x
             "line 10: keys[0].role: \"admin\" is not one of operator, manage, check",
             "line 10: keys[0]: has no secret; name a variable with env, or write the secret's SHA-256 with sha256",
             "line 11: databse: is no setting; the settings are workspace, store, keys, listen, journal, lease, reservation, patience, \
-             drain_timeout, estimate, prices, mapping, reply, log",
+             drain_timeout, estimate, prices, mapping, reply, rate_limit_service, log",
             "BURSAR_WORKSPACE: contains a control character at byte 1",
             "BURSAR_STORE_URL: is not a store such as sqlite:bursar.db or postgres://user@host/database",
         ]

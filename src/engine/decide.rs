@@ -112,6 +112,16 @@ impl Engine {
         self.end(workspace, reservation, End::Over)
     }
 
+    /// Whether a reservation of this replica is neither settled nor released.
+    #[must_use]
+    pub fn is_open(&self, workspace: &Id, reservation: ReservationId) -> bool {
+        let state = self.shared.state();
+        state
+            .rooms
+            .get(workspace)
+            .is_some_and(|room| room.ledger.reservation(reservation).is_some())
+    }
+
     fn ask(&self, ask: &Ask, reservation: ReservationId) -> Step {
         let shared = &self.shared;
         let mut state = shared.state();

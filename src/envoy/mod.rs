@@ -1,7 +1,9 @@
 //! Floor 3: what Envoy speaks. ext_authz comes in as protobuf, is mapped to a subject and an estimate, asked of the
-//! engine, and goes out as protobuf. By ext_proc the responses come by, are metered and settled. Nothing here talks to the
+//! engine, and goes out as protobuf. By ext_proc the responses come by, are metered and settled; the
+//! access log tells of those that nobody saw. Nothing here talks to the
 //! store except through the engine.
 
+pub mod access_log;
 pub mod attributes;
 pub mod authorize;
 pub mod decode;
@@ -11,10 +13,13 @@ mod headers;
 pub mod keys;
 pub mod mapping;
 pub mod process;
+pub mod rate_limit;
 pub mod reply;
+pub mod settling;
 pub mod source;
 #[cfg(test)]
 mod testing;
+mod told_usage;
 
 use std::time::Duration;
 

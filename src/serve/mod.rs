@@ -35,11 +35,12 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::{Loaded, Settings, StoreUrl};
+use crate::config::{Loaded, RateLimitService, Settings, StoreUrl};
 use crate::engine::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::envoy::authorize::Authorizer;
-use crate::envoy::process;
+use crate::envoy::settling::Settler;
+use crate::envoy::{access_log, process, rate_limit};
 use crate::notify;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
@@ -188,13 +189,24 @@ async fn services(api: &Api<'_>, life: &Life) -> Result<(HealthReporter, Routes)
         health.set_service_status(name, ServingStatus::Serving).await;
     }
     let settings = translate::envoy(api.settings)?;
+    let mapping = settings.mapping.clone();
     let authorizer = Authorizer::new(api.engine.clone(), settings, api.metrics.clone());
-    let processor = process::service(api.engine.clone(), api.metrics.clone(), life.ended.clone());
+    let settler = Settler::new(api.engine.clone());
+    let processor = process::service(settler.clone(), api.metrics.clone(), life.ended.clone());
+    let access_log =
+        access_log::service(settler.clone(), mapping, api.metrics.clone(), life.ended.clone());
     let budgets = admin::service(api.engine.clone(), translate::admin(api.settings));
     let routes = Routes::new(health_service)
         .add_service(AuthorizationServer::new(authorizer))
         .add_service(processor)
+        .add_service(access_log)
         .add_service(budgets);
+    let routes = match api.settings.rate_limit_service {
+        RateLimitService::Off => routes,
+        RateLimitService::On => {
+            routes.add_service(rate_limit::service(settler, api.metrics.clone()))
+        }
+    };
     Ok((health, routes.prepare()))
 }
 

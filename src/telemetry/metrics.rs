@@ -54,6 +54,9 @@ struct Series {
     estimated_settlements: Counter,
     watched_responses: Family<Label, Counter>,
     unwatched_responses: Counter,
+    logged_responses: Family<Label, Counter>,
+    undecided_passes: Family<Label, Counter>,
+    reported_hits: Family<Label, Counter>,
     overrun_nano_usd: Counter,
     overrun_tokens: Counter,
     open_reservations: Gauge,
@@ -157,6 +160,21 @@ impl Metrics {
         self.series().unwatched_responses.inc();
     }
 
+    /// A response that nobody watched was settled by the access log, and this became of its reservation.
+    pub fn logged_response(&self, outcome: &'static str) {
+        self.series().logged_responses.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Envoy let a request pass without a decision, and its usage was `charged` or is `unknown`.
+    pub fn undecided_pass(&self, usage: &'static str) {
+        self.series().undecided_passes.get_or_create(&[("usage", usage)]).inc();
+    }
+
+    /// The rate limit service was called, and this became of the usage that it was told.
+    pub fn reported_hits(&self, outcome: &'static str) {
+        self.series().reported_hits.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
     /// A response cost this much more than its reservation.
     pub fn overrun_nano_usd(&self, amount: u64) {
         self.series().overrun_nano_usd.inc_by(amount);
@@ -240,6 +258,9 @@ impl Series {
             estimated_settlements: Counter::default(),
             watched_responses: Family::default(),
             unwatched_responses: Counter::default(),
+            logged_responses: Family::default(),
+            undecided_passes: Family::default(),
+            reported_hits: Family::default(),
             overrun_nano_usd: Counter::default(),
             overrun_tokens: Counter::default(),
             open_reservations: Gauge::default(),
@@ -344,6 +365,21 @@ impl Series {
             "unwatched_responses",
             "Responses that went by unseen, because too many others were on their way",
             self.unwatched_responses.clone(),
+        );
+        registry.register(
+            "logged_responses",
+            "Unwatched responses that the access log settled, by what it said of their usage: exact, at_least, estimated or none",
+            self.logged_responses.clone(),
+        );
+        registry.register(
+            "undecided_passes",
+            "Requests that Envoy let pass without a decision, by whether their usage was charged or is unknown",
+            self.undecided_passes.clone(),
+        );
+        registry.register(
+            "reported_hits",
+            "Calls of the rate limit service, by what became of their usage: recorded, settled_before, refused or not_a_report",
+            self.reported_hits.clone(),
         );
     }
 

@@ -1,6 +1,7 @@
 //! The real programs put together: Bursar as it is shipped, a real Envoy on the configuration that is shipped, and a
 //! sample provider with a count of its own. Each test proves a promise that is made to users.
 
+mod access_log;
 mod crash;
 mod harness;
 mod metering;

@@ -11,8 +11,8 @@ use crate::domain::usage::{Hints, Meter};
 use crate::domain::visible_text::VisibleText;
 use crate::envoy::decode::{DecodeError, Decoder};
 use crate::envoy::handover::Handover;
-use crate::envoy::process::settling::Ended;
 use crate::envoy::process::{Answers, Processor, message, next};
+use crate::envoy::settling::Ended;
 
 /// Bytes that are read between two chances for others: about a tenth of a millisecond of work.
 const BYTES_PER_TURN: usize = 64 * 1024;
@@ -41,6 +41,7 @@ impl Processor {
         // A refusal goes by as well. It costs nothing.
         let Some(handover) = message::handover(&first) else { return };
         let Some(mut watched) = Watched::begin(&first, &handover) else { return };
+        let _watch = self.settler.watch(handover.reservation);
         let ending = tokio::select! {
             ending = watched.follow(first, messages) => ending,
             // Nobody can tell what is still to come, so the reservation stays as it is.
@@ -48,7 +49,8 @@ impl Processor {
         };
         // Envoy keeps what belongs to the stream until this.
         drop(answers);
-        self.settle(watched.ended(ending, handover)).await;
+        let outcome = self.settler.settle(watched.ended(ending, handover)).await;
+        self.metrics.watched_response(outcome);
     }
 }
 

@@ -4,7 +4,6 @@
 mod asking;
 mod message;
 mod metering;
-mod settling;
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::engine::Engine;
+use crate::envoy::settling::Settler;
 use crate::telemetry::Metrics;
 
 /// Streams at once: one for each response on its way, a few kilobytes of state each. Responses beyond it are not
@@ -32,7 +31,7 @@ const ANSWERS_MAX: usize = 1;
 /// The ext_proc service.
 #[derive(Clone)]
 pub struct Processor {
-    engine: Engine,
+    settler: Settler,
     metrics: Metrics,
     streams: Arc<Semaphore>,
     ended: CancellationToken,
@@ -40,16 +39,16 @@ pub struct Processor {
 
 type Answers = mpsc::Sender<Result<ProcessingResponse, Status>>;
 
-/// A service over this engine. When `ended` is cancelled, it lets go of every stream at once: reservations of responses that
+/// A service that settles by this settler. When `ended` is cancelled, it lets go of every stream at once: reservations of responses that
 /// are still on their way stay open for the next start.
 #[must_use]
 pub fn service(
-    engine: Engine,
+    settler: Settler,
     metrics: Metrics,
     ended: CancellationToken,
 ) -> ExternalProcessorServer<Processor> {
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-    let processor = Processor { engine, metrics, streams, ended };
+    let processor = Processor { settler, metrics, streams, ended };
     ExternalProcessorServer::new(processor).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 

@@ -1,12 +1,28 @@
 //! What becomes of a reservation when its response is over: one entry, under a name that follows from what is settled, so that
 //! the same response counts once on whichever road and however often it comes.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::response::Verdict;
 use crate::domain::settlement::Certainty;
-use crate::engine::{Against, Correction, Report, ReportError, Used};
+use crate::engine::{Against, Correction, Engine, Report, ReportError, Used};
 use crate::envoy::handover::Handover;
-use crate::envoy::process::Processor;
+
+/// Settles what Envoy tells of responses. Clones settle together.
+#[derive(Clone)]
+pub struct Settler {
+    pub(super) engine: Engine,
+    /// Responses that are being watched: one for each stream, and those are bounded.
+    watched: Arc<Mutex<HashSet<ReservationId>>>,
+}
+
+/// A response that is being watched, until this is dropped.
+pub(super) struct Watch {
+    settler: Settler,
+    reservation: ReservationId,
+}
 
 /// A response that is over.
 pub(super) struct Ended {
@@ -25,20 +41,41 @@ struct Claim {
     used: Used,
 }
 
-impl Processor {
-    /// Settles or gives back what was set aside.
-    pub(super) async fn settle(&self, ended: Ended) {
+impl Settler {
+    /// A settler over this engine.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, watched: Arc::default() }
+    }
+
+    /// Says that somebody watches the response and will settle the reservation.
+    pub(super) fn watch(&self, reservation: ReservationId) -> Watch {
+        self.watched().insert(reservation);
+        Watch { settler: self.clone(), reservation }
+    }
+
+    /// Whether a reservation is open and nobody is about to settle it who sees more.
+    pub(super) fn is_left_open(&self, handover: &Handover) -> bool {
+        let Handover { workspace, reservation, .. } = handover;
+        !self.watched().contains(reservation) && self.engine.is_open(workspace, *reservation)
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashSet<ReservationId>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settles or gives back what was set aside. Returns how sure the response was of its usage: `none` when it used none.
+    pub(super) async fn settle(&self, ended: Ended) -> &'static str {
         let Handover { workspace, reservation, .. } = &ended.handover;
         let Some(claim) = ended.claim() else {
             self.engine.release(workspace, *reservation);
-            return self.metrics.watched_response("none");
+            return "none";
         };
         let certainty = claim.certainty;
         let settled = match ended.fetched_id() {
             Some(id) => self.settle_fetched(&ended, id, claim).await,
             None => self.engine.settle(&ended.report(*reservation, claim)).await,
         };
-        self.metrics.watched_response(certainty.as_str());
         match settled {
             // Where it is settled already, somebody else was sooner and is as sure.
             Ok(()) | Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
@@ -50,6 +87,7 @@ impl Processor {
                 );
             }
         }
+        certainty.as_str()
     }
 
     /// A response that was made by an earlier request and is fetched by this one, perhaps for the tenth time: its usage counts
@@ -70,6 +108,12 @@ impl Processor {
         // Nothing to do where the report was booked against it.
         self.engine.release(workspace, *reservation);
         settled.map(drop)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.settler.watched().remove(&self.reservation);
     }
 }
 
@@ -136,4 +180,4 @@ fn queued(id: &str) -> Option<Id> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use super::*;
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
@@ -55,13 +54,13 @@ fn an_entry_is_named_by_its_reservation_or_by_the_response_that_can_be_fetched_a
 }
 
 /// A workspace with a budget that nothing exhausts, and an engine whose one model costs a nano-dollar a token.
-struct Bench {
-    processor: Processor,
+pub(in crate::envoy) struct Bench {
+    pub(in crate::envoy) settler: Settler,
     budget: Budget,
 }
 
 impl Bench {
-    async fn start() -> Self {
+    pub(in crate::envoy) async fn start() -> Self {
         let lease_ttl = Duration::from_secs(10);
         let terms = Terms {
             reservation_timeout: Duration::from_secs(600),
@@ -75,9 +74,8 @@ impl Bench {
         let (_, prices) = watch::channel(Arc::new(table));
         let now = Wall::from_ms(1_795_305_600_000);
         let store = Arc::new(MemoryStore::new(lease_ttl));
-        let metrics = Metrics::new();
         let clock = Arc::new(ManualClock::at(now));
-        let engine = Engine::start(settings, store, prices, clock, metrics.clone()).await.unwrap();
+        let engine = Engine::start(settings, store, prices, clock, Metrics::new()).await.unwrap();
         let workspace = handover().workspace;
         let schedule =
             Schedule { period: Period::Monthly, zone: Zone::utc(), week_start: WeekStart::Monday };
@@ -97,13 +95,11 @@ impl Bench {
             updated_at: now,
         };
         engine.create_budget(budget.clone()).await.unwrap();
-        let streams = Arc::new(Semaphore::new(1));
-        let processor = Processor { engine, metrics, streams, ended: CancellationToken::new() };
-        Self { processor, budget }
+        Self { settler: Settler::new(engine), budget }
     }
 
-    /// A request that is set 100 nano-dollars aside for, and what its response said.
-    async fn respond(&self, method: &str, verdict: Verdict) -> i64 {
+    /// A request that is set 100 nano-dollars aside for, of an input of ten tokens.
+    pub(in crate::envoy) async fn admit(&self) -> Handover {
         let subject = Subject {
             model: Some(Id::parse("m").unwrap()),
             ..Subject::of_workspace(handover().workspace)
@@ -111,19 +107,27 @@ impl Bench {
         let amounts = Amounts { cost: NanoUsd::new(100), tokens: Tokens::ZERO };
         let estimate = Estimate::of(amounts);
         let ask = Ask { subject: Arc::new(subject), estimate };
-        let engine = &self.processor.engine;
-        let held = engine.reserve(ask, Duration::from_secs(60)).await;
+        let held = self.settler.engine.reserve(ask, Duration::from_secs(60)).await;
         let Decision::Allow(admission) = held.hand_over() else { panic!("refused") };
         let reservation = admission.reservation.unwrap();
+        Handover { reservation, input_tokens: 10, ..handover() }
+    }
+
+    /// What the budget has spent.
+    pub(in crate::envoy) async fn spent(&self) -> i64 {
+        self.settler.engine.consumption(&self.budget).await.unwrap().cost.get()
+    }
+
+    async fn respond(&self, method: &str, verdict: Verdict) -> i64 {
         let ended = Ended {
-            handover: Handover { reservation, ..handover() },
+            handover: self.admit().await,
             method: method.to_owned(),
             path: if method == "GET" { "/v1/responses/r1" } else { "/v1/responses" }.to_owned(),
             response_id: Some("r1".into()),
             verdict,
         };
-        self.processor.settle(ended).await;
-        engine.consumption(&self.budget).await.unwrap().cost.get()
+        self.settler.settle(ended).await;
+        self.spent().await
     }
 }
 
