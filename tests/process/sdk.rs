@@ -6,7 +6,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bursar, Envoy, KEY, Process, Setup, Stage, tool, until};
+use crate::harness::{Bursar, Envoy, KEY, Process, Setup, Spent, Stage, tool, until};
+
+/// LLM tokens that two requests use, but that are not enough to set aside for both at once.
+const TIGHT: u64 = 350;
 
 #[tokio::test]
 async fn the_public_python_client_gets_the_right_answer_from_every_method() {
@@ -20,20 +23,37 @@ async fn the_public_python_client_gets_the_right_answer_from_every_method() {
 #[tokio::test]
 async fn the_clients_of_openai_and_anthropic_pay_what_they_are_told_and_do_not_retry_in_vain() {
     let stage = Stage::start().await;
-    let paid = stage.bursar.create_budget(budget_of("ada", 5)).await;
-    stage.bursar.create_budget(budget_of("bob", 1)).await;
-    let all_of_it = json!({"settlement_id": "s1", "identity_external_id": "bob", "cost": 1});
-    stage.bursar.report(all_of_it).await;
+    let mut budgets = Vec::new();
+    for (identity, period, limit) in [
+        ("ada", "ONE_TIME", json!({"amount": 5, "token_limit": 1_000_000})),
+        ("tim", "ONE_TIME", json!({"amount": 5, "token_limit": TIGHT})),
+        ("bob", "DAILY", json!({"amount": 1})),
+        ("max", "ONE_TIME", json!({"amount": 1})),
+    ] {
+        budgets.push(stage.bursar.create_budget(budget_of(identity, period, limit)).await);
+    }
+    for identity in ["bob", "max"] {
+        let all = json!({"settlement_id": identity, "identity_external_id": identity, "cost": 1});
+        stage.bursar.report(all).await;
+    }
 
-    let requests = requests(&stage.envoy).await;
-    let environment =
-        [("ENVOY_URL", stage.envoy.url.as_str()), ("PAYING", "ada"), ("SPENT", "bob")];
+    let upstream = format!("http://{}", stage.upstream.address);
+    let environment = [
+        ("ENVOY_URL", stage.envoy.url.as_str()),
+        ("UPSTREAM_URL", upstream.as_str()),
+        ("PAYING", "ada"),
+        ("TIGHT", "tim"),
+        ("SPENT_TODAY", "bob"),
+        ("SPENT", "max"),
+    ];
+    let requests_before = requests(&stage.envoy).await;
     let said = run("clients.py", stage.directory.path(), &environment).await;
     let said: Value = said.lines().last().and_then(|line| line.parse().ok()).expect("JSON");
 
-    let (answered, refused) = (count(&said["answered"]), count(&said["refused"]));
-    assert_eq!((answered, refused), (27, 6), "{said}");
-    assert_eq!(self::requests(&stage.envoy).await - requests, answered + refused, "no retries");
+    let [answered, refused, waited] = ["answered", "refused", "waited"].map(|n| count(&said[n]));
+    assert_eq!((answered, refused, waited), (29, 10, 1), "{said}");
+    let sent = requests(&stage.envoy).await - requests_before;
+    assert_eq!(sent, answered + refused + waited, "only what may help is tried again");
     let served = stage.upstream.served().await;
     assert_eq!(count(&served["requests"]), answered, "what is refused does not reach a provider");
     for (model, told) in said["models"].as_object().expect("models") {
@@ -45,13 +65,15 @@ async fn the_clients_of_openai_and_anthropic_pay_what_they_are_told_and_do_not_r
         (stage.bursar.metric("bursar_watched_responses_total").await >= answered).then_some(())
     })
     .await;
-    assert_eq!(stage.bursar.spent(&paid).await, stage.upstream.billed().await);
+    let (ada, tim) = (stage.bursar.spent(&budgets[0]).await, stage.bursar.spent(&budgets[1]).await);
+    let both = Spent { nano_usd: ada.nano_usd + tim.nano_usd, tokens: ada.tokens + tim.tokens };
+    assert_eq!(both, stage.upstream.billed().await);
 }
 
-/// A budget of an identity, in dollars a day.
-fn budget_of(identity: &str, dollars: u64) -> Value {
-    let limits =
-        json!({"period": "BUDGET_PERIOD_DAILY", "amount": dollars, "token_limit": 1_000_000});
+/// A budget of an identity.
+fn budget_of(identity: &str, period: &str, limit: Value) -> Value {
+    let mut limits = limit;
+    limits["period"] = format!("BUDGET_PERIOD_{period}").into();
     json!({"scope": {"identity": {"identity_external_id": identity}}, "limits": limits})
 }
 

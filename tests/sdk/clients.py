@@ -1,8 +1,9 @@
 """Drives the public clients `openai` and `anthropic`, as they come, through Envoy.
 
-ENVOY_URL names Envoy. PAYING is an identity with budget left, SPENT one whose budget is spent. The last line of the
-output is JSON: how many calls were made of each kind, and what the replies said of their usage, by model. Ends with
-status 0 when every answer was as it should be.
+ENVOY_URL names Envoy, UPSTREAM_URL the provider behind it. PAYING is an identity with budget left, TIGHT one whose budget
+has room for one request at a time. The budget of SPENT_TODAY is spent until tomorrow, that of SPENT for good. The last
+line of the output is JSON: how many answers there were of each kind, and what the replies said of their usage, by model.
+Ends with status 0 when every answer was as it should be.
 """
 
 import asyncio
@@ -14,7 +15,10 @@ import openai
 
 ENVOY = os.environ["ENVOY_URL"]
 PAYING = os.environ["PAYING"]
+TIGHT = os.environ["TIGHT"]
+SPENT_TODAY = os.environ["SPENT_TODAY"]
 SPENT = os.environ["SPENT"]
+GO_ON = os.environ["UPSTREAM_URL"] + "/go-on"
 CHAT = {"model": "gpt-4o-mini", "max_tokens": 100, "messages": [{"role": "user", "content": "Say a word."}]}
 MESSAGE = CHAT | {"model": "claude-sonnet-4-5", "max_tokens": 50}
 GZIP = {"x-sample": "gzip"}
@@ -26,12 +30,14 @@ def main():
     openai_answers(openai_of(openai.OpenAI, PAYING), said)
     anthropic_answers(anthropic_of(anthropic.Anthropic, PAYING), said)
     asyncio.run(both_answer_many_at_once(said))
-    refused = [
-        *openai_is_refused(openai_of(openai.OpenAI, SPENT)),
-        *anthropic_is_refused(anthropic_of(anthropic.Anthropic, SPENT)),
-        *asyncio.run(both_are_refused_asynchronously()),
-    ]
-    print(json.dumps({"answered": said.replies, "refused": len(refused), "models": said.models}))
+    waited = asyncio.run(openai_waits_for_what_is_in_flight(said))
+    refused = []
+    for identity in [SPENT_TODAY, SPENT]:
+        refused += openai_is_refused(openai_of(openai.OpenAI, identity))
+        refused += anthropic_is_refused(anthropic_of(anthropic.Anthropic, identity))
+    refused += asyncio.run(both_are_refused_asynchronously())
+    told = {"answered": said.replies, "refused": len(refused), "waited": waited, "models": said.models}
+    print(json.dumps(told))
 
 
 class Said:
@@ -55,9 +61,9 @@ class Said:
         counts["output_tokens"] += output_tokens
 
 
-def openai_of(kind, identity):
+def openai_of(kind, identity, **options):
     headers = {"x-orq-identity-id": identity, "x-bursar-provider": "openai"}
-    return kind(base_url=f"{ENVOY}/v1", api_key="sk-of-the-provider", default_headers=headers)
+    return kind(base_url=f"{ENVOY}/v1", api_key="sk-of-the-provider", default_headers=headers, **options)
 
 
 def anthropic_of(kind, identity):
@@ -103,6 +109,31 @@ async def both_answer_many_at_once(said):
     await asyncio.gather(*(call() for call in [chat, message] for _ in range(CONCURRENT)))
 
 
+async def openai_waits_for_what_is_in_flight(said):
+    """How often a call was told to wait, before it went through by itself."""
+    statuses = []
+
+    async def look(response):
+        statuses.append(response.status_code)
+        if response.status_code == 429:
+            # The call that is in the way goes on only now.
+            await response.aread()
+            assert response.json()["error"]["code"] == "budget_in_flight", response.text
+            await openai.DefaultAsyncHttpxClient().post(GO_ON)
+            async for chunk in first:
+                last = chunk
+            said.openai(last.usage)
+
+    first = await openai_of(openai.AsyncOpenAI, TIGHT).chat.completions.create(
+        **CHAT, stream=True, extra_headers={"x-sample": "wait"}
+    )
+    watched = openai.DefaultAsyncHttpxClient(event_hooks={"response": [look]})
+    second = openai_of(openai.AsyncOpenAI, TIGHT, http_client=watched)
+    said.openai((await second.chat.completions.create(**CHAT)).usage)
+    assert statuses == [429, 200], statuses
+    return statuses.count(429)
+
+
 def openai_is_refused(client):
     for stream in [False, True]:
         try:
@@ -143,13 +174,17 @@ async def both_are_refused_asynchronously():
 
 def tells_which_budget(error, body):
     assert error.status_code == 429, error
-    assert (body["scope_kind"], body["scope_target_id"]) == ("IDENTITY", SPENT), body
+    assert body["scope_kind"] == "IDENTITY", body
     assert (body["dimension"], body["limit"], body["remaining"]) == ("cost", 1, 0), body
     assert body["message"].endswith(".") and body["message"] in str(error), error
-    assert 0 < body["reset_seconds"] <= 24 * 3600, body
     headers = error.response.headers
-    assert headers["retry-after"] == str(body["reset_seconds"]), headers
     assert headers["x-ratelimit-remaining-cost"] == "0", headers
+    if body["scope_target_id"] == SPENT_TODAY:
+        assert 0 < body["reset_seconds"] <= 24 * 3600, body
+        assert headers["retry-after"] == str(body["reset_seconds"]), headers
+    else:
+        assert body["scope_target_id"] == SPENT, body
+        assert body["reset_seconds"] == 0 and "retry-after" not in headers, (body, headers)
 
 
 if __name__ == "__main__":
