@@ -24,6 +24,10 @@ use crate::engine::{Against, Correction, Engine, Report, Settled, Used};
 /// How far ahead of ours a reporter's clock may be. Usage further ahead would land in a window that has not begun.
 const AHEAD_MAX: Duration = Duration::from_secs(300);
 
+/// No report costs more than a million dollars. Totals saturate: a report that they cannot hold would, once it is corrected,
+/// take what was spent before away with it.
+const COST_MAX: NanoUsd = NanoUsd::new(1_000_000_000_000_000);
+
 /// The parts of a report, as either wire gives them.
 pub(super) struct Reported {
     pub(super) settlement: Id,
@@ -52,6 +56,7 @@ impl Reported {
             share_model(&mut self.model, subject);
         }
         self.usage.as_ref().map_or(Ok(()), check_counts)?;
+        self.cost.map_or(Ok(()), |cost| check_cost("cost", cost))?;
         Ok(Report {
             settlement: self.settlement,
             workspace: self.workspace,
@@ -93,6 +98,14 @@ fn used(model: Option<Id>, usage: Option<Usage>, cost: Option<NanoUsd>) -> Resul
             Err(Fault::invalid("usage is missing; give usage, cost (in US dollars), or both"))
         }
     }
+}
+
+/// Refuses an amount that is too large to be counted.
+pub(super) fn check_cost(name: &str, cost: NanoUsd) -> Result<(), Fault> {
+    if cost > COST_MAX {
+        return Err(Fault::invalid(format!("{name} must be at most {COST_MAX} dollars")));
+    }
+    Ok(())
 }
 
 fn check_counts(usage: &Usage) -> Result<(), Fault> {
