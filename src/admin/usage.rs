@@ -15,7 +15,7 @@ use super::json::{Field, Object};
 use super::number::{Time, Usd};
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::money::{Amounts, NanoUsd};
-use crate::domain::settlement::{Certainty, Settlement};
+use crate::domain::settlement::{Certainty, Settlement, reserved_prefix};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
 use crate::domain::usage::{TOKENS_MAX, Usage};
@@ -57,6 +57,11 @@ impl Reported {
         }
         self.usage.as_ref().map_or(Ok(()), check_counts)?;
         self.cost.map_or(Ok(()), |cost| check_cost("cost", cost))?;
+        if let Some(prefix) = reserved_prefix(&self.settlement) {
+            return Err(Fault::invalid(format!(
+                "settlement_id begins with \"{prefix}\", which is reserved; choose another"
+            )));
+        }
         Ok(Report {
             settlement: self.settlement,
             workspace: self.workspace,

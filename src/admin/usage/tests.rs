@@ -86,6 +86,10 @@ fn what_is_no_report_is_refused_with_its_field() {
             "cost must be at most 1000000 dollars",
         ),
         (
+            r#""settlement_id": "response:r1", "cost": 1"#.to_owned(),
+            "settlement_id begins with \"response:\", which is reserved",
+        ),
+        (
             r#""settlement_id": "s1", "cost": 1, "price": 1"#.to_owned(),
             "price is not a known field",
         ),

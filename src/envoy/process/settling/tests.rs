@@ -15,6 +15,7 @@ use crate::domain::ledger::{OnTimeout, Terms};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
+use crate::domain::settlement::reserved_prefix;
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 use crate::domain::usage::{Record, Usage};
@@ -33,7 +34,9 @@ fn name(method: &str, path: &str, id: Option<&str>, verdict: Verdict) -> String 
         verdict,
     };
     let fetched = ended.fetched_id().map(|id| format!(" fetched {id}")).unwrap_or_default();
-    ended.claim().map_or_else(String::new, |claim| claim.settlement.to_string()) + &fetched
+    let Some(claim) = ended.claim() else { return fetched };
+    assert!(reserved_prefix(&claim.settlement).is_some(), "anybody may take {}", claim.settlement);
+    claim.settlement.to_string() + &fetched
 }
 
 #[test]
