@@ -162,3 +162,18 @@ async fn a_response_that_nobody_saw_being_made_costs_when_it_is_first_fetched() 
         assert_eq!(bench.respond("GET", used(30)).await, 30);
     }
 }
+
+#[tokio::test]
+async fn responses_that_share_an_id_are_each_on_record_as_they_are_counted() {
+    let bench = Bench::start().await;
+    assert_eq!(bench.respond("POST", used(70)).await, 70);
+    assert_eq!(bench.respond("POST", used(50)).await, 120);
+    // A changed schedule opens its window with what is on record.
+    let daily =
+        Schedule { period: Period::Daily, zone: Zone::utc(), week_start: WeekStart::Monday };
+    let mut budget = bench.budget.clone();
+    budget.limits.schedule = Some(daily);
+    let budget = bench.processor.engine.replace_budget(budget).await.unwrap();
+    let spent = bench.processor.engine.consumption(&budget).await.unwrap().cost;
+    assert_eq!(spent, NanoUsd::new(120));
+}
