@@ -15,7 +15,7 @@ use crate::domain::ids::{Id, ReservationId};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
-use crate::domain::usage::Usage;
+use crate::domain::usage::{TOKENS_MAX, Usage};
 use crate::engine::{Against, Engine};
 use proto::budgets_server::{Budgets, BudgetsServer};
 
@@ -111,6 +111,11 @@ fn subject(message: proto::Subject, workspace: Id) -> Result<Subject, Fault> {
 fn estimate(message: proto::Estimate) -> Result<Estimate, Fault> {
     let cost = not_negative("estimate.cost_nano_usd", message.cost_nano_usd)?;
     let tokens = not_negative("estimate.tokens", message.tokens)?;
+    // What nobody settles is charged in full, so it is bounded like a report.
+    usage::check_cost("estimate.cost_nano_usd", NanoUsd::new(cost))?;
+    if u64::try_from(tokens).is_ok_and(|tokens| tokens > 2 * TOKENS_MAX) {
+        return Err(Fault::invalid(format!("estimate.tokens must be at most {}", 2 * TOKENS_MAX)));
+    }
     let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(tokens) };
     Ok(Estimate::of(amounts))
 }

@@ -240,6 +240,23 @@ async fn keys_are_minted_registered_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn the_bodies_that_the_readme_shows_have_only_known_fields() {
+    let client = Client::new().await;
+    let calls = include_str!("../../README.md").split("curl http://127.0.0.1:9192").skip(1);
+    let mut sent = 0;
+    for call in calls {
+        let Some((path, body)) = call.split_once(" -d '") else { continue };
+        let path = path.split_whitespace().next().unwrap();
+        let body = body.split('\'').next().unwrap();
+        let (_, reply) = client.send(&format!("POST {path}"), body.to_owned()).await;
+        let message = reply["message"].as_str().unwrap_or_default();
+        assert!(!message.contains("not a known field"), "{path} {body}: {message}");
+        sent += 1;
+    }
+    assert!(sent >= 4, "the README shows {sent} calls");
+}
+
+#[tokio::test]
 async fn every_call_needs_a_key_with_the_right_role() {
     let client = Client::new().await;
     let budget = format!("/v2/budgets/{UNKNOWN}");

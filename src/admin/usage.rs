@@ -15,7 +15,7 @@ use super::json::{Field, Object};
 use super::number::{Time, Usd};
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::money::{Amounts, NanoUsd};
-use crate::domain::settlement::{Certainty, Settlement};
+use crate::domain::settlement::{Certainty, Settlement, reserved_prefix};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
 use crate::domain::usage::{TOKENS_MAX, Usage};
@@ -23,6 +23,10 @@ use crate::engine::{Against, Correction, Engine, Report, Settled, Used};
 
 /// How far ahead of ours a reporter's clock may be. Usage further ahead would land in a window that has not begun.
 const AHEAD_MAX: Duration = Duration::from_secs(300);
+
+/// No report costs more than a million dollars. Totals saturate: a report that they cannot hold would, once it is corrected,
+/// take what was spent before away with it.
+const COST_MAX: NanoUsd = NanoUsd::new(1_000_000_000_000_000);
 
 /// The parts of a report, as either wire gives them.
 pub(super) struct Reported {
@@ -52,6 +56,12 @@ impl Reported {
             share_model(&mut self.model, subject);
         }
         self.usage.as_ref().map_or(Ok(()), check_counts)?;
+        self.cost.map_or(Ok(()), |cost| check_cost("cost", cost))?;
+        if let Some(prefix) = reserved_prefix(&self.settlement) {
+            return Err(Fault::invalid(format!(
+                "settlement_id begins with \"{prefix}\", which is reserved; choose another"
+            )));
+        }
         Ok(Report {
             settlement: self.settlement,
             workspace: self.workspace,
@@ -93,6 +103,14 @@ fn used(model: Option<Id>, usage: Option<Usage>, cost: Option<NanoUsd>) -> Resul
             Err(Fault::invalid("usage is missing; give usage, cost (in US dollars), or both"))
         }
     }
+}
+
+/// Refuses an amount that is too large to be counted.
+pub(super) fn check_cost(name: &str, cost: NanoUsd) -> Result<(), Fault> {
+    if cost > COST_MAX {
+        return Err(Fault::invalid(format!("{name} must be at most {COST_MAX} dollars")));
+    }
+    Ok(())
 }
 
 fn check_counts(usage: &Usage) -> Result<(), Fault> {

@@ -43,6 +43,17 @@ impl Certainty {
     }
 }
 
+/// How the ids begin that Bursar itself chooses for what it metered or nobody reported.
+const RESERVED_PREFIXES: [&str; 6] =
+    ["timeout:", "metered:", "metered-in-part:", "estimated:", "response:", "response-begun:"];
+
+/// The beginning of an id that callers may not choose: their entry would stand in the place of Bursar's own, whose usage would be
+/// counted without a record of it.
+#[must_use]
+pub fn reserved_prefix(id: &Id) -> Option<&'static str> {
+    RESERVED_PREFIXES.into_iter().find(|prefix| id.as_str().starts_with(prefix))
+}
+
 /// One entry of the audit trail: what a response cost, whom it was charged to and how it was priced. Its id makes
 /// reporting idempotent: (workspace, id) is a primary key.
 #[derive(Debug, Clone, PartialEq, Eq)]

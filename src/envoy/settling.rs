@@ -74,7 +74,10 @@ impl Settler {
         let certainty = claim.certainty;
         let settled = match ended.fetched_id() {
             Some(id) => self.settle_fetched(&ended, id, claim).await,
-            None => self.engine.settle(&ended.report(*reservation, claim)).await,
+            None => {
+                let claim = self.unless_taken(&ended, claim).await;
+                self.engine.settle(&ended.report(*reservation, claim)).await
+            }
         };
         match settled {
             // Where it is settled already, somebody else was sooner and is as sure.
@@ -88,6 +91,22 @@ impl Settler {
             }
         }
         certainty.as_str()
+    }
+
+    /// Some providers, and caches before them, give several responses one id. Each was asked for and set aside for, so that each
+    /// needs an entry of its own: what is booked under an id that is taken counts, but is not on record.
+    async fn unless_taken(&self, ended: &Ended, claim: Claim) -> Claim {
+        let Handover { workspace, reservation, .. } = &ended.handover;
+        let own = ended.own_name(claim.certainty);
+        if claim.settlement == own {
+            return claim;
+        }
+        match self.engine.settlement(workspace, &claim.settlement).await {
+            Ok(Some(entry)) if entry.reservation != Some(*reservation) => {
+                Claim { settlement: own, ..claim }
+            }
+            Ok(_) | Err(_) => claim,
+        }
     }
 
     /// A response that was made by an earlier request and is fetched by this one, perhaps for the tenth time: its usage counts
@@ -133,15 +152,17 @@ impl Ended {
             Certainty::Estimated => queued(id),
             Certainty::AtLeast | Certainty::Adjustment => None,
         });
-        // What is sure and what is not are entries of their own.
-        let settlement = by_id.unwrap_or_else(|| {
-            self.handover.reservation.settlement(match certainty {
-                Certainty::Exact | Certainty::Adjustment => "metered",
-                Certainty::AtLeast => "metered-in-part",
-                Certainty::Estimated => "estimated",
-            })
-        });
+        let settlement = by_id.unwrap_or_else(|| self.own_name(certainty));
         Some(Claim { settlement, certainty, used })
+    }
+
+    /// The name of the entry by the reservation. What is sure and what is not are entries of their own.
+    fn own_name(&self, certainty: Certainty) -> Id {
+        self.handover.reservation.settlement(match certainty {
+            Certainty::Exact | Certainty::Adjustment => "metered",
+            Certainty::AtLeast => "metered-in-part",
+            Certainty::Estimated => "estimated",
+        })
     }
 
     fn report(&self, reservation: ReservationId, claim: Claim) -> Report {

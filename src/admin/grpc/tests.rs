@@ -197,8 +197,31 @@ async fn bad_messages_name_their_field() {
         assert_eq!(status.code(), Code::InvalidArgument, "{says}");
         assert!(status.message().starts_with(says), "{}", status.message());
     }
-    let negative = Some(proto::Estimate { cost_nano_usd: 0, tokens: -1 });
-    let message = proto::CheckRequest { estimate: negative, ..Default::default() };
-    let status = service.check(request(CHECK, message)).await.unwrap_err();
-    assert_eq!(status.message(), "estimate.tokens must not be negative");
+    for (cost_nano_usd, tokens, says) in [
+        (0, -1, "estimate.tokens must not be negative"),
+        (0, i64::MAX, "estimate.tokens must be at most 200000000"),
+        (i64::MAX, 0, "estimate.cost_nano_usd must be at most 1000000 dollars"),
+    ] {
+        let estimate = Some(proto::Estimate { cost_nano_usd, tokens });
+        let message = proto::CheckRequest { estimate, ..Default::default() };
+        let status = service.check(request(CHECK, message)).await.unwrap_err();
+        assert_eq!(status.message(), says);
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_is_too_large_to_count_and_its_correction_erase_nothing() {
+    let (service, budget) = service().await;
+    let anybody = Some(Settles::Subject(proto::Subject::default()));
+    service.report(request(CHECK, report_of("real", anybody, 4 * DOLLAR))).await.unwrap();
+    let held = check(&service, Some(proto::Estimate { cost_nano_usd: 1, tokens: 0 })).await;
+    let against = Some(Settles::ReservationId(held.reservation_id));
+    let huge = report_of("huge", against.clone(), i64::MAX);
+    let refused = service.report(request(CHECK, huge)).await;
+    let back = proto::ReportRequest { correction: true, ..report_of("back", against, 0) };
+    service.report(request(CHECK, back)).await.unwrap();
+    let budget = service.engine.budget(&workspace(), budget).await.unwrap().unwrap();
+    let spent = service.engine.consumption(&budget).await.unwrap().cost;
+    assert_eq!(spent, NanoUsd::new(4 * DOLLAR));
+    assert_eq!(refused.unwrap_err().message(), "cost must be at most 1000000 dollars");
 }

@@ -82,6 +82,14 @@ fn what_is_no_report_is_refused_with_its_field() {
         (r#""settlement_id": "s1", "cost": -1"#.to_owned(), "cost must not be negative"),
         (r#""settlement_id": "s1", "cost": "NaN""#.to_owned(), "cost is not a decimal number"),
         (
+            r#""settlement_id": "s1", "cost": 1000000.000000001"#.to_owned(),
+            "cost must be at most 1000000 dollars",
+        ),
+        (
+            r#""settlement_id": "response:r1", "cost": 1"#.to_owned(),
+            "settlement_id begins with \"response:\", which is reserved",
+        ),
+        (
             r#""settlement_id": "s1", "cost": 1, "price": 1"#.to_owned(),
             "price is not a known field",
         ),

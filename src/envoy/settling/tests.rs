@@ -14,6 +14,7 @@ use crate::domain::ledger::{OnTimeout, Terms};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
+use crate::domain::settlement::reserved_prefix;
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 use crate::domain::usage::{Record, Usage};
@@ -32,7 +33,9 @@ fn name(method: &str, path: &str, id: Option<&str>, verdict: Verdict) -> String 
         verdict,
     };
     let fetched = ended.fetched_id().map(|id| format!(" fetched {id}")).unwrap_or_default();
-    ended.claim().map_or_else(String::new, |claim| claim.settlement.to_string()) + &fetched
+    let Some(claim) = ended.claim() else { return fetched };
+    assert!(reserved_prefix(&claim.settlement).is_some(), "anybody may take {}", claim.settlement);
+    claim.settlement.to_string() + &fetched
 }
 
 #[test]
@@ -162,4 +165,19 @@ async fn a_response_that_nobody_saw_being_made_costs_when_it_is_first_fetched() 
     for _ in 0..3 {
         assert_eq!(bench.respond("GET", used(30)).await, 30);
     }
+}
+
+#[tokio::test]
+async fn responses_that_share_an_id_are_each_on_record_as_they_are_counted() {
+    let bench = Bench::start().await;
+    assert_eq!(bench.respond("POST", used(70)).await, 70);
+    assert_eq!(bench.respond("POST", used(50)).await, 120);
+    // A changed schedule opens its window with what is on record.
+    let daily =
+        Schedule { period: Period::Daily, zone: Zone::utc(), week_start: WeekStart::Monday };
+    let mut budget = bench.budget.clone();
+    budget.limits.schedule = Some(daily);
+    let budget = bench.processor.engine.replace_budget(budget).await.unwrap();
+    let spent = bench.processor.engine.consumption(&budget).await.unwrap().cost;
+    assert_eq!(spent, NanoUsd::new(120));
 }
