@@ -19,6 +19,7 @@ struct Args {
     ready_file: Option<PathBuf>,
 }
 
+#[expect(clippy::print_stdout, reason = "the address is for the person who starts it")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
@@ -32,6 +33,8 @@ async fn main() -> Result<()> {
         std::fs::rename(&draft, path)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
+    // Whoever starts it by hand on port 0 has no other way to learn the port.
+    println!("Serving on http://{}", listener.local_addr()?);
     axum::serve(listener, provider::routes()).await?;
     Ok(())
 }
