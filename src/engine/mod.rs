@@ -81,8 +81,6 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the driver: a ledger has something for the store.
     work: Notify,
-    /// Adjustments read what is on record before they write, so they take turns.
-    adjusting: tokio::sync::Mutex<()>,
     /// What the store says of credits goes to the ledger in the order in which it was said, so changes take turns.
     crediting: tokio::sync::Mutex<()>,
     /// A grant of credits was not confirmed: the store knows whether it was made.

@@ -283,7 +283,8 @@ impl Engine {
         let Against::Reservation(reservation) = &report.against else {
             return Err(ReportError::UnknownReservation);
         };
-        let _turn = self.shared.adjusting.lock().await;
+        // Corrections of one reservation read what is on record before they write, so they take turns.
+        let _turn = self.turn(&report.workspace, &reservation.timeout_settlement()).await;
         // What ended the reservation may still be on its way.
         self.flush(&report.workspace).await?;
         if let Some(settlement) =

@@ -48,7 +48,6 @@ impl Engine {
             journal,
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),
-            adjusting: tokio::sync::Mutex::new(()),
             crediting: tokio::sync::Mutex::new(()),
             credits_in_doubt: AtomicBool::new(false),
             administering: tokio::sync::Mutex::new(()),

@@ -187,6 +187,11 @@ impl LocalAccount {
         self.free
     }
 
+    /// Whether the store ever answered for this account.
+    pub fn was_told(&self) -> bool {
+        self.told_at > Mono::default()
+    }
+
     /// Sets an amount aside.
     pub fn hold(&mut self, amount: Units, now: Now) {
         self.reserved = self.reserved.plus(amount);

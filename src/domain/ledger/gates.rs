@@ -239,6 +239,10 @@ impl Ledger {
         let mut standing = decision::Standing::default();
         for gate in gates.iter().filter(|gate| !gate.shadow) {
             let Some(account) = self.accounts.get_mut(gate.account) else { continue };
+            if !account.was_told() {
+                // The store was never asked: nobody here knows what is left.
+                continue;
+            }
             let info = gate.info(account, now);
             let slot = match gate.dimension {
                 Dimension::Cost => &mut standing.cost,

@@ -111,7 +111,7 @@ fn a_model_without_a_price_is_refused_where_money_is_counted_before_anything_els
          as model=m
          reserve r1 5tok no-price allow
          budget m model:m $0 daily
-         reserve r2 no-price deny model_not_priced left=$0 left=5tok
+         reserve r2 no-price deny model_not_priced left=5tok
          change m shadow
          tick 1m
          reserve r3 5tok no-price allow shadows=1",
