@@ -53,6 +53,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// Waits until Envoy shows Bursar no response any more. The stream of its access log lasts.
+    pub(crate) async fn all_responses_metered(&self) {
+        until("the end of all streams to Bursar", async || {
+            let open = self.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
+            open.is_some_and(|open| open <= 1).then_some(())
+        })
+        .await;
+    }
+
     /// All as it comes.
     pub(crate) async fn start() -> Self {
         Self::with(Setup::default(), &[]).await

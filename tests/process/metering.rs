@@ -49,11 +49,7 @@ async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     let spent = spent_after(&stage, &budget, 7).await;
     assert_eq!(spent, stage.upstream.billed().await);
     assert!(spent.nano_usd > 0);
-    until("the end of all streams to Bursar", async || {
-        let open = stage.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
-        (open == Some(0)).then_some(())
-    })
-    .await;
+    stage.all_responses_metered().await;
 }
 
 #[tokio::test]

@@ -41,11 +41,7 @@ async fn after_thousands_of_mixed_requests_the_books_agree_and_nothing_is_left_o
     }
 
     let reported = send_all(&stage, requests).await;
-    until("the end of all streams to Bursar", async || {
-        let open = stage.envoy.statistic("cluster.bursar_metering.upstream_rq_active").await;
-        (open == Some(0)).then_some(())
-    })
-    .await;
+    stage.all_responses_metered().await;
     until("the end of all reservations", async || {
         (stage.bursar.metric("bursar_open_reservations").await == 0).then_some(())
     })
