@@ -28,6 +28,9 @@ pub struct Estimate {
 }
 
 impl Estimate {
+    /// Of a bare check: nothing is set aside.
+    pub const NOTHING: Self = Self::of(Amounts { cost: NanoUsd::ZERO, tokens: Tokens::ZERO });
+
     /// What somebody else says that a request may cost.
     #[must_use]
     pub const fn of(amounts: Amounts) -> Self {

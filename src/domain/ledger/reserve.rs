@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use crate::domain::budget::{Dimension, WhenUnavailable};
 use crate::domain::decision::{Admission, Decision, Refusal, RefusalCode};
 use crate::domain::estimate::{Estimate, Priced};
-use crate::domain::ids::{BudgetId, ReservationId};
+use crate::domain::ids::ReservationId;
 use crate::domain::ledger::gates::{Gate, Gates, Judgement};
 use crate::domain::ledger::{Hold, Ledger, RESERVATIONS_MAX, Reservation, WAITERS_MAX};
-use crate::domain::money::{Amounts, Units};
+use crate::domain::money::Units;
 use crate::domain::subject::Subject;
 use crate::domain::time::Now;
 
@@ -277,25 +277,5 @@ impl Ledger {
         }
         let spent = self.blind.entry(gate.account).or_default();
         *spent = spent.plus(gate.need());
-    }
-}
-
-impl Estimate {
-    /// Of a bare check: nothing is set aside.
-    pub const NOTHING: Self = Self::of(Amounts {
-        cost: crate::domain::money::NanoUsd::ZERO,
-        tokens: crate::domain::money::Tokens::ZERO,
-    });
-}
-
-/// Where a budget is to blame, its id.
-impl Decision {
-    /// The budget that could not be asked.
-    #[must_use]
-    pub const fn undecided_budget(&self) -> Option<BudgetId> {
-        match self {
-            Self::Undecided { budget } => *budget,
-            Self::Allow(_) | Self::Deny(_) => None,
-        }
     }
 }

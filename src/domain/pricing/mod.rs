@@ -11,8 +11,7 @@ mod table;
 
 use std::fmt::Write as _;
 
-use crate::domain::money::{Amounts, NanoUsd};
-use crate::domain::usage::Usage;
+use crate::domain::money::NanoUsd;
 
 pub use billable::{Billable, ServiceTier};
 pub use catalog::{Catalog, CatalogModel, CatalogProvider, Clause};
@@ -106,12 +105,6 @@ impl ModelPrice {
         let tokens = Kind::ALL.into_iter().map(|kind| (tokens.get(kind), rates.get(kind)));
         let units = used.units_beside(rates).into_iter();
         sum(tokens.chain(units.map(|(unit, count)| (count, offer.units.get(unit)))))
-    }
-
-    /// What a response used, in both counted dimensions.
-    #[must_use]
-    pub fn amounts_of(&self, usage: &Usage) -> Amounts {
-        Amounts { cost: self.cost_of(usage), tokens: usage.total() }
     }
 
     /// Whether this price says what such a response costs. A price per image says nothing of tokens: taking the cost for zero
