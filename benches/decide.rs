@@ -218,6 +218,7 @@ fn budget(number: u128, kind: ScopeKind, target: Target) -> Budget {
         workspace: id("acme"),
         id: BudgetId(number),
         generation: 0,
+        resets: 0,
         scope: Scope { kind, target },
         limits: Limits {
             cost: Some(NanoUsd::new(LIMIT)),

@@ -81,6 +81,8 @@ pub struct Budget {
     pub id: BudgetId,
     /// Grows when the schedule changes: accounts of two generations are different accounts.
     pub generation: u32,
+    /// How often its counters were started anew.
+    pub resets: u32,
     /// Whom it covers.
     pub scope: Scope,
     /// How much it allows.

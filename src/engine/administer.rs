@@ -58,7 +58,7 @@ impl Engine {
     async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         let stored = stored.ok_or(StoreError::NotFound)?;
-        let mut budget = budget;
+        let mut budget = Budget { resets: stored.resets, ..budget };
         if stored.limits.schedule == budget.limits.schedule {
             self.shared.store.replace_budget(&budget, None).await?;
         } else {
@@ -142,13 +142,8 @@ impl Engine {
         self.flush(&budget.workspace).await?;
         let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
         self.shared.store.reset_budget(budget, &label).await?;
-        {
-            let mut state = self.shared.state();
-            if let Some(room) = state.rooms.get_mut(&budget.workspace) {
-                room.ledger.reset_budget(budget.id);
-                self.shared.work.notify_one();
-            }
-        }
+        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
+        self.put(stored.ok_or(StoreError::NotFound)?);
         self.flush(&budget.workspace).await
     }
 

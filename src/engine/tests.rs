@@ -209,6 +209,7 @@ fn dollars(limit: i64) -> Budget {
         workspace: id(WORKSPACE),
         id: BudgetId(1),
         generation: 0,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Workspace, target: Target::One(id(WORKSPACE)) },
         limits,
         is_active: true,

@@ -19,7 +19,9 @@ use crate::domain::period::Window;
 use crate::domain::settlement::{Charge, Settlement};
 use crate::domain::time::Wall;
 use crate::store::posting::{self, Allowance, Rows};
-use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
+use crate::store::{
+    AdoptedLease, Batch, BudgetFilter, Cursor, FleetStore, Page, Store, StoreError,
+};
 
 /// Every method is one turn under one lock, so each is a transaction.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ impl MemoryStore {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl FleetStore for MemoryStore {}
 
 #[async_trait]
 impl Store for MemoryStore {
@@ -156,9 +160,9 @@ impl Store for MemoryStore {
 
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
         let Tables { budgets, accounts, leases, .. } = &mut *self.tables();
-        if !budgets.contains_key(&(budget.workspace.clone(), budget.id)) {
-            return Err(StoreError::NotFound);
-        }
+        let stored = budgets.get_mut(&(budget.workspace.clone(), budget.id));
+        let stored = stored.ok_or(StoreError::NotFound)?;
+        stored.resets = stored.resets.saturating_add(1);
         let restarts = |key: &AccountKey| {
             is_current(key, budget, label) && key.dimension != Dimension::Requests
         };

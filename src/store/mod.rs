@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod contract;
 mod credits;
+mod fleet;
 pub mod memory;
 mod posting;
 pub mod sqlite;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
+pub use self::fleet::{FleetStore, Handoff, News, Told, UNTAKEN_AFTER};
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -131,7 +133,7 @@ pub struct AdoptedLease {
 
 /// Durable storage. `now` is the replica's wall clock; a store that several machines share uses its own instead.
 #[async_trait]
-pub trait Store: CreditStore {
+pub trait Store: CreditStore + FleetStore {
     /// Records a new budget.
     ///
     /// # Errors
@@ -179,7 +181,7 @@ pub trait Store: CreditStore {
     ) -> Result<Vec<(AccountKey, Account)>, StoreError>;
 
     /// Starts the budget's current accounts anew: expired leases are written off (their outstanding is posted as
-    /// consumed), then `base = spent`. Nothing of the audit trail changes.
+    /// consumed), then `base = spent`. Nothing of the audit trail changes. The budget on record counts it in `resets`.
     ///
     /// # Errors
     /// `NotFound` when there is no such budget.

@@ -165,6 +165,7 @@ fn blank(api: &Api, workspace: Id, scope: Scope) -> Budget {
         workspace,
         id: api.engine.new_budget_id(),
         generation: 0,
+        resets: 0,
         scope,
         limits: Limits::default(),
         is_active: true,

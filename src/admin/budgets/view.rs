@@ -186,6 +186,7 @@ mod tests {
             workspace: Id::parse("ws_1").unwrap(),
             id: BudgetId(7),
             generation: 0,
+            resets: 0,
             scope: Scope { kind, target: Target::from_id(Id::parse(target).unwrap()) },
             limits: Limits {
                 cost: Some(NanoUsd::new(5_000_000_000)),

@@ -23,6 +23,7 @@ async fn service() -> (BudgetsService, BudgetId) {
         workspace: workspace(),
         id,
         generation: 0,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
         limits: Limits {
             cost: Some(NanoUsd::new(5 * DOLLAR)),

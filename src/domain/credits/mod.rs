@@ -49,6 +49,7 @@ pub fn budget(workspace: Id, granted: NanoUsd) -> Budget {
     Budget {
         id: BUDGET,
         generation: 0,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace.clone()) },
         limits: Limits { cost: Some(granted), schedule: Some(schedule), ..Limits::default() },
         workspace,

@@ -15,12 +15,15 @@ use crate::domain::time::Now;
 
 impl Ledger {
     /// Puts a budget in force, or replaces it. Leases drawn under other limits are handed back; accounts of another generation
-    /// only wait for their open reservations.
+    /// only wait for their open reservations; counters that were started anew are asked for.
     pub fn put_budget(&mut self, budget: Budget, now: Now) {
-        let (generation, limits, shadow) =
-            (budget.generation, budget.limits.clone(), budget.shadow);
+        let (id, generation, limits, shadow, resets) =
+            (budget.id, budget.generation, budget.limits.clone(), budget.shadow, budget.resets);
         let (place, old) = self.budgets.put(budget);
         let Some(old) = old else { return };
+        if old.resets != resets {
+            self.reset_budget(id);
+        }
         for at in self.accounts_of(place) {
             if old.generation != generation {
                 let minute = self.take_minute(at);

@@ -46,6 +46,8 @@ pub struct Account {
     pub overdraft: Units,
     /// Live leases.
     pub holders: u32,
+    /// How often a holder needed what others had idle. Each time all of them hand back what no reservation holds.
+    pub recalls: u32,
 }
 
 /// The state of a lease at the store.
@@ -137,6 +139,8 @@ pub struct Grant {
     pub free: Units,
     /// Live leases on the account.
     pub holders: u32,
+    /// Recalls on the account, this exchange's own among them.
+    pub recalls: u32,
     /// How long the lease lasts from when the request was sent.
     pub ttl: Duration,
 }
@@ -338,6 +342,7 @@ impl Account {
             forfeited: self.forfeited,
             free: self.free(limit),
             holders: self.holders,
+            recalls: self.recalls,
             ttl,
         }
     }
@@ -391,12 +396,15 @@ fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
 }
 
 /// Lends what is asked for, and leaves the other holders their part: half of what is free, shared among all. Less
-/// than the smallest waiting request needs would help nobody and is not lent at all.
+/// than the smallest waiting request needs would help nobody and is not lent at all; what others have is recalled instead.
 fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Units) {
+    let Some(draw) = draw else { return };
     let free = account.free(limit);
-    let Some(draw) = draw.filter(|draw| free > Units::ZERO && draw.need_min <= free) else {
+    if free <= Units::ZERO || free < draw.need_min {
+        let is_lent_elsewhere = account.leased > lease.outstanding();
+        account.recalls = account.recalls.saturating_add(u32::from(is_lent_elsewhere));
         return;
-    };
+    }
     let parts = i64::from(account.holders).saturating_mul(2);
     let part = Units::new(free.get().checked_div(parts).unwrap_or(0));
     let fair = if account.holders > 1 { draw.need.max(part) } else { free };

@@ -47,6 +47,7 @@ fn budget() -> Budget {
         workspace: id("ws"),
         id: BudgetId(1),
         generation: 3,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Project, target: Target::Each },
         limits,
         is_active: true,
@@ -76,6 +77,7 @@ fn feed(ledger: &mut Ledger, now: Now) {
             forfeited: Units::ZERO,
             free: Units::ZERO,
             holders: 1,
+            recalls: 0,
             ttl: TTL,
         };
         ledger.apply(&vec![grant; batch.exchanges.len()], now);

@@ -18,7 +18,8 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, Page, Store, StoreError,
+    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, FleetStore, Page, Store,
+    StoreError,
 };
 
 /// How the store behaves.
@@ -182,6 +183,8 @@ impl CreditStore for Unsteady {
         self.call("notice_told", self.inner.notice_told(notice)).await
     }
 }
+
+impl FleetStore for Unsteady {}
 
 #[async_trait]
 impl Store for Unsteady {

@@ -88,6 +88,7 @@ impl Bench {
             workspace,
             id: BudgetId(1),
             generation: 0,
+            resets: 0,
             limits: Limits { cost, schedule: Some(schedule), ..Limits::default() },
             is_active: true,
             expires_at: None,

@@ -64,6 +64,7 @@ pub(super) fn budget(number: u128, project: &str) -> Budget {
         workspace: id("ws"),
         id: BudgetId(number),
         generation: 0,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Project, target: Target::from_id(id(project)) },
         limits: Limits {
             cost: Some(NanoUsd::new(1000)),

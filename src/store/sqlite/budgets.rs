@@ -236,8 +236,8 @@ async fn insert(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreE
     sqlx::query(
         "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
            requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
-           unavailable_cost, name, created_at_ms, updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+           unavailable_cost, name, created_at_ms, updated_at_ms, resets)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )
     .bind(budget.workspace.as_str())
     .bind(budget.id.to_string())
@@ -258,6 +258,7 @@ async fn insert(db: &mut SqliteConnection, budget: &Budget) -> Result<(), StoreE
     .bind(budget.name.as_ref().map(Id::as_str))
     .bind(budget.created_at.as_ms())
     .bind(budget.updated_at.as_ms())
+    .bind(budget.resets)
     .execute(db)
     .await?;
     Ok(())

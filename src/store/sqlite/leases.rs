@@ -12,7 +12,7 @@ use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
 use crate::domain::time::Wall;
 use crate::store::sqlite::rows::KeyedLeaseRow;
-use crate::store::sqlite::{budgets, tables};
+use crate::store::sqlite::tables;
 use crate::store::{AdoptedLease, StoreError};
 
 /// The most leases that one sweep takes, so that it never holds the file for long. The rest waits for the next.
@@ -101,7 +101,15 @@ pub(super) async fn reset(
     budget: &Budget,
     label: &str,
 ) -> Result<(), StoreError> {
-    budgets::one(&mut *db, &budget.workspace, budget.id).await?.ok_or(StoreError::NotFound)?;
+    let counted =
+        sqlx::query("UPDATE budget SET resets = resets + 1 WHERE workspace = ?1 AND id = ?2")
+            .bind(budget.workspace.as_str())
+            .bind(budget.id.to_string())
+            .execute(&mut *db)
+            .await?;
+    if counted.rows_affected() == 0 {
+        return Err(StoreError::NotFound);
+    }
     let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
         "SELECT * FROM lease WHERE workspace = ?1 AND budget = ?2 AND generation = ?3 AND window_label = ?4
            AND dimension <> 'requests' AND state = 'expired'",

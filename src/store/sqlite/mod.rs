@@ -30,7 +30,9 @@ use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
 use crate::domain::period::Window;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
-use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
+use crate::store::{
+    AdoptedLease, Batch, BudgetFilter, Cursor, FleetStore, Page, Store, StoreError,
+};
 
 /// Reads are short and few: budgets at the start, then what people ask for.
 const READERS: u32 = 4;
@@ -133,6 +135,8 @@ fn check_place(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+impl FleetStore for SqliteStore {}
 
 #[async_trait]
 impl Store for SqliteStore {

@@ -24,6 +24,7 @@ pub(super) struct BudgetRow {
     workspace: String,
     id: String,
     generation: u32,
+    resets: u32,
     scope_kind: String,
     target: String,
     #[sqlx(flatten)]
@@ -67,6 +68,7 @@ pub(super) struct AccountRow {
     forfeited: i64,
     overdraft: i64,
     holders: u32,
+    recalls: u32,
 }
 
 #[derive(FromRow)]
@@ -149,6 +151,7 @@ impl TryFrom<BudgetRow> for Budget {
             workspace: id(&row.workspace)?,
             id: parsed("budget id", &row.id, BudgetId::parse)?,
             generation: row.generation,
+            resets: row.resets,
             scope: Scope {
                 kind: named("scope kind", &row.scope_kind, ScopeKind::from_name)?,
                 target,
@@ -200,6 +203,7 @@ impl From<AccountRow> for Account {
             forfeited: Units::new(row.forfeited),
             overdraft: Units::new(row.overdraft),
             holders: row.holders,
+            recalls: row.recalls,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::store::sqlite::rows::{
     AccountKeyRow, AccountRow, LeaseRow, account_key_json, state_name,
 };
 
-const LOAD_ACCOUNTS: &str = "SELECT asked.key AS place, spent, base, leased, forfeited, overdraft, holders
+const LOAD_ACCOUNTS: &str = "SELECT asked.key AS place, spent, base, leased, forfeited, overdraft, holders, recalls
          FROM json_each(?1) AS asked CROSS JOIN account
          WHERE workspace = asked.value ->> 0 AND budget = asked.value ->> 1 AND generation = asked.value ->> 2
            AND dimension = asked.value ->> 3 AND target = asked.value ->> 4 AND window_label = asked.value ->> 5";
@@ -86,18 +86,20 @@ pub(super) async fn save_accounts(
                 account.forfeited.get(),
                 account.overdraft.get(),
                 account.holders,
+                account.recalls,
             ])
         })
         .collect();
     sqlx::query(
         "INSERT INTO account (workspace, budget, generation, dimension, target, window_label,
-           spent, base, leased, forfeited, overdraft, holders)
+           spent, base, leased, forfeited, overdraft, holders, recalls)
          SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2]', value ->> '$[0][3]',
            value ->> '$[0][4]', value ->> '$[0][5]',
-           value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+           value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
          FROM json_each(?1) WHERE true
          ON CONFLICT DO UPDATE SET spent = excluded.spent, base = excluded.base, leased = excluded.leased,
-           forfeited = excluded.forfeited, overdraft = excluded.overdraft, holders = excluded.holders",
+           forfeited = excluded.forfeited, overdraft = excluded.overdraft, holders = excluded.holders,
+           recalls = excluded.recalls",
     )
     .bind(rows.to_string())
     .execute(db)

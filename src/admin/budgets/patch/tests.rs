@@ -14,6 +14,7 @@ fn blank() -> Budget {
         workspace: id("ws"),
         id: BudgetId(1),
         generation: 0,
+        resets: 0,
         scope: Scope { kind: ScopeKind::Identity, target: Target::One(id("customer-1")) },
         limits: Limits::default(),
         is_active: true,

@@ -167,6 +167,7 @@ fn budget(rule: &Rule) -> Budget {
         workspace: workspace(),
         id: BudgetId(rule.id.unwrap()),
         generation: rule.generation,
+        resets: 0,
         scope: scope(rule),
         limits: Limits {
             cost: rule.cost.map(NanoUsd::new),

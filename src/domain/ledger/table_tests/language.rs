@@ -298,6 +298,7 @@ impl Table {
             workspace: workspace(),
             id: BudgetId(self.made),
             generation: 0,
+            resets: 0,
             scope: Scope { kind: kind_of(kind), target: Target::from_id(id(target)) },
             limits: Limits::default(),
             is_active: true,
