@@ -239,8 +239,9 @@ impl LocalAccount {
         self.holds = self.holds.saturating_add(1);
         let counted = amount.max(Units::ONE);
         self.demand = self.demand.plus(counted);
-        let step = counted.minus(self.typical).get().checked_div(TYPICAL_OVER).unwrap_or(0);
-        self.typical = self.typical.plus(Units::new(step)).max(Units::ONE);
+        let before = if self.typical == Units::ZERO { counted } else { self.typical };
+        let step = counted.minus(before).get().checked_div(TYPICAL_OVER).unwrap_or(0);
+        self.typical = before.plus(Units::new(step));
         self.last_used = now.mono;
     }
 
@@ -280,7 +281,7 @@ impl LocalAccount {
 
     /// Near exhaustion, what no reservation holds goes back at once. Returns how much it was.
     pub fn give_leftovers(&mut self, now: Now) -> Units {
-        if self.sips { self.hand_back(Units::MAX, now) } else { Units::ZERO }
+        if self.sips { self.give(Units::MAX, now) } else { Units::ZERO }
     }
 
     /// Gives slots back to a shared pool that two seconds of use do not need. Returns how many.
@@ -290,7 +291,7 @@ impl LocalAccount {
         }
         let kept = if self.sips { Units::ZERO } else { self.two_seconds(now) };
         let idle = self.in_hand(now).minus(kept).or_zero();
-        self.hand_back(idle, now)
+        self.give(idle, now)
     }
 
     /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Returns how much
@@ -299,7 +300,16 @@ impl LocalAccount {
         if std::mem::replace(&mut self.recalls, recalls) == recalls {
             return Units::ZERO;
         }
-        self.hand_back(most, now)
+        self.give(most, now)
+    }
+
+    /// Hands back for others to use: nothing is drawn ahead of need before the next grant.
+    fn give(&mut self, most: Units, now: Now) -> Units {
+        let amount = self.hand_back(most, now);
+        if amount > Units::ZERO {
+            self.full = self.in_hand(now);
+        }
+        amount
     }
 
     /// Whether a refill should be asked for ahead of need.
