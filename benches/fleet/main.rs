@@ -22,21 +22,13 @@ fn main() {
     println!("use in the mean; requests take 0.5 to 4 s; the store answers after 3 ms");
     println!();
     println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>14} {:>14} {:>10} {:>10}",
-        "replicas",
-        "limit",
-        "store ops",
-        "the same,",
-        "at the first",
-        "refused",
-        "stranded",
-        "overspent"
+        "                      store operations     store operations    used at the first   refused    stranded     over-"
     );
     println!(
-        "{:>8} {:>10} {:>12} {:>12} {:>14} {:>14} {:>10} {:>10}",
-        "", "(means)", "/admitted", "to 99 %", "false refusal", "falsely", "at the end", ""
+        "replicas     limit   per admitted request  per refused, then       false refusal   falsely  at the end     spent"
     );
-    for means in [10_000, 1_000] {
+    println!("           (means)    to 99 %     to 100 %");
+    for means in [100_000, 10_000, 1_000] {
         for replicas in [1, 8, 50, 200] {
             let plan =
                 Plan { replicas, limit: means * ESTIMATE, rate: RATE, estimate: ESTIMATE, seed: 1 };
@@ -47,20 +39,23 @@ fn main() {
 
 fn show(plan: &Plan, outcome: &Outcome) {
     let share = |part: i64| to_f64(part) / to_f64(plan.limit) * 100.0;
-    let per_admitted = |operations: u64, admitted: u64| {
-        to_f64(i64::try_from(operations).unwrap()) / to_f64(i64::try_from(admitted).unwrap())
-    };
+    let refused = outcome.refused - outcome.refused_to_last;
     println!(
-        "{:>8} {:>10} {:>12.3} {:>12.3} {:>14} {:>14} {:>10} {:>10}",
+        "{:>8} {:>9} {:>10.3} {:>12.3} {:>18.3} {:>19} {:>9} {:>11} {:>9}",
         plan.replicas,
         plan.limit / plan.estimate,
-        per_admitted(outcome.operations, outcome.admitted),
-        per_admitted(outcome.operations_to_99, outcome.admitted_to_99),
-        outcome.first_false.map_or("none".to_owned(), |used| format!("{:.2} %", share(used))),
-        format!("{} of {}", outcome.falsely, outcome.refused),
-        format!("{:.3} %", share(plan.limit - outcome.spent)),
+        ratio(outcome.operations_to_99, outcome.admitted_to_99),
+        ratio(outcome.operations_to_last, outcome.admitted),
+        ratio(outcome.operations - outcome.operations_to_last, refused),
+        outcome.first_false.map_or("none".to_owned(), |used| format!("{:.3} %", share(used))),
+        outcome.falsely,
+        format!("{:.4} %", share(plan.limit - outcome.spent)),
         outcome.spent.saturating_sub(plan.limit).max(0),
     );
+}
+
+fn ratio(of: u64, to: u64) -> f64 {
+    to_f64(i64::try_from(of).unwrap()) / to_f64(i64::try_from(to).unwrap())
 }
 
 fn to_f64(number: i64) -> f64 {

@@ -57,6 +57,9 @@ pub(crate) struct Outcome {
     pub(crate) operations: u64,
     pub(crate) operations_to_99: u64,
     pub(crate) admitted_to_99: u64,
+    /// Up to the last request that was admitted.
+    pub(crate) operations_to_last: u64,
+    pub(crate) refused_to_last: u64,
     pub(crate) spent: i64,
 }
 
@@ -233,6 +236,8 @@ impl World {
             Decision::Allow(_) => {
                 self.refused_in_a_row = 0;
                 self.outcome.admitted += 1;
+                self.outcome.operations_to_last = self.outcome.operations;
+                self.outcome.refused_to_last = self.outcome.refused;
                 self.held += estimate;
                 let cost = i64::try_from(self.random.between(1, u64::try_from(estimate).unwrap()))
                     .unwrap();
