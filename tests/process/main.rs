@@ -6,6 +6,7 @@ mod crash;
 mod harness;
 mod metering;
 mod outages;
+mod rate_limit;
 mod replies;
 mod sdk;
 mod shutdown;
