@@ -67,6 +67,8 @@ enum Behaviour {
     Gzip,
     /// `wait`: a stream stops in the middle until somebody says `POST /go-on`.
     Wait,
+    /// `think`: a stream stops in the same way before its first word.
+    Think,
     /// `reset`: a stream stops in the same way and breaks off then.
     Reset,
     /// `busy`: 429.
@@ -200,6 +202,10 @@ fn events(events: Vec<String>, behaviour: Behaviour, shared: &Shared) -> Respons
             let (first, rest) = split(events, middle);
             streamed(first.chain(wait(shared)).chain(rest))
         }
+        Behaviour::Think => {
+            let (first, rest) = split(events, 1);
+            streamed(first.chain(wait(shared)).chain(rest))
+        }
         Behaviour::Reset => {
             let (first, _) = split(events, middle);
             let broken = stream::iter([Err(io::Error::other("a bad day"))]);
@@ -242,6 +248,7 @@ impl Behaviour {
         match headers.get("x-sample").map(|value| value.as_bytes()) {
             Some(b"gzip") => Self::Gzip,
             Some(b"wait") => Self::Wait,
+            Some(b"think") => Self::Think,
             Some(b"reset") => Self::Reset,
             Some(b"busy") => Self::Busy,
             _ => Self::Plain,

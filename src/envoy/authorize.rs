@@ -11,7 +11,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::domain::decision::{Decision, Refusal};
-use crate::domain::estimate::{Appraisal, Priced, RequestFacts, appraise};
+use crate::domain::estimate::{Appraisal, Priced, Reasoning, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::subject::Subject;
@@ -41,6 +41,7 @@ struct Asked<'a> {
     held: Held,
     /// The input that it was estimated at.
     input_tokens: u64,
+    reasoning: Reasoning,
     /// Headers that show keys of ours.
     our_keys: KeyHeaders<'a>,
 }
@@ -83,10 +84,10 @@ impl Authorizer {
         let subject =
             self.settings.mapping.subject(attributes, key.as_deref()).map_err(Unasked::Rejected)?;
         let subject = Arc::new(subject);
-        let Appraisal { estimate, input_tokens } = self.appraise(&subject, attributes);
+        let Appraisal { estimate, input_tokens, reasoning } = self.appraise(&subject, attributes);
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        Ok(Asked { subject, held, input_tokens, our_keys })
+        Ok(Asked { subject, held, input_tokens, reasoning, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours.
@@ -140,6 +141,7 @@ impl Authorizer {
                     workspace: asked.subject.workspace.clone(),
                     provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
+                    reasoning: asked.reasoning,
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)

@@ -3,17 +3,21 @@
 mod appraisal;
 mod learned;
 mod media;
+mod models;
+mod reasoning;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use appraisal::{Appraisal, appraise};
 pub use learned::{LEARNED_MAX, Learned, Usual};
+pub use reasoning::Reasoning;
 pub use request::model_in_path;
 
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
+use models::Models;
 use request::{Cap, Seen};
 
 /// What a reservation asks for.
@@ -214,28 +218,14 @@ pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
     appraise(request, prices, policy).estimate
 }
 
-fn estimate_of(
-    seen: &Seen<'_>,
-    usual: Usual,
-    request: &RequestFacts<'_>,
-    prices: &PriceTable,
-    policy: &Policy,
-) -> Estimate {
-    let in_path = model_in_path(request.path);
-    let names = || {
-        [request.model, seen.model.as_deref(), in_path.as_deref()]
-            .into_iter()
-            .flatten()
-            .filter(|n| !n.is_empty())
-    };
+fn estimate_of(seen: &Seen<'_>, usual: Usual, models: &Models, policy: &Policy) -> Estimate {
     let at = |price: Option<&ModelPrice>| amounts(seen, usual, price, policy.mode);
-    let dearest = names()
-        .filter_map(|name| prices.lookup(request.provider, name))
-        .map(|price| at(Some(&price)))
+    let dearest = (models.priced.iter())
+        .map(|price| at(Some(price)))
         .reduce(|a, b| Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) });
     let (amounts, priced) = match (dearest, &policy.unpriced) {
         (Some(amounts), _) => (amounts, Priced::Yes),
-        (None, _) if names().next().is_none() => (policy.unknown_model, Priced::Yes),
+        (None, _) if !models.is_named => (policy.unknown_model, Priced::Yes),
         (None, Unpriced::DefaultPrice(price)) => (at(Some(price)), Priced::Yes),
         (None, Unpriced::CountTokensOnly) => (at(None), Priced::TokensOnly),
         (None, Unpriced::Deny) => (at(None), Priced::No),

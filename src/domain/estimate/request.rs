@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::domain::estimate::media::{Media, inline_media};
+use crate::domain::estimate::reasoning::{WISHES, Wish};
 use crate::domain::estimate::{Body, TOOL_TOKENS};
 use crate::domain::json::{self, Ending, Raw};
 
@@ -21,6 +22,8 @@ pub(super) struct Seen<'a> {
     /// The size of the body without its media.
     pub(super) text_bytes: u64,
     pub(super) media: Media,
+    /// What it says of reasoning.
+    pub(super) reasoning: Wish,
 }
 
 /// The request's cap on the output of one choice. Of several the last in this order counts: an API reads one of them, and
@@ -56,7 +59,7 @@ const CAPS: [&str; 10] = [
 /// The names of the number of answers.
 const CHOICES: [&str; 5] = ["n", "best_of", "candidateCount", "candidate_count", "num_generations"];
 /// Objects in which dialects keep such settings.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 9] = [
     "generationConfig",
     "generation_config",
     "inferenceConfig",
@@ -64,6 +67,8 @@ const SETTINGS: [&str; 7] = [
     "textGenerationConfig",
     "options",
     "parameters",
+    "additionalModelRequestFields",
+    "chat_template_kwargs",
 ];
 const TOOLS: [&str; 4] = ["tools", "functions", "toolConfig", "tool_config"];
 const MODELS: [&str; 2] = ["model", "modelId"];
@@ -77,15 +82,25 @@ impl<'a> Seen<'a> {
             Body::Cut { seen, whole_size } => {
                 Self::read(seen, size_of(seen).max(whole_size.unwrap_or(0)))
             }
-            Body::Unseen { size } => {
-                Self { tool_tokens: TOOL_TOKENS, ..Self::nothing(size.unwrap_or(UNSEEN_BYTES)) }
-            }
+            Body::Unseen { size } => Self {
+                tool_tokens: TOOL_TOKENS,
+                reasoning: Wish::Unclear,
+                ..Self::nothing(size.unwrap_or(UNSEEN_BYTES))
+            },
         }
     }
 
     const fn nothing(size: u64) -> Self {
         let media = Media { items: 0, bytes: 0 };
-        Self { model: None, cap: Cap::Absent, choices: 1, tool_tokens: 0, text_bytes: size, media }
+        Self {
+            model: None,
+            cap: Cap::Absent,
+            choices: 1,
+            tool_tokens: 0,
+            text_bytes: size,
+            media,
+            reasoning: Wish::Unsaid,
+        }
     }
 
     fn read(body: &'a [u8], size: u64) -> Self {
@@ -97,6 +112,7 @@ impl<'a> Seen<'a> {
             if seen.cap == Cap::Absent {
                 seen.cap = Cap::Unclear;
             }
+            seen.reasoning = seen.reasoning.max(Wish::Unclear);
         }
         seen
     }
@@ -109,6 +125,9 @@ impl<'a> Seen<'a> {
                 (key, _) if CAPS.contains(&key) => self.cap = self.cap.max(Cap::of(value)),
                 (key, _) if CHOICES.contains(&key) => {
                     self.choices = self.choices.max(value.as_u64().unwrap_or(1).min(CHOICES_MAX));
+                }
+                (key, _) if WISHES.contains(&key) => {
+                    self.reasoning = self.reasoning.max(Wish::of(value));
                 }
                 (key, Depth::Top) if MODELS.contains(&key) => self.model = value.as_str(),
                 (key, Depth::Top) if TOOLS.contains(&key) && !is_empty(value) => {
