@@ -16,6 +16,8 @@ pub struct Appraisal {
     pub input_tokens: u64,
     /// Whether its response may cost what nobody sees of it.
     pub reasoning: Reasoning,
+    /// Whether its body names two models, of which nobody here knows the one that counts.
+    pub is_ambiguous: bool,
 }
 
 /// The same as [`estimate`](super::estimate), with what its response is judged by.
@@ -29,5 +31,6 @@ pub fn appraise(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
         estimate: estimate_of(&seen, usual, &models, policy),
         input_tokens,
         reasoning: seen.reasoning.granted_by(models.reasons()),
+        is_ambiguous: seen.is_ambiguous,
     }
 }

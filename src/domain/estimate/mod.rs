@@ -225,7 +225,7 @@ fn estimate_of(seen: &Seen<'_>, usual: Usual, models: &Models, policy: &Policy) 
         .reduce(|a, b| Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) });
     let (amounts, priced) = match (dearest, &policy.unpriced) {
         (Some(amounts), _) => (amounts, Priced::Yes),
-        (None, _) if !models.is_named => (policy.unknown_model, Priced::Yes),
+        (None, _) if !models.is_named => (unknown_model(seen, usual, policy), Priced::Yes),
         (None, Unpriced::DefaultPrice(price)) => (at(Some(price)), Priced::Yes),
         (None, Unpriced::CountTokensOnly) => (at(None), Priced::TokensOnly),
         (None, Unpriced::Deny) => (at(None), Priced::No),
@@ -236,6 +236,13 @@ fn estimate_of(seen: &Seen<'_>, usual: Usual, models: &Models, policy: &Policy) 
         }
         Mode::Postpaid => Estimate { amounts: Amounts::default(), priced, lesson: Lesson::Nothing },
     }
+}
+
+/// What is set aside where nothing names the model: no fewer tokens than what is known of the length says.
+fn unknown_model(seen: &Seen<'_>, usual: Usual, policy: &Policy) -> Amounts {
+    let input = usual.input.unwrap_or_else(|| input_tokens(seen, policy.mode));
+    let input = Tokens::new(i64::try_from(input).unwrap_or(i64::MAX));
+    Amounts { tokens: policy.unknown_model.tokens.max(input), ..policy.unknown_model }
 }
 
 const fn lesson(cap: Cap, policy: &Policy) -> Lesson {

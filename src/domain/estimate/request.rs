@@ -14,6 +14,8 @@ use crate::domain::json::{self, Ending, Raw};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen<'a> {
     pub(super) model: Option<Cow<'a, str>>,
+    /// Whether it names another model too: parsers differ in which they take.
+    pub(super) is_ambiguous: bool,
     pub(super) cap: Cap,
     /// How many answers are asked for.
     pub(super) choices: u64,
@@ -94,6 +96,7 @@ impl<'a> Seen<'a> {
         let media = Media { items: 0, bytes: 0 };
         Self {
             model: None,
+            is_ambiguous: false,
             cap: Cap::Absent,
             choices: 1,
             tool_tokens: 0,
@@ -129,7 +132,7 @@ impl<'a> Seen<'a> {
                 (key, _) if WISHES.contains(&key) => {
                     self.reasoning = self.reasoning.max(Wish::of(value));
                 }
-                (key, Depth::Top) if MODELS.contains(&key) => self.model = value.as_str(),
+                (key, Depth::Top) if MODELS.contains(&key) => self.name(value.as_str()),
                 (key, Depth::Top) if TOOLS.contains(&key) && !is_empty(value) => {
                     self.tool_tokens = TOOL_TOKENS
                 }
@@ -141,6 +144,11 @@ impl<'a> Seen<'a> {
             }
         }
         members.ending()
+    }
+
+    fn name(&mut self, model: Option<Cow<'a, str>>) {
+        self.is_ambiguous |= self.model.is_some() && model.is_some() && self.model != model;
+        self.model = model.or_else(|| self.model.take());
     }
 }
 
@@ -237,6 +245,20 @@ mod tests {
     fn only_settings_of_the_request_itself_count() {
         let body = r#"{"messages":[{"content":"{\"max_tokens\":5}","max_tokens":5,"n":9}],"metadata":{"model":"x","tools":[1]}}"#;
         assert_eq!(seen(body), Seen::nothing(u64::try_from(body.len()).unwrap()));
+    }
+
+    #[test]
+    fn a_body_with_two_models_is_ambiguous() {
+        for (body, ambiguous) in [
+            (r#"{"model":"a","messages":[],"model":"b"}"#, true),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, true),
+            (r#"{"model":"a","modelId":"b"}"#, true),
+            (r#"{"model":"a","model":"a"}"#, false),
+            (r#"{"model":"a","model":null}"#, false),
+            (r#"{"model":"a","options":{"model":"b"}}"#, false),
+        ] {
+            assert_eq!(seen(body).is_ambiguous, ambiguous, "{body}");
+        }
     }
 
     #[test]

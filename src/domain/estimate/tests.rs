@@ -225,6 +225,19 @@ fn of_all_the_models_that_are_named_the_dearest_is_set_aside() {
 }
 
 #[test]
+fn a_model_beyond_the_cut_is_set_aside_for_what_the_length_says() {
+    let cut = |whole_size| RequestFacts {
+        body: Body::Cut { seen: br#"{"messages":[{"role":"#, whole_size: Some(whole_size) },
+        ..asked(None, "")
+    };
+    let unknown = Policy::default().unknown_model;
+    assert_eq!(told(&cut(3_000), &Policy::default()), (unknown, Priced::Yes));
+    let tokens = Tokens::new(100_000 + 64 + 900);
+    let long = Amounts { tokens, ..unknown };
+    assert_eq!(told(&cut(300_000), &Policy::default()), (long, Priced::Yes));
+}
+
+#[test]
 fn a_model_without_a_price_is_never_silently_free() {
     let request = asked(Some("what-1"), "{}");
     let tokens = Tokens::new(65 + 4_096);
