@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::Api;
+use super::access::Right;
 use super::call::{Body, Use};
 use super::check::subject;
 use super::fault::Fault;
@@ -40,8 +41,16 @@ pub(super) struct Reported {
     pub(super) at: Option<Wall>,
 }
 
-/// Records a report.
-pub(super) async fn record(engine: &Engine, reported: Reported) -> Result<Settled, Fault> {
+/// Records a report of somebody with this right.
+pub(super) async fn record(
+    engine: &Engine,
+    reported: Reported,
+    right: Right,
+) -> Result<Settled, Fault> {
+    // Whoever may replace what is exact can take back what was spent.
+    if reported.correction == Correction::Yes && right < Right::Manage {
+        return Err(Fault::forbidden("correction needs a key with the role manage or operator"));
+    }
     let now = engine.wall();
     Ok(engine.report(reported.checked(now)?).await?)
 }
@@ -142,8 +151,9 @@ pub(super) async fn http(
     Use(call): Use,
     Body(body): Body,
 ) -> Result<Json<SettledView>, Fault> {
+    let right = call.right();
     let reported = read(Object::parse(&body)?, |named| call.workspace(named))?;
-    Ok(Json(SettledView::from(&record(&api.engine, reported).await?)))
+    Ok(Json(SettledView::from(&record(&api.engine, reported, right).await?)))
 }
 
 /// Reads a report; `workspace` turns the one that the body names into the one that the call is about.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::metered::greater;
 use super::{Engine, State};
 use crate::domain::estimate::{Lesson, Unpriced};
 use crate::domain::ids::{Id, ReservationId};
@@ -75,6 +76,13 @@ pub enum Used {
         /// What was said.
         record: Box<Record>,
         /// The path of the request, which names the model in some APIs.
+        path: Box<str>,
+    },
+    /// What was seen of a response, and no less than was set aside for it.
+    Seen {
+        /// What was seen.
+        record: Box<Record>,
+        /// The path of the request.
         path: Box<str>,
     },
     /// What was set aside, because nothing tells what was used. Only for reports against a reservation.
@@ -378,7 +386,9 @@ impl Engine {
                     || (is_bound && settlement.amounts.cost > *cost);
                 same && settlement.usage == *usage
             }
-            Used::Metered { record, .. } => settlement.usage == Some(record.total()),
+            Used::Metered { record, .. } | Used::Seen { record, .. } => {
+                settlement.usage == Some(record.total())
+            }
             Used::Reserved => settlement.usage.is_none(),
         };
         if said_before {
@@ -395,6 +405,7 @@ impl Engine {
             Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
             Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
             Used::Metered { record, path } => return self.metered(report, record, path, subject),
+            Used::Seen { record, path } => return self.seen(report, record, path, subject),
             Used::Reserved => return self.reserved(report, subject),
         };
         let asked = subject.model.as_ref();
@@ -497,9 +508,4 @@ fn beyond(amounts: Amounts, reserved: Amounts) -> Amounts {
         cost: amounts.cost.minus(reserved.cost).or_zero(),
         tokens: amounts.tokens.minus(reserved.tokens).or_zero(),
     }
-}
-
-/// The greater of each.
-fn greater(a: Amounts, b: Amounts) -> Amounts {
-    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
 }

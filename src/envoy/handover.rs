@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
+use crate::domain::estimate::Reasoning;
 use crate::domain::ids::{Id, ReservationId};
 
 /// Where Envoy keeps what an ext_authz service tells it.
@@ -12,6 +13,8 @@ const RESERVATION: &str = "reservation_id";
 const WORKSPACE: &str = "workspace";
 const PROVIDER: &str = "provider";
 const INPUT_TOKENS: &str = "input_tokens";
+/// There where the model may reason; its value says no more.
+const REASONING: &str = "reasoning";
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +27,26 @@ pub(super) struct Handover {
     pub(super) provider: Option<Id>,
     /// The input that it was estimated at, for a response that ends before it tells.
     pub(super) input_tokens: u64,
+    /// Whether its response may cost what nobody sees of it.
+    pub(super) reasoning: Reasoning,
 }
 
 impl Handover {
     /// As fields of dynamic metadata. The count is text, because a number there is a double.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Kind)> {
         let provider = self.provider.as_ref().map(|provider| (PROVIDER, provider.to_string()));
+        let reasoning =
+            (self.reasoning == Reasoning::Possible).then(|| (REASONING, "possible".to_owned()));
         let others = [
             (RESERVATION, self.reservation.to_string()),
             (WORKSPACE, self.workspace.to_string()),
             (INPUT_TOKENS, self.input_tokens.to_string()),
         ];
-        others.into_iter().chain(provider).map(|(name, text)| (name, Kind::StringValue(text)))
+        others
+            .into_iter()
+            .chain(provider)
+            .chain(reasoning)
+            .map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
     /// Reads it back. `None` for a request that was refused, or let pass without an answer.
@@ -46,6 +57,10 @@ impl Handover {
             workspace: Id::parse(text(fields, WORKSPACE)?).ok()?,
             provider: text(fields, PROVIDER).and_then(|provider| Id::parse(provider).ok()),
             input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
+            reasoning: match text(fields, REASONING) {
+                Some(_) => Reasoning::Possible,
+                None => Reasoning::Unlikely,
+            },
         })
     }
 }
@@ -74,6 +89,7 @@ pub(super) mod tests {
             workspace: Id::parse("acme").unwrap(),
             provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
+            reasoning: Reasoning::Unlikely,
         }
     }
 
@@ -89,7 +105,10 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_handed_over_arrives_and_a_refusal_hands_nothing_over() {
-        assert_eq!(Handover::read(&metadata(handover().fields())), Some(handover()));
+        for reasoning in [Reasoning::Unlikely, Reasoning::Possible] {
+            let handover = Handover { reasoning, ..handover() };
+            assert_eq!(Handover::read(&metadata(handover.fields())), Some(handover));
+        }
         let refused = metadata([("decision", Kind::StringValue("deny".to_owned()))]);
         assert_eq!(Handover::read(&refused), None);
         assert_eq!(Handover::read(&Metadata::default()), None);

@@ -7,6 +7,7 @@ mod fleet;
 mod harness;
 mod metering;
 mod outages;
+mod rate_limit;
 mod replies;
 mod sdk;
 mod shutdown;
