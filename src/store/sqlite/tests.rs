@@ -1,7 +1,6 @@
 //! What only a file can do: be missing, foreign, full, or opened again.
 
 use super::*;
-use crate::domain::money::Units;
 use crate::domain::settlement::Road;
 use crate::store::contract::{
     MONTH, NOON, TTL, account, api_key, batch, budget, cost_of, exchange, id, settlement, sqlite_in,
