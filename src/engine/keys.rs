@@ -15,8 +15,8 @@ use crate::store::StoreError;
 
 /// Keys remembered at the most.
 const KEYS_MAX: u64 = 100_000;
-/// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this,
-/// unless the store is away: then the last answer holds.
+/// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this, and
+/// sooner where it is told, unless the store is away: then the last answer holds.
 const BELIEVED: Duration = Duration::from_secs(2);
 
 /// What is remembered: the key, or that there is none, and since when.
@@ -51,6 +51,26 @@ impl KeyCache {
         // A change that comes after this line forgets the entry by itself.
         if self.changes() != changes {
             self.known.invalidate(&hash);
+        }
+    }
+
+    /// Another replica may have changed keys of a workspace: what is remembered is asked for again, and holds as long as the
+    /// store is away.
+    pub(super) fn doubt(&self, workspace: &Id) {
+        self.doubt_where(|key| key.is_none_or(|key| key.workspace == *workspace));
+    }
+
+    /// The same for all workspaces.
+    pub(super) fn doubt_all(&self) {
+        self.doubt_where(|_| true);
+    }
+
+    fn doubt_where(&self, is_meant: impl Fn(Option<&ApiKey>) -> bool) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        for (hash, (key, _)) in &self.known {
+            if is_meant(key.as_deref()) {
+                self.known.insert(*hash, (key, Mono::default()));
+            }
         }
     }
 

@@ -244,6 +244,7 @@ fn cost_of_subject(settlement: &str, cost: i64) -> Report {
         certainty: Certainty::Exact,
         correction: Correction::No,
         at: None,
+        origin: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::subject::Subject;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
-use crate::engine::{Ask, Engine, Held};
+use crate::engine::{Ask, Engine, Held, Origin};
 use crate::envoy::attributes::Attributes;
 use crate::envoy::handover::Handover;
 use crate::envoy::keys::Maker;
@@ -140,6 +140,10 @@ impl Authorizer {
                     workspace: asked.subject.workspace.clone(),
                     provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
+                    origin: Some(Origin {
+                        subject: Arc::clone(&asked.subject),
+                        at: self.engine.wall(),
+                    }),
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)

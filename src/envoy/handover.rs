@@ -1,9 +1,14 @@
 //! What ext_authz leaves in a request's dynamic metadata for those who see its response: whose reservation it settles.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use crate::domain::ids::{Id, ReservationId};
+use crate::domain::subject::Subject;
+use crate::domain::time::Wall;
+use crate::engine::Origin;
 
 /// Where Envoy keeps what an ext_authz service tells it.
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
@@ -12,6 +17,11 @@ const RESERVATION: &str = "reservation_id";
 const WORKSPACE: &str = "workspace";
 const PROVIDER: &str = "provider";
 const INPUT_TOKENS: &str = "input_tokens";
+const PROJECT: &str = "project_id";
+const IDENTITY: &str = "identity_external_id";
+const API_KEY: &str = "api_key_id";
+const MODEL: &str = "model_id";
+const MADE_AT: &str = "made_at_ms";
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +34,8 @@ pub(super) struct Handover {
     pub(super) provider: Option<Id>,
     /// The input that it was estimated at, for a response that ends before it tells.
     pub(super) input_tokens: u64,
+    /// Who asked, and when, for a replica that does not hold the reservation while the one that did is gone.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Handover {
@@ -35,19 +47,52 @@ impl Handover {
             (WORKSPACE, self.workspace.to_string()),
             (INPUT_TOKENS, self.input_tokens.to_string()),
         ];
-        others.into_iter().chain(provider).map(|(name, text)| (name, Kind::StringValue(text)))
+        let origin = self.origin.iter().flat_map(origin_fields);
+        let all = others.into_iter().chain(provider).chain(origin);
+        all.map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
     /// Reads it back. `None` for a request that was refused, or let pass without an answer.
     pub(super) fn read(metadata: &Metadata) -> Option<Self> {
         let fields = metadata.filter_metadata.get(NAMESPACE)?;
+        let workspace = id(fields, WORKSPACE)?;
         Some(Self {
             reservation: ReservationId::parse(text(fields, RESERVATION)?).ok()?,
-            workspace: Id::parse(text(fields, WORKSPACE)?).ok()?,
-            provider: text(fields, PROVIDER).and_then(|provider| Id::parse(provider).ok()),
+            provider: id(fields, PROVIDER),
             input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
+            origin: origin(fields, &workspace),
+            workspace,
         })
     }
+}
+
+fn origin_fields(origin: &Origin) -> impl Iterator<Item = (&'static str, String)> {
+    let subject = &origin.subject;
+    let ids = [
+        (PROJECT, &subject.project),
+        (IDENTITY, &subject.identity),
+        (API_KEY, &subject.api_key),
+        (MODEL, &subject.model),
+    ];
+    let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?.to_string())));
+    ids.chain([(MADE_AT, origin.at.as_ms().to_string())])
+}
+
+fn origin(fields: &Struct, workspace: &Id) -> Option<Origin> {
+    let at = Wall::from_ms(text(fields, MADE_AT)?.parse().ok()?);
+    let subject = Subject {
+        workspace: workspace.clone(),
+        project: id(fields, PROJECT),
+        identity: id(fields, IDENTITY),
+        api_key: id(fields, API_KEY),
+        provider: id(fields, PROVIDER),
+        model: id(fields, MODEL),
+    };
+    Some(Origin { subject: Arc::new(subject), at })
+}
+
+fn id(fields: &Struct, name: &str) -> Option<Id> {
+    Id::parse(text(fields, name)?).ok()
 }
 
 fn text<'a>(fields: &'a Struct, name: &str) -> Option<&'a str> {
@@ -74,6 +119,21 @@ pub(super) mod tests {
             workspace: Id::parse("acme").unwrap(),
             provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
+            origin: Some(Origin {
+                subject: Arc::new(subject()),
+                at: Wall::from_ms(1_795_305_600_000),
+            }),
+        }
+    }
+
+    fn subject() -> Subject {
+        let id = |text| Some(Id::parse(text).unwrap());
+        Subject {
+            project: id("search"),
+            identity: id("ada"),
+            provider: id("openai"),
+            model: id("gpt-4o"),
+            ..Subject::of_workspace(Id::parse("acme").unwrap())
         }
     }
 

@@ -170,6 +170,7 @@ async fn a_balance_that_rose_is_told_of_again_when_it_falls() {
         certainty: crate::domain::settlement::Certainty::Exact,
         correction: crate::engine::Correction::No,
         at: None,
+        origin: None,
     };
     bench.engine.report(report).await.unwrap();
     assert_eq!(bench.after(1).await.len(), 1);

@@ -50,7 +50,7 @@ async fn what_was_open_when_the_process_was_killed_is_open_again_and_nothing_is_
     bench.engine.report(cost_of(settled, "settled", 20)).await.unwrap();
     let open = bench.admitted(30).await;
     let released = bench.admitted(10).await;
-    bench.engine.release(&id(WORKSPACE), released);
+    bench.engine.release(&id(WORKSPACE), released).await.unwrap();
     drop(bench.ask(10).await);
     bench.engine.shared.tick();
     let bench = bench.killed_and_restarted().await;
