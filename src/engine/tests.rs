@@ -4,6 +4,7 @@ mod budgets;
 mod credits;
 mod decisions;
 mod faults;
+mod fleet;
 mod flood;
 mod metered;
 mod reports;
