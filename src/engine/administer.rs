@@ -118,9 +118,8 @@ impl Engine {
     /// # Errors
     /// When the store is away.
     pub async fn consumption(&self, budget: &Budget) -> Result<Consumption, StoreError> {
-        self.flush(&budget.workspace).await?;
-        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
-        let accounts = self.shared.store.accounts(budget, &label).await?;
+        let label = self.label(budget);
+        let accounts = self.accounts(budget).await?;
         let spent = |dimension| {
             let of_dimension = accounts.iter().filter(|(key, _)| key.dimension == dimension);
             of_dimension.fold(0i64, |sum, (_, account)| {
@@ -146,7 +145,7 @@ impl Engine {
 
     async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
         self.flush(&budget.workspace).await?;
-        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
+        let label = self.label(budget);
         self.shared.store.reset_budget(budget, &label).await?;
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         self.put(stored.ok_or(StoreError::NotFound)?);
@@ -179,6 +178,11 @@ impl Engine {
         let mut state = self.shared.state();
         state.put_budget(&self.shared, budget);
         self.shared.work.notify_one();
+    }
+
+    /// The label of the window that a budget is in; empty without a period limit.
+    pub(super) fn label(&self, budget: &Budget) -> Arc<str> {
+        self.window(budget).map_or_else(|| Arc::from(""), |window| window.label)
     }
 
     /// The window that a budget is in; `None` without a period limit.

@@ -12,6 +12,7 @@ mod decide;
 mod driver;
 mod elsewhere;
 mod entropy;
+mod forfeits;
 mod handoff;
 mod journal;
 mod keys;

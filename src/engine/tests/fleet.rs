@@ -280,7 +280,8 @@ async fn whichever_step_of_it_fails_it_is_charged_once_and_the_forfeits_give_way
             let (_, other) = fleet.pair();
             let before = fleet.account().await;
             other.store.turn_only(step, weather);
-            let first = tokio::time::timeout(Duration::from_millis(100), other.engine.settle_untaken());
+            let first =
+                tokio::time::timeout(Duration::from_millis(100), other.engine.settle_untaken());
             let _ = first.await;
             other.store.turn_only(step, Weather::Fair);
             other.engine.flush(&id(WORKSPACE)).await.unwrap();
