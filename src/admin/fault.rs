@@ -128,6 +128,8 @@ impl From<ReportError> for Fault {
             ReportError::Differs(_) | ReportError::SettledBefore(_) => {
                 Self::exists(error.to_string())
             }
+            // Whoever can tell it apart has done so; reporting again gives the result.
+            ReportError::HandedOver => Self::new(Code::Unavailable, error.to_string()),
         }
     }
 }

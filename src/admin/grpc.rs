@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::access::{Caller, Right, Settings, WORKSPACE_HEADER, workspace_name};
 use super::check::{self, Answer};
 use super::fault::Fault;
-use super::usage::{self, Reported};
+use super::usage::{self, Recorded, Reported};
 use crate::domain::decision::{DimensionInfo, Refusal};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::{Id, ReservationId};
@@ -16,7 +16,7 @@ use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
 use crate::domain::usage::{TOKENS_MAX, Usage};
-use crate::engine::{Against, Engine};
+use crate::engine::{Against, Engine, Released};
 use proto::budgets_server::{Budgets, BudgetsServer};
 
 /// The messages, the client and the server of `proto/bursar/v1/budgets.proto`.
@@ -62,11 +62,17 @@ impl Budgets for BudgetsService {
         let caller = self.caller(&metadata)?;
         let workspace = workspace(&caller, &metadata, &message.workspace_id)?;
         let reported = reported(message, workspace)?;
-        let settled = usage::record(&self.engine, reported, caller.right()).await?;
-        Ok(Response::new(proto::ReportResponse {
-            recorded: Some(amounts(settled.settlement.amounts)),
-            duplicate: !settled.first,
-            overrun: Some(amounts(settled.overrun)),
+        let recorded = usage::record(&self.engine, reported, caller.right()).await?;
+        Ok(Response::new(match recorded {
+            Recorded::Settled(settled) => proto::ReportResponse {
+                recorded: Some(amounts(settled.settlement.amounts)),
+                duplicate: !settled.first,
+                overrun: Some(amounts(settled.overrun)),
+                handed_over: false,
+            },
+            Recorded::HandedOver => {
+                proto::ReportResponse { handed_over: true, ..proto::ReportResponse::default() }
+            }
         }))
     }
 
@@ -76,8 +82,12 @@ impl Budgets for BudgetsService {
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         let workspace = self.workspace(&metadata, &message.workspace_id)?;
-        let released = self.engine.release(&workspace, reservation(&message.reservation_id)?);
-        Ok(Response::new(proto::ReleaseResponse { released }))
+        let reservation = reservation(&message.reservation_id)?;
+        let released = self.engine.release(&workspace, reservation).await.map_err(Fault::from)?;
+        Ok(Response::new(proto::ReleaseResponse {
+            released: released == Released::Here,
+            handed_over: released == Released::HandedOver,
+        }))
     }
 }
 

@@ -10,6 +10,7 @@ mod call;
 mod check;
 mod credits;
 mod fault;
+mod forfeits;
 mod grpc;
 mod json;
 mod keys;
@@ -55,7 +56,10 @@ pub fn router(engine: Engine, settings: Settings, metrics: Metrics) -> Router {
         )
         .route("/v2/budgets/{budget_id}/consumption", get(budgets::consumption))
         .route("/v2/budgets/{budget_id}/reset-consumption", post(budgets::reset))
+        .route("/v2/budgets/{budget_id}/accounts", get(forfeits::accounts))
+        .route("/v2/budgets/{budget_id}/release-forfeits", post(forfeits::release))
         .route("/v2/credits", get(credits::read))
+        .route("/v2/credits/release-forfeits", post(forfeits::release_credits))
         .route("/v2/credits/grants", post(credits::grant))
         .route("/v2/credits/transactions", get(credits::transactions))
         .route("/v2/credits/statement", get(credits::statement))

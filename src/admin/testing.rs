@@ -28,7 +28,7 @@ pub(super) const CHECK: &str = "check-key";
 pub(super) const WORKSPACE: &str = "ws_1";
 
 /// 2026-11-22T00:00:00Z, where the clock stands.
-const NOW: Wall = Wall::from_ms(1_795_305_600_000);
+pub(super) const NOW: Wall = Wall::from_ms(1_795_305_600_000);
 
 /// The three keys.
 pub(super) fn settings() -> Settings {
@@ -47,19 +47,28 @@ pub(super) fn settings() -> Settings {
 }
 
 /// How long leases last. The clock stands still, so that any time will do.
-const LEASE_TTL: Duration = Duration::from_secs(10);
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
 
 /// An engine without budgets and prices.
 pub(super) async fn engine(metrics: Metrics) -> Engine {
+    let clock = Arc::new(ManualClock::at(NOW));
+    engine_on(Arc::new(MemoryStore::new(LEASE_TTL)), Sharing::Alone, clock, metrics).await
+}
+
+/// The same on this store and clock.
+pub(super) async fn engine_on(
+    store: Arc<MemoryStore>,
+    sharing: Sharing,
+    clock: Arc<ManualClock>,
+    metrics: Metrics,
+) -> Engine {
     let terms = Terms {
         reservation_timeout: Duration::from_secs(600),
         on_timeout: OnTimeout::Charge,
         lease_ttl: LEASE_TTL,
-        sharing: Sharing::Alone,
+        sharing,
     };
     let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
     let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", HashMap::default())));
-    let clock = Arc::new(ManualClock::at(NOW));
-    let store = Arc::new(MemoryStore::new(LEASE_TTL));
     Engine::start(settings, store, prices, clock, metrics).await.unwrap()
 }

@@ -1,6 +1,7 @@
 //! The HTTP API as clients meet it: the router, over an engine on a memory store and a clock that stands still.
 
 mod credits;
+mod forfeits;
 
 use std::sync::Arc;
 
@@ -268,6 +269,9 @@ async fn every_call_needs_a_key_with_the_right_role() {
         format!("DELETE {budget}"),
         format!("GET {budget}/consumption"),
         format!("POST {budget}/reset-consumption"),
+        format!("GET {budget}/accounts"),
+        format!("POST {budget}/release-forfeits"),
+        "POST /v2/credits/release-forfeits".to_owned(),
         "GET /v2/api-keys".to_owned(),
         "POST /v2/api-keys".to_owned(),
         "DELETE /v2/api-keys/k".to_owned(),
@@ -399,6 +403,8 @@ async fn what_is_not_there_is_not_found() {
         client.refused(&format!("DELETE /v2/budgets/{id}"), "", 404, 5).await;
         client.refused(&format!("GET /v2/budgets/{id}/consumption"), "", 404, 5).await;
         client.refused(&format!("POST /v2/budgets/{id}/reset-consumption"), "{}", 404, 5).await;
+        client.refused(&format!("GET /v2/budgets/{id}/accounts"), "", 404, 5).await;
+        client.refused(&format!("POST /v2/budgets/{id}/release-forfeits"), "", 404, 5).await;
     }
     client.refused("GET /v3/budgets", "", 404, 5).await;
     client.refused("PUT /v2/budgets", "", 405, 3).await;

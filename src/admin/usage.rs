@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Api;
@@ -20,7 +22,7 @@ use crate::domain::settlement::{Certainty, Settlement, reserved_prefix};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
 use crate::domain::usage::{TOKENS_MAX, Usage};
-use crate::engine::{Against, Correction, Engine, Report, Settled, Used};
+use crate::engine::{Against, Correction, Engine, Report, ReportError, Settled, Used};
 
 /// How far ahead of ours a reporter's clock may be. Usage further ahead would land in a window that has not begun.
 const AHEAD_MAX: Duration = Duration::from_secs(300);
@@ -41,18 +43,30 @@ pub(super) struct Reported {
     pub(super) at: Option<Wall>,
 }
 
+/// What became of a report.
+pub(super) enum Recorded {
+    /// It is on record.
+    Settled(Box<Settled>),
+    /// The replica that holds the reservation has been handed it, and records it.
+    HandedOver,
+}
+
 /// Records a report of somebody with this right.
 pub(super) async fn record(
     engine: &Engine,
     reported: Reported,
     right: Right,
-) -> Result<Settled, Fault> {
+) -> Result<Recorded, Fault> {
     // Whoever may replace what is exact can take back what was spent.
     if reported.correction == Correction::Yes && right < Right::Manage {
         return Err(Fault::forbidden("correction needs a key with the role manage or operator"));
     }
     let now = engine.wall();
-    Ok(engine.report(reported.checked(now)?).await?)
+    match engine.report(reported.checked(now)?).await {
+        Ok(settled) => Ok(Recorded::Settled(Box::new(settled))),
+        Err(ReportError::HandedOver) => Ok(Recorded::HandedOver),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Reported {
@@ -79,6 +93,7 @@ impl Reported {
             certainty: Certainty::Exact,
             correction: self.correction,
             at: self.at,
+            origin: None,
         })
     }
 
@@ -150,10 +165,17 @@ pub(super) async fn http(
     State(api): State<Api>,
     Use(call): Use,
     Body(body): Body,
-) -> Result<Json<SettledView>, Fault> {
+) -> Result<Response, Fault> {
     let right = call.right();
     let reported = read(Object::parse(&body)?, |named| call.workspace(named))?;
-    Ok(Json(SettledView::from(&record(&api.engine, reported, right).await?)))
+    let settlement_id = reported.settlement.to_string();
+    Ok(match record(&api.engine, reported, right).await? {
+        Recorded::Settled(settled) => Json(SettledView::from(&*settled)).into_response(),
+        Recorded::HandedOver => {
+            let view = HandedOverView { handed_over: true, settlement_id };
+            (StatusCode::ACCEPTED, Json(view)).into_response()
+        }
+    })
 }
 
 /// Reads a report; `workspace` turns the one that the body names into the one that the call is about.
@@ -221,10 +243,17 @@ fn count(object: &mut Object<'_>, name: &'static str) -> Result<Option<u64>, Fau
 
 /// The reply of `POST /v2/usage`.
 #[derive(Serialize)]
-pub(super) struct SettledView {
+struct SettledView {
     settlement: SettlementView,
     duplicate: bool,
     overrun: AmountsView,
+}
+
+/// The reply with status 202: another replica holds the reservation and records the report. Sending it again gives its result.
+#[derive(Serialize)]
+struct HandedOverView {
+    handed_over: bool,
+    settlement_id: String,
 }
 
 #[derive(Serialize)]

@@ -44,8 +44,15 @@ impl Certainty {
 }
 
 /// How the ids begin that Bursar itself chooses for what it metered or nobody reported.
-const RESERVED_PREFIXES: [&str; 6] =
-    ["timeout:", "metered:", "metered-in-part:", "estimated:", "response:", "response-begun:"];
+const RESERVED_PREFIXES: [&str; 7] = [
+    "timeout:",
+    "metered:",
+    "metered-in-part:",
+    "estimated:",
+    "response:",
+    "response-begun:",
+    "release:",
+];
 
 /// The beginning of an id that callers may not choose: their entry would stand in the place of Bursar's own, whose usage would be
 /// counted without a record of it.

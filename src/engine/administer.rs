@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Engine, Shared, State};
 use crate::domain::budget::{Budget, Dimension};
@@ -10,6 +13,9 @@ use crate::domain::ids::{BudgetId, Id};
 use crate::domain::money::NanoUsd;
 use crate::domain::period::Window;
 use crate::store::{BudgetFilter, Cursor, Page, StoreError};
+
+/// How long a change may take. Others wait for it, and so do the news.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A budget's settled spend in its current window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +118,8 @@ impl Engine {
     /// # Errors
     /// When the store is away.
     pub async fn consumption(&self, budget: &Budget) -> Result<Consumption, StoreError> {
-        self.flush(&budget.workspace).await?;
-        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
-        let accounts = self.shared.store.accounts(budget, &label).await?;
+        let label = self.label(budget);
+        let accounts = self.accounts(budget).await?;
         let spent = |dimension| {
             let of_dimension = accounts.iter().filter(|(key, _)| key.dimension == dimension);
             of_dimension.fold(0i64, |sum, (_, account)| {
@@ -140,7 +145,7 @@ impl Engine {
 
     async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
         self.flush(&budget.workspace).await?;
-        let label = self.window(budget).map_or_else(|| Arc::from(""), |window| window.label);
+        let label = self.label(budget);
         self.shared.store.reset_budget(budget, &label).await?;
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         self.put(stored.ok_or(StoreError::NotFound)?);
@@ -157,10 +162,12 @@ impl Engine {
         let change = change(self.clone());
         let made = tokio::spawn(async move {
             let _turn = engine.shared.administering.lock().await;
-            let made = change.await;
+            let made = timeout(CHANGE_PATIENCE, change).await.unwrap_or_else(|_| {
+                Err(StoreError::Unavailable("the change was not confirmed in time".to_owned()))
+            });
             if let Err(StoreError::Unavailable(_)) = made {
                 engine.shared.budgets_in_doubt.store(true, Ordering::SeqCst);
-                engine.shared.work.notify_one();
+                engine.shared.ask_news.notify_one();
             }
             made
         });
@@ -173,28 +180,14 @@ impl Engine {
         self.shared.work.notify_one();
     }
 
+    /// The label of the window that a budget is in; empty without a period limit.
+    pub(super) fn label(&self, budget: &Budget) -> Arc<str> {
+        self.window(budget).map_or_else(|| Arc::from(""), |window| window.label)
+    }
+
     /// The window that a budget is in; `None` without a period limit.
     fn window(&self, budget: &Budget) -> Option<Window> {
         Some(budget.limits.schedule.as_ref()?.window_at(self.shared.now().wall))
-    }
-}
-
-impl Shared {
-    /// Brings what is in force here to what is on record, after a change that was not confirmed.
-    pub(super) async fn resolve_doubts(&self) {
-        if !self.budgets_in_doubt.load(Ordering::SeqCst) {
-            return;
-        }
-        // A change under way may wait for a batch, so it must not be waited for here.
-        let Ok(_turn) = self.administering.try_lock() else { return };
-        self.budgets_in_doubt.store(false, Ordering::SeqCst);
-        match self.store.load_budgets().await {
-            Ok(budgets) => self.state().put_exactly(self, budgets),
-            Err(error) => {
-                self.budgets_in_doubt.store(true, Ordering::SeqCst);
-                tracing::warn!(%error, "whether a budget was changed is not known yet");
-            }
-        }
     }
 }
 
@@ -216,10 +209,11 @@ impl State {
         }
     }
 
-    /// Puts these budgets in force, and no others.
-    fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
+    /// Puts these budgets in force and no others, of one workspace or of all.
+    pub(super) fn put_exactly(&mut self, shared: &Shared, of: Option<&Id>, budgets: Vec<Budget>) {
         let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
-        let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
+        let meant = self.rooms.iter().filter(|(workspace, _)| of.is_none_or(|of| of == *workspace));
+        let in_force = meant.flat_map(|(workspace, room)| {
             room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
         });
         let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();

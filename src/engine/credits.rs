@@ -124,6 +124,15 @@ impl Engine {
         self.shared.expire_credits(workspace).await
     }
 
+    /// Puts in force what is on record of a workspace's credits.
+    pub(super) async fn reload_credits(&self, workspace: &Id) -> Result<(), StoreError> {
+        let _turn = self.shared.crediting.lock().await;
+        if self.shared.hands_back_expiring(workspace) {
+            self.flush(workspace).await?;
+        }
+        self.shared.expire_credits(workspace).await
+    }
+
     async fn keep_credits(&self) {
         if let Err(error) = self.resolve_credits().await {
             tracing::warn!(%error, "whether credits were granted is not known yet");

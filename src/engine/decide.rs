@@ -106,12 +106,6 @@ impl Engine {
         Decision::Allow(Admission { reservation: None, ..admission })
     }
 
-    /// Gives back what a request had set aside that never reached its provider. Its slots of the rolling minute stay taken.
-    /// Returns whether the reservation was open here; any other is passed over.
-    pub fn release(&self, workspace: &Id, reservation: ReservationId) -> bool {
-        self.end(workspace, reservation, End::Over)
-    }
-
     /// Whether a reservation of this replica is neither settled nor released.
     #[must_use]
     pub fn is_open(&self, workspace: &Id, reservation: ReservationId) -> bool {
@@ -206,7 +200,7 @@ impl Engine {
     }
 
     /// Ends a reservation without settlement. Returns whether it was open.
-    fn end(&self, workspace: &Id, reservation: ReservationId, end: End) -> bool {
+    pub(super) fn end(&self, workspace: &Id, reservation: ReservationId, end: End) -> bool {
         let mut state = self.shared.state();
         let now = self.shared.now();
         let Some(room) = state.rooms.get_mut(workspace) else { return false };

@@ -1,30 +1,33 @@
-//! The background tasks. One talks to the store: one batch of one workspace at a time, repeated until it is answered. The
-//! other does what time asks for.
+//! The task that talks to the store: of each workspace one batch at a time, repeated until it is answered; of several
+//! workspaces at once, so that none waits for another's.
+//!
+//! Invariant: a batch is sent again unchanged until it is answered, and no other of its workspace before that. What happens to an
+//! attempt that was given up does not matter: applied late, it is what its repetition would have been, or it is turned down.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::journal::End;
-use super::{Engine, Journal, Phase, Room, Shared};
-use crate::domain::budget::Dimension;
+use super::pace::Retries;
+use super::{Engine, Phase, Room, Shared};
 use crate::domain::ids::Id;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
-use crate::domain::ledger::{Ledger, OnTimeout, Outgoing};
+use crate::domain::ledger::{Ledger, Outgoing};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::store::{Batch, StoreError};
 
-/// How often leases are tended, overdue reservations ended and the journal looked after.
-const TICK: Duration = Duration::from_millis(250);
-/// How often the store is asked to sweep expired leases.
-const SWEEP: Duration = Duration::from_secs(5);
-/// The first pause after a failed batch; it doubles up to the second.
-const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Batches on their way to the store at the most, each of another workspace: connections of its pool are kept for other calls.
+const COMMITS_MAX: usize = 8;
+/// How long the store may take for a batch. After it nobody knows whether it was applied, and it is sent again.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at the most whether others had time to hand back what is needed.
+const RECALL_LOOK: Duration = Duration::from_millis(1);
 /// How long an administrative call waits for what is under way.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for the store. The process has three seconds for all of its end; the journal is written after this.
@@ -87,8 +90,7 @@ impl Engine {
 impl Engine {
     /// Ends the background tasks. When it returns, none of them does anything any more.
     pub(super) async fn stop_tasks(&self) {
-        let tasks =
-            std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *self.tasks());
         for task in tasks {
             task.abort();
             if let Err(error) = task.await
@@ -97,6 +99,10 @@ impl Engine {
                 tracing::error!(%error, "a background task had ended before its time");
             }
         }
+    }
+
+    pub(super) fn tasks(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_more(&self, workspace: &Id) -> bool {
@@ -110,94 +116,97 @@ impl Engine {
 
 /// Talks to the store until it is aborted.
 pub(super) async fn talk(shared: Arc<Shared>) {
-    let mut sweeps = interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unanswered = BTreeMap::new();
-    let mut pause = RETRY_MIN;
-    let retry = sleep(pause);
-    tokio::pin!(retry);
+    let slots = Semaphore::new(COMMITS_MAX);
+    let mut carrying = FuturesUnordered::new();
     loop {
+        for workspace in shared.waiting_workspaces() {
+            carrying.push(shared.carry(workspace, &slots));
+        }
+        let recall = shared.next_recall();
         tokio::select! {
             () = shared.work.notified() => {}
-            _ = sweeps.tick() => shared.sweep().await,
-            () = &mut retry, if !unanswered.is_empty() => {
-                shared.send_again(&mut unanswered).await;
-                pause = if unanswered.is_empty() { RETRY_MIN } else { pause.saturating_mul(2).min(RETRY_MAX) };
-                retry.set(sleep(pause));
-            }
+            Some(()) = carrying.next() => {}
+            () = sleep(recall.unwrap_or_default()), if recall.is_some() => shared.tend_recalls(),
         }
-        shared.resolve_doubts().await;
-        shared.send_all(&mut unanswered).await;
     }
 }
-
-/// Does what time asks for until it is aborted. A store that hangs does not hold it up.
-pub(super) async fn tend(shared: Arc<Shared>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        shared.tick();
-        shared.work.notify_one();
-    }
-}
-
-/// Batches that the store did not take, by workspace: each is sent again, unchanged, until it is answered. One that the
-/// store never takes holds up nobody but its own workspace.
-type Unanswered = BTreeMap<Id, Arc<Batch>>;
 
 impl Shared {
-    /// Sends batches until no ledger has any left.
-    async fn send_all(&self, unanswered: &mut Unanswered) {
-        let mut after: Option<Id> = None;
-        while let Some((workspace, batch)) = self.next_batch(after.as_ref()) {
-            after = Some(workspace.clone());
-            let Some(batch) = batch else { continue };
-            if self.send(&batch).await == Sent::Unanswered {
-                unanswered.insert(workspace, batch);
-            }
-        }
+    /// Workspaces that have something to tell and nobody to carry it. From now on somebody does.
+    fn waiting_workspaces(&self) -> Vec<Id> {
+        let mut state = self.state();
+        let waiting = state.rooms.iter_mut();
+        let waiting = waiting.filter(|(_, room)| !room.is_carried && room.ledger.has_batch());
+        waiting
+            .map(|(workspace, room)| {
+                room.is_carried = true;
+                workspace.clone()
+            })
+            .collect()
     }
 
-    /// Sends what was not answered once more.
-    async fn send_again(&self, unanswered: &mut Unanswered) {
-        for (workspace, batch) in std::mem::take(unanswered) {
-            if self.send(&batch).await == Sent::Unanswered {
-                unanswered.insert(workspace, batch);
-            }
-        }
+    /// How long until the store should be asked again for what others were asked to hand back; `None` when nobody waits for it.
+    fn next_recall(&self) -> Option<Duration> {
+        let state = self.state();
+        let next = state.rooms.values().filter_map(|room| room.ledger.next_recall()).min()?;
+        // Not in a circle, where this clock and the timers' do not agree.
+        Some(next.since(self.now().mono).max(RECALL_LOOK))
     }
 
-    /// The next batch in the round of workspaces, so that a busy one does not hold up the others. A ledger may find that
-    /// what it had queued needs no telling.
-    fn next_batch(&self, after: Option<&Id>) -> Option<(Id, Option<Arc<Batch>>)> {
+    fn tend_recalls(&self) {
         let mut state = self.state();
         let now = self.now();
-        let ready = |(id, room): (&Id, &Room)| room.ledger.has_batch().then(|| id.clone());
-        let mut found = after.and_then(|after| {
-            let later = (Bound::Excluded(after), Bound::Unbounded);
-            state.rooms.range::<Id, _>(later).find_map(ready)
-        });
-        if found.is_none() {
-            found = state.rooms.iter().find_map(ready);
+        for room in state.rooms.values_mut() {
+            room.ledger.tend_recalls(now);
         }
-        let workspace = found?;
-        let room = state.rooms.get_mut(&workspace)?;
-        room.sent = room.ledger.next_batch(now).map(|Outgoing { settlements, exchanges }| {
-            Arc::new(Batch { workspace: workspace.clone(), settlements, exchanges })
-        });
-        if room.sent.is_none() {
+    }
+
+    /// Carries the batches of one workspace to the store, one after the other, until there are no more. A batch is made when
+    /// it is its turn, so that it says all that there is to say; it is sent unchanged until it is answered.
+    async fn carry(&self, workspace: Id, slots: &Semaphore) {
+        loop {
+            // In turns, so that a busy workspace does not keep the slot from the others.
+            let mut slot = slots.acquire().await;
+            let Some(batch) = self.next_batch(&workspace) else { return };
+            let mut retries = Retries::new();
+            while self.send(&batch).await == Sent::Unanswered {
+                drop(slot);
+                sleep(retries.pause(self)).await;
+                slot = slots.acquire().await;
+            }
+        }
+    }
+
+    /// The next batch of a workspace. `None` when there is none: then nobody carries for it any more. A ledger may find that
+    /// what it had queued needs no telling.
+    fn next_batch(&self, workspace: &Id) -> Option<Arc<Batch>> {
+        let mut state = self.state();
+        let now = self.now();
+        let room = state.rooms.get_mut(workspace)?;
+        while room.ledger.has_batch() {
+            if let Some(Outgoing { settlements, exchanges }) = room.ledger.next_batch(now) {
+                let batch = Batch { workspace: workspace.clone(), settlements, exchanges };
+                room.sent = Some(Arc::new(batch));
+                return room.sent.clone();
+            }
             room.deliver();
             room.count_down();
         }
-        Some((workspace, room.sent.clone()))
+        room.is_carried = false;
+        None
     }
 
     /// Sends one batch.
     async fn send(&self, batch: &Batch) -> Sent {
         let began = self.now();
-        let result = self.store.commit(batch, began.wall).await;
+        let result = timeout(COMMIT_PATIENCE, self.store.commit(batch, began.wall)).await;
         let took = self.now().mono.since(began.mono);
+        let Ok(result) = result else {
+            self.metrics.store_commit(took, "timeout");
+            self.metrics.store_up(0);
+            tracing::warn!(workspace = %batch.workspace, "the store does not answer; the batch is sent again");
+            return Sent::Unanswered;
+        };
         match result {
             Ok(grants) => {
                 self.metrics.store_commit(took, "ok");
@@ -249,75 +258,6 @@ impl Shared {
         room.deliver();
         room.count_down();
     }
-
-    /// What happens four times a second.
-    pub(super) fn tick(&self) {
-        let mut state = self.state();
-        let now = self.now();
-        let super::State { rooms, records, .. } = &mut *state;
-        let (mut open, mut accounts) = (0usize, 0usize);
-        for room in rooms.values_mut() {
-            for id in room.ledger.end_overdue(now) {
-                // The end of a reservation that was charged is recorded when its settlement is durable.
-                if self.terms.on_timeout == OnTimeout::Release {
-                    records.end(id, End::Over);
-                }
-            }
-            room.ledger.tend_leases(now);
-            open = open.saturating_add(room.ledger.open_reservations());
-            accounts = accounts.saturating_add(room.ledger.live_accounts());
-        }
-        drop(state);
-        self.metrics.open_reservations(i64::try_from(open).unwrap_or(i64::MAX));
-        self.metrics.live_accounts(i64::try_from(accounts).unwrap_or(i64::MAX));
-        self.tend_journal();
-    }
-
-    /// Writes the journal's rest, and a new one where it has grown or failed.
-    fn tend_journal(&self) {
-        let Some(journal) = &self.journal else {
-            self.state().records.drain();
-            return;
-        };
-        if journal.file.wants_rewrite() {
-            if let Err(error) = self.rewrite_journal(journal) {
-                tracing::error!(%error, "the journal cannot be written anew");
-            }
-        } else if let Err(error) = self.write_journal(u64::MAX) {
-            tracing::error!(%error, "the journal cannot be written; nothing is admitted until it can be");
-        }
-        self.metrics.journal_bytes(i64::try_from(journal.file.size()).unwrap_or(i64::MAX));
-    }
-
-    /// Puts a journal of what is open in the place of the old one.
-    pub(super) fn rewrite_journal(&self, journal: &Journal) -> std::io::Result<()> {
-        let now = self.now();
-        journal.file.replace(|| {
-            let mut state = self.state();
-            let super::State { rooms, records, .. } = &mut *state;
-            let ledgers = rooms.values_mut().map(Room::unrecorded);
-            records.rewrite(&journal.boot, &[self.holder], ledgers, now);
-            records.drain()
-        })
-    }
-
-    async fn sweep(&self) {
-        match self.store.sweep(self.now().wall).await {
-            Ok(0) => {}
-            Ok(leases) => tracing::info!(leases, "swept expired leases"),
-            Err(error) => tracing::warn!(%error, "expired leases could not be swept"),
-        }
-        let mut leased =
-            [(Dimension::Cost, 0i64), (Dimension::Tokens, 0), (Dimension::Requests, 0)];
-        for room in self.state().rooms.values() {
-            for (dimension, sum) in &mut leased {
-                *sum = sum.saturating_add(room.ledger.leased(*dimension).get());
-            }
-        }
-        for (dimension, sum) in leased {
-            self.metrics.leased(dimension.as_str(), sum);
-        }
-    }
 }
 
 /// What became of a batch.
@@ -337,7 +277,7 @@ impl Room {
     }
 
     /// The ledger, and the settlements that the store may not have: a crash must not lose what they ended.
-    fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
+    pub(super) fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
         let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
         let unrecorded = sent.chain(self.ledger.unsent()).cloned().collect();
         (&mut self.ledger, unrecorded)

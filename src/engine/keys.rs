@@ -16,8 +16,8 @@ use crate::store::StoreError;
 /// Keys remembered at the most, and as many that are on no record. Each has a place of its own, so that made-up keys put out only
 /// others like them.
 const KEYS_MAX: u64 = 100_000;
-/// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this,
-/// unless the store is away: then the last answer holds.
+/// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this, and
+/// sooner where it is told, unless the store is away: then the last answer holds.
 const BELIEVED: Duration = Duration::from_secs(2);
 
 /// What is remembered: the key, or that there is none, and since when.
@@ -72,6 +72,28 @@ impl KeyCache {
     fn last(&self, hash: &KeyHash) -> Option<(Option<Arc<ApiKey>>, Mono)> {
         let known = self.known.get(hash).map(|(key, since)| (Some(key), since));
         known.or_else(|| self.unknown.get(hash).map(|since| (None, since)))
+    }
+
+    /// Another replica may have changed keys of a workspace: what is remembered is asked for again, and holds as long as the
+    /// store is away.
+    pub(super) fn doubt(&self, workspace: &Id) {
+        self.doubt_where(|key| key.workspace == *workspace);
+    }
+
+    /// The same for all workspaces.
+    pub(super) fn doubt_all(&self) {
+        self.doubt_where(|_| true);
+    }
+
+    fn doubt_where(&self, is_meant: impl Fn(&ApiKey) -> bool) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        for (hash, (key, _)) in &self.known {
+            if is_meant(&key) {
+                self.known.insert(*hash, (key, Mono::default()));
+            }
+        }
+        // What was on no record may be a key by now.
+        self.unknown.invalidate_all();
     }
 
     fn forget_all(&self) {

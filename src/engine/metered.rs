@@ -1,7 +1,8 @@
 //! What a metered response comes to, and what is booked when nobody can tell.
 
 use super::Engine;
-use super::report::{Against, Price, Report, ReportError};
+use super::priced::Price;
+use super::report::{Against, Report, ReportError};
 use crate::domain::estimate::model_in_path;
 use crate::domain::ids::Id;
 use crate::domain::ledger::{Actual, Reservation};

@@ -1,20 +1,29 @@
 //! Floor 2: the async driver. It runs the ledgers' batches against a store, keeps the journal, and owns the one clock.
 //!
 //! All ledgers stand behind one plain mutex: a decision takes about a microsecond, and nothing waits while it is held.
-//! One background task, woken by a `Notify`, talks to the store; another does what time asks for, whatever the store does.
+//! Background tasks do the rest: one, woken by a `Notify`, brings batches to the store (`driver`); another does what time asks for,
+//! whatever the store does (`tend`).
 
+mod adjust;
 mod administer;
 pub mod clock;
 mod credits;
 mod decide;
 mod driver;
+mod elsewhere;
 mod entropy;
+mod forfeits;
+mod handoff;
 mod journal;
 mod keys;
 mod learning;
 mod metered;
+mod news;
+mod pace;
+mod priced;
 mod report;
 mod start;
+mod tend;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -34,7 +43,8 @@ use self::keys::KeyCache;
 use crate::domain::decision::Decision;
 use crate::domain::estimate::{Learned, Unpriced};
 use crate::domain::ids::{HolderId, Id};
-use crate::domain::ledger::{Ledger, Terms, WaiterId};
+use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::ledger::{Ledger, Sharing, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Now, Wall};
 use crate::store::{Batch, Store};
@@ -42,7 +52,8 @@ use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
 pub use self::decide::{Ask, Held};
-pub use self::report::{Against, Correction, Report, ReportError, Settled, Used};
+pub use self::handoff::Released;
+pub use self::report::{Against, Correction, Origin, Report, ReportError, Settled, Used};
 
 /// The price table in force; whoever holds the other end puts a new one in its place.
 pub type Prices = watch::Receiver<Arc<PriceTable>>;
@@ -69,6 +80,8 @@ pub struct Settings {
 
 struct Shared {
     holder: HolderId,
+    /// All whose reservations this process answers for: itself, and those that it took over.
+    holders: Vec<HolderId>,
     terms: Terms,
     unpriced: Unpriced,
     clock: Arc<dyn Clock>,
@@ -81,6 +94,8 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the driver: a ledger has something for the store.
     work: Notify,
+    /// Has the store asked for news at once.
+    ask_news: Notify,
     /// What the store says of credits goes to the ledger in the order in which it was said, so changes take turns.
     crediting: tokio::sync::Mutex<()>,
     /// A grant of credits was not confirmed: the store knows whether it was made.
@@ -89,6 +104,10 @@ struct Shared {
     administering: tokio::sync::Mutex<()>,
     /// A change of a budget was not confirmed: the store knows whether it was made.
     budgets_in_doubt: AtomicBool,
+    /// What other replicas handed over to this one.
+    inbox: Mutex<handoff::Inbox>,
+    /// Has what was handed over settled.
+    handed_over: Notify,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -128,6 +147,8 @@ struct Room {
     recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
     /// The batch that the store has not answered yet.
     sent: Option<Arc<Batch>>,
+    /// Whether somebody carries its batches to the store.
+    is_carried: bool,
     /// Who waits for this many more batches.
     flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
@@ -169,6 +190,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether other replicas draw from the same store.
+    fn is_in_fleet(&self) -> bool {
+        self.terms.sharing == Sharing::Fleet
+    }
+
+    /// An account was recalled by another replica, for the n-th time.
+    fn recalled(&self, account: &AccountKey, recalls: u32) {
+        let mut state = self.state();
+        let now = self.now();
+        let Some(room) = state.rooms.get_mut(&account.workspace) else { return };
+        room.ledger.recalled(account, recalls, now);
+        self.metrics.recall();
+        self.work.notify_one();
+    }
+
     /// Writes the journal up to a position. Without a journal there is nothing to wait for.
     fn write_journal(&self, position: u64) -> std::io::Result<()> {
         match &self.journal {
@@ -203,6 +239,7 @@ impl Room {
             deciding: HashMap::new(),
             recording: HashMap::new(),
             sent: None,
+            is_carried: false,
             flushing: Vec::new(),
         }
     }

@@ -6,13 +6,11 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::metered::greater;
 use super::{Engine, State};
-use crate::domain::estimate::{Lesson, Unpriced};
+use crate::domain::estimate::Lesson;
 use crate::domain::ids::{Id, ReservationId};
-use crate::domain::ledger::{Actual, Correcting};
-use crate::domain::money::{Amounts, NanoUsd, Tokens};
-use crate::domain::pricing::{Billable, Charge, Found, How, Named};
+use crate::domain::ledger::Actual;
+use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -22,7 +20,7 @@ use crate::store::StoreError;
 /// Settlement ids that begin like this are made by the ledger itself.
 const RESERVED_PREFIX: &str = "timeout:";
 /// How long a reporter waits for the store before it is told to report again.
-const RECORDING_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const RECORDING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Actual usage.
 #[derive(Debug, Clone)]
@@ -41,6 +39,18 @@ pub struct Report {
     pub correction: Correction,
     /// When it took place; `None` for now. Only for reports against a subject.
     pub at: Option<Wall>,
+    /// What is known of the request, where the reporter knows it: its usage is charged by it when the replica that holds the
+    /// reservation is gone. Only for reports against a reservation.
+    pub origin: Option<Origin>,
+}
+
+/// The request that a reservation was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who asked.
+    pub subject: Arc<Subject>,
+    /// When: it is charged in the windows of that time.
+    pub at: Wall,
 }
 
 /// What a report settles.
@@ -127,13 +137,14 @@ pub enum ReportError {
     /// Usage cannot be priced: the model is unknown.
     #[error("no price is known for model {0}; report a cost, or add a price")]
     Unpriced(String),
+    /// Another replica holds the reservation. The report is written down for it, durably, and it records it. Reporting again gives
+    /// its result.
+    #[error("another replica holds the reservation and has been handed the report")]
+    HandedOver,
     /// The store did not confirm it. Reporting again with the same id is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-/// What is charged, and the rates that it was priced at.
-pub(super) type Price = (NanoUsd, Option<Arc<str>>);
 
 /// Where a report goes.
 enum Route {
@@ -175,7 +186,7 @@ impl Engine {
         {
             return self.repeated(&report, settlement);
         }
-        let Some(subject) = self.subject_of(&report) else { return self.adjust(&report).await };
+        let Some(subject) = self.subject_of(&report) else { return self.not_open(&report).await };
         let actual = self.actual(&report, &subject)?;
         match self.book(&report, &actual) {
             Route::Booked(settlement, overrun, durable) => {
@@ -187,10 +198,18 @@ impl Engine {
                 self.until_durable(&report.workspace, durable).await?;
                 self.on_record(&report).await
             }
-            Route::NotOpen => self.adjust(&report).await,
-            Route::NoRoom => Err(ReportError::Store(StoreError::Unavailable(
-                "too many accounts are open in this replica".to_owned(),
-            ))),
+            Route::NotOpen => self.not_open(&report).await,
+            Route::NoRoom => Err(no_room()),
+        }
+    }
+
+    /// A report for a reservation that is not open here: it is over, or another replica holds it.
+    async fn not_open(&self, report: &Report) -> Result<Settled, ReportError> {
+        match &report.against {
+            Against::Reservation(reservation) if self.shared.is_elsewhere(*reservation) => {
+                Box::pin(self.hand_over(report, *reservation)).await
+            }
+            Against::Reservation(_) | Against::Subject(_) => self.adjust(report).await,
         }
     }
 
@@ -244,7 +263,7 @@ impl Engine {
     }
 
     /// Waits for an entry to be durable, and says so to a ledger that would let it wait for others.
-    async fn until_durable(
+    pub(super) async fn until_durable(
         &self,
         workspace: &Id,
         durable: oneshot::Receiver<()>,
@@ -299,76 +318,6 @@ impl Engine {
         Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)
     }
 
-    /// A report for a reservation that is over: it sharpens or corrects what is on record.
-    async fn adjust(&self, report: &Report) -> Result<Settled, ReportError> {
-        let Against::Reservation(reservation) = &report.against else {
-            return Err(ReportError::UnknownReservation);
-        };
-        // Corrections of one reservation read what is on record before they write, so they take turns.
-        let _turn = self.turn(&report.workspace, &reservation.timeout_settlement()).await;
-        // What ended the reservation may still be on its way.
-        self.flush(&report.workspace).await?;
-        if let Some(settlement) =
-            self.shared.store.settlement(&report.workspace, &report.settlement).await?
-        {
-            return self.repeated(report, settlement);
-        }
-        let earlier = self.shared.store.settlements_of(&report.workspace, *reservation).await?;
-        let Some(last) = earlier.last().cloned() else {
-            return Err(ReportError::UnknownReservation);
-        };
-        let actual = self.actual(report, &last.subject)?;
-        let was_exact = earlier
-            .iter()
-            .any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment));
-        let amounts = match (report.certainty, was_exact, report.correction) {
-            (Certainty::Exact, true, Correction::No) => {
-                return Err(ReportError::SettledBefore(last.id));
-            }
-            (Certainty::Exact, _, _) => actual.amounts,
-            // A lower bound never gives back, and says nothing new about what is known exactly.
-            (_, true, _) => {
-                return Ok(Settled { settlement: last, first: false, overrun: Amounts::default() });
-            }
-            (_, false, _) => greater(actual.amounts, last.amounts),
-        };
-        let certainty = match report.certainty {
-            Certainty::Exact => Certainty::Adjustment,
-            Certainty::AtLeast | Certainty::Estimated | Certainty::Adjustment => Certainty::AtLeast,
-        };
-        let actual = Actual { amounts, certainty, ..actual };
-        let (settlement, durable) = self.book_adjustment(report, &last, &earlier, actual)?;
-        self.until_durable(&report.workspace, durable).await?;
-        let overrun = beyond(amounts, last.amounts);
-        self.count_settlement(&settlement, overrun);
-        Ok(Settled { settlement, first: true, overrun })
-    }
-
-    fn book_adjustment(
-        &self,
-        report: &Report,
-        last: &Settlement,
-        earlier: &[Settlement],
-        actual: Actual,
-    ) -> Result<(Settlement, oneshot::Receiver<()>), ReportError> {
-        let shared = &self.shared;
-        let mut state = shared.state();
-        let Some(room) = state.room(shared, &report.workspace) else {
-            return Err(ReportError::UnknownReservation);
-        };
-        let correcting = Correcting {
-            subject: Arc::clone(&last.subject),
-            reservation: last.reservation,
-            at: last.at,
-            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
-        };
-        let settlement = room.ledger.adjust(correcting, actual);
-        let (sender, receiver) = oneshot::channel();
-        room.recording.entry(report.settlement.clone()).or_default().push(sender);
-        shared.work.notify_one();
-        Ok((settlement, receiver))
-    }
-
     /// The entry with this report's id, which somebody else recorded.
     async fn on_record(&self, report: &Report) -> Result<Settled, ReportError> {
         let found = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
@@ -376,7 +325,11 @@ impl Engine {
     }
 
     /// An id that is on record gives the first result again, if it says the same.
-    fn repeated(&self, report: &Report, settlement: Settlement) -> Result<Settled, ReportError> {
+    pub(super) fn repeated(
+        &self,
+        report: &Report,
+        settlement: Settlement,
+    ) -> Result<Settled, ReportError> {
         let said_before = match &report.used {
             Used::Usage { usage, .. } => settlement.usage == Some(*usage),
             Used::Cost { cost, usage, .. } => {
@@ -399,44 +352,6 @@ impl Engine {
         Err(ReportError::Differs(Box::new(settlement)))
     }
 
-    /// Prices a report.
-    fn actual(&self, report: &Report, subject: &Subject) -> Result<Actual, ReportError> {
-        let (told, usage, cost) = match &report.used {
-            Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
-            Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
-            Used::Metered { record, path } => return self.metered(report, record, path, subject),
-            Used::Seen { record, path } => return self.seen(report, record, path, subject),
-            Used::Reserved => return self.reserved(report, subject),
-        };
-        let asked = subject.model.as_ref();
-        let tokens = usage.as_ref().map_or(Tokens::ZERO, Usage::total);
-        let (cost, rates) = match (cost, usage) {
-            (Some(cost), _) => (cost, None),
-            (None, None) => (NanoUsd::ZERO, None),
-            (None, Some(usage)) => {
-                let provider = subject.provider.as_ref();
-                let named = Named {
-                    provider: provider.map(Id::as_str),
-                    path: None,
-                    response: told.map(Id::as_str),
-                    // A model that is reported by name is that one, or none that is known.
-                    request: told.or(asked).map(Id::as_str),
-                };
-                let at = report.at.unwrap_or(self.wall());
-                self.price(&named, Billable { at: Some(at), ..Billable::from(&usage) })?
-            }
-        };
-        let model = told.or(asked).cloned();
-        Ok(Actual {
-            settlement: report.settlement.clone(),
-            certainty: report.certainty,
-            amounts: Amounts { cost, tokens },
-            usage,
-            model,
-            rates,
-        })
-    }
-
     /// Who a report is about. `None` for a reservation that is not open.
     fn subject_of(&self, report: &Report) -> Option<Arc<Subject>> {
         match &report.against {
@@ -449,46 +364,7 @@ impl Engine {
         }
     }
 
-    /// The cost of usage, and the rates that it was priced at. A price that says nothing of what was used is none.
-    fn price(&self, named: &Named<'_>, used: Billable) -> Result<Price, ReportError> {
-        let prices = self.prices();
-        let found = prices.find_named(named).filter(|found| found.price.covers(used));
-        let charge = found.map(|Found { price, how }| Charge {
-            cost: price.cost_of(used),
-            rates: price.rates_text(prices.version(), used),
-            how,
-        });
-        self.charged(charge, named, used)
-    }
-
-    /// A charge by the table; where it has none, what the policy says of models without a price.
-    pub(super) fn charged(
-        &self,
-        charge: Option<Charge>,
-        named: &Named<'_>,
-        used: Billable,
-    ) -> Result<Price, ReportError> {
-        let metrics = &self.shared.metrics;
-        if let Some(Charge { cost, rates, how }) = charge {
-            if how == How::Guessed {
-                metrics.guessed_price();
-            }
-            return Ok((cost, Some(Arc::from(rates))));
-        }
-        metrics.unpriced_model(self.shared.unpriced.as_str());
-        match &self.shared.unpriced {
-            Unpriced::DefaultPrice(price) => {
-                let rates = price.rates_text(self.prices().version(), used);
-                Ok((price.cost_of(used), Some(Arc::from(rates))))
-            }
-            Unpriced::CountTokensOnly => Ok((NanoUsd::ZERO, None)),
-            Unpriced::Deny => {
-                Err(ReportError::Unpriced(named.in_order().next().unwrap_or_default().to_owned()))
-            }
-        }
-    }
-
-    fn count_settlement(&self, settlement: &Settlement, overrun: Amounts) {
+    pub(super) fn count_settlement(&self, settlement: &Settlement, overrun: Amounts) {
         let metrics = &self.shared.metrics;
         metrics.settlement(settlement.certainty.as_str());
         metrics.overrun_nano_usd(u64::try_from(overrun.cost.get()).unwrap_or(0));
@@ -497,13 +373,18 @@ impl Engine {
 }
 
 /// The entry may or may not have been recorded.
-fn unconfirmed() -> ReportError {
+pub(super) fn unconfirmed() -> ReportError {
     let why = "the entry is not durable yet; report it again".to_owned();
     ReportError::Store(StoreError::Unavailable(why))
 }
 
+pub(super) fn no_room() -> ReportError {
+    let why = "too many accounts are open in this replica".to_owned();
+    ReportError::Store(StoreError::Unavailable(why))
+}
+
 /// What `amounts` exceed `reserved` by.
-fn beyond(amounts: Amounts, reserved: Amounts) -> Amounts {
+pub(super) fn beyond(amounts: Amounts, reserved: Amounts) -> Amounts {
     Amounts {
         cost: amounts.cost.minus(reserved.cost).or_zero(),
         tokens: amounts.tokens.minus(reserved.tokens).or_zero(),

@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::entropy::Entropy;
 use super::journal::{JournalFile, Recovered, boot_id};
 use super::keys::KeyCache;
-use super::{Engine, Journal, Prices, Settings, Shared, State, credits, driver};
+use super::news::Heard;
+use super::{
+    Engine, Journal, Prices, Settings, Shared, State, credits, driver, elsewhere, handoff, news,
+    tend,
+};
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::RestoredReservation;
 use crate::store::Store;
@@ -35,8 +40,12 @@ impl Engine {
         let ms = u64::try_from(now.wall.as_ms()).unwrap_or(0);
         let holder = HolderId(ulid::Ulid::from_parts(ms, random).0);
         let (journal, recovered) = open_journal(&settings)?;
+        // A reservation that was taken over twice names a holder before the last.
+        let taken_over = recovered.reservations.iter().map(|open| open.id.holder);
+        let holders = news::holders(holder, recovered.holders.iter().copied().chain(taken_over));
         let shared = Arc::new(Shared {
             holder,
+            holders,
             terms: settings.terms,
             unpriced: settings.unpriced,
             clock,
@@ -48,22 +57,45 @@ impl Engine {
             journal,
             state: Mutex::new(State { entropy, ..State::default() }),
             work: Notify::new(),
+            ask_news: Notify::new(),
             crediting: tokio::sync::Mutex::new(()),
             credits_in_doubt: AtomicBool::new(false),
             administering: tokio::sync::Mutex::new(()),
             budgets_in_doubt: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            handed_over: Notify::new(),
             tasks: Mutex::default(),
         });
+        // Asked before anything is loaded, so that what changes meanwhile is heard of.
+        let heard = Heard::before_loading(&shared).await.context("the store does not answer")?;
         shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
         shared.load_credits().await.context("the store's credits cannot be loaded")?;
         shared.recover(recovered).await.context("the store's leases cannot be taken over")?;
-        let talking = tokio::spawn(driver::talk(Arc::clone(&shared)));
-        let tending = tokio::spawn(driver::tend(Arc::clone(&shared)));
-        let keeping = tokio::spawn(credits::keep(Self { shared: Arc::clone(&shared) }));
-        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) =
-            vec![talking, tending, keeping];
-        shared.work.notify_one();
-        Ok(Self { shared })
+        let engine = Self { shared };
+        *engine.tasks() = engine.background(heard);
+        engine.shared.work.notify_one();
+        Ok(engine)
+    }
+
+    /// Starts all that goes on by itself.
+    fn background(&self, heard: Heard) -> Vec<JoinHandle<()>> {
+        let shared = || Arc::clone(&self.shared);
+        let mut tasks = vec![
+            tokio::spawn(driver::talk(shared())),
+            tokio::spawn(tend::tend(shared())),
+            tokio::spawn(tend::sweep(shared())),
+            tokio::spawn(credits::keep(self.clone())),
+            tokio::spawn(news::ask(self.clone(), heard)),
+        ];
+        if self.shared.is_in_fleet() {
+            tasks.extend([
+                tokio::spawn(news::listen(shared())),
+                tokio::spawn(handoff::settle(self.clone())),
+                tokio::spawn(handoff::settle_untaken(self.clone())),
+                tokio::spawn(elsewhere::end_overdue(shared())),
+            ]);
+        }
+        tasks
     }
 }
 

@@ -4,6 +4,7 @@ mod budgets;
 mod credits;
 mod decisions;
 mod faults;
+mod fleet;
 mod flood;
 mod metered;
 mod reports;
@@ -244,6 +245,7 @@ fn cost_of_subject(settlement: &str, cost: i64) -> Report {
         certainty: Certainty::Exact,
         correction: Correction::No,
         at: None,
+        origin: None,
     }
 }
 

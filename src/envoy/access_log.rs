@@ -150,6 +150,7 @@ impl AccessLog {
             certainty,
             correction: Correction::No,
             at: None,
+            origin: None,
         })
     }
 }

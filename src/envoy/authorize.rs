@@ -16,7 +16,7 @@ use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::subject::Subject;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
-use crate::engine::{Ask, Engine, Held};
+use crate::engine::{Ask, Engine, Held, Origin};
 use crate::envoy::attributes::Attributes;
 use crate::envoy::handover::Handover;
 use crate::envoy::keys::Maker;
@@ -156,6 +156,10 @@ impl Authorizer {
                     provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
                     reasoning: asked.reasoning,
+                    origin: Some(Origin {
+                        subject: Arc::clone(&asked.subject),
+                        at: self.engine.wall(),
+                    }),
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)

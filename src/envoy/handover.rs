@@ -1,10 +1,15 @@
 //! What ext_authz leaves in a request's dynamic metadata for those who see its response: whose reservation it settles.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use crate::domain::estimate::Reasoning;
 use crate::domain::ids::{Id, ReservationId};
+use crate::domain::subject::Subject;
+use crate::domain::time::Wall;
+use crate::engine::Origin;
 
 /// Where Envoy keeps what an ext_authz service tells it.
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
@@ -15,6 +20,11 @@ const PROVIDER: &str = "provider";
 const INPUT_TOKENS: &str = "input_tokens";
 /// There where the model may reason; its value says no more.
 const REASONING: &str = "reasoning";
+const PROJECT: &str = "project_id";
+const IDENTITY: &str = "identity_external_id";
+const API_KEY: &str = "api_key_id";
+const MODEL: &str = "model_id";
+const MADE_AT: &str = "made_at_ms";
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +39,8 @@ pub(super) struct Handover {
     pub(super) input_tokens: u64,
     /// Whether its response may cost what nobody sees of it.
     pub(super) reasoning: Reasoning,
+    /// Who asked, and when, for a replica that does not hold the reservation while the one that did is gone.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Handover {
@@ -42,27 +54,56 @@ impl Handover {
             (WORKSPACE, self.workspace.to_string()),
             (INPUT_TOKENS, self.input_tokens.to_string()),
         ];
-        others
-            .into_iter()
-            .chain(provider)
-            .chain(reasoning)
-            .map(|(name, text)| (name, Kind::StringValue(text)))
+        let origin = self.origin.iter().flat_map(origin_fields);
+        let all = others.into_iter().chain(provider).chain(reasoning).chain(origin);
+        all.map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
     /// Reads it back. `None` for a request that was refused, or let pass without an answer.
     pub(super) fn read(metadata: &Metadata) -> Option<Self> {
         let fields = metadata.filter_metadata.get(NAMESPACE)?;
+        let workspace = id(fields, WORKSPACE)?;
         Some(Self {
             reservation: ReservationId::parse(text(fields, RESERVATION)?).ok()?,
-            workspace: Id::parse(text(fields, WORKSPACE)?).ok()?,
-            provider: text(fields, PROVIDER).and_then(|provider| Id::parse(provider).ok()),
+            provider: id(fields, PROVIDER),
             input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
             reasoning: match text(fields, REASONING) {
                 Some(_) => Reasoning::Possible,
                 None => Reasoning::Unlikely,
             },
+            origin: origin(fields, &workspace),
+            workspace,
         })
     }
+}
+
+fn origin_fields(origin: &Origin) -> impl Iterator<Item = (&'static str, String)> {
+    let subject = &origin.subject;
+    let ids = [
+        (PROJECT, &subject.project),
+        (IDENTITY, &subject.identity),
+        (API_KEY, &subject.api_key),
+        (MODEL, &subject.model),
+    ];
+    let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?.to_string())));
+    ids.chain([(MADE_AT, origin.at.as_ms().to_string())])
+}
+
+fn origin(fields: &Struct, workspace: &Id) -> Option<Origin> {
+    let at = Wall::from_ms(text(fields, MADE_AT)?.parse().ok()?);
+    let subject = Subject {
+        workspace: workspace.clone(),
+        project: id(fields, PROJECT),
+        identity: id(fields, IDENTITY),
+        api_key: id(fields, API_KEY),
+        provider: id(fields, PROVIDER),
+        model: id(fields, MODEL),
+    };
+    Some(Origin { subject: Arc::new(subject), at })
+}
+
+fn id(fields: &Struct, name: &str) -> Option<Id> {
+    Id::parse(text(fields, name)?).ok()
 }
 
 fn text<'a>(fields: &'a Struct, name: &str) -> Option<&'a str> {
@@ -90,6 +131,21 @@ pub(super) mod tests {
             provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
             reasoning: Reasoning::Unlikely,
+            origin: Some(Origin {
+                subject: Arc::new(subject()),
+                at: Wall::from_ms(1_795_305_600_000),
+            }),
+        }
+    }
+
+    fn subject() -> Subject {
+        let id = |text| Some(Id::parse(text).unwrap());
+        Subject {
+            project: id("search"),
+            identity: id("ada"),
+            provider: id("openai"),
+            model: id("gpt-4o"),
+            ..Subject::of_workspace(Id::parse("acme").unwrap())
         }
     }
 

@@ -22,7 +22,7 @@ use crate::domain::response::Verdict;
 use crate::domain::settlement::Certainty;
 use crate::domain::subject::Subject;
 use crate::domain::usage::{Record, Usage};
-use crate::engine::{Against, Correction, Report, Used};
+use crate::engine::{Against, Correction, Report, ReportError, Used};
 use crate::envoy::handover::Handover;
 use crate::envoy::settling::{Ended, Settler};
 use crate::telemetry::Metrics;
@@ -71,7 +71,8 @@ impl RateLimit {
         let Some(told) = Told::by(call) else { return "not_a_report" };
         let record = Box::new(Record { usage: told.usage, ..Record::default() });
         if let Some(handover) = told.handover() {
-            if !self.settler.is_left_open(&handover) {
+            let engine = &self.settler.engine;
+            if !self.settler.is_left_open(&handover) && !engine.is_elsewhere(handover.reservation) {
                 return "settled_before";
             }
             let verdict = Verdict::Charge(Certainty::Exact, record);
@@ -81,7 +82,7 @@ impl RateLimit {
         }
         let Some(report) = told.report(record) else { return "not_a_report" };
         match self.settler.engine.report(report).await {
-            Ok(_) => "recorded",
+            Ok(_) | Err(ReportError::HandedOver) => "recorded",
             Err(error) => {
                 tracing::warn!(%error, "usage that was reported as hits cannot be recorded");
                 "refused"
@@ -117,6 +118,7 @@ impl<'a> Told<'a> {
             provider: None,
             input_tokens: self.usage.input,
             reasoning: Reasoning::Unlikely,
+            origin: None,
         })
     }
 
@@ -138,6 +140,7 @@ impl<'a> Told<'a> {
             certainty: Certainty::Exact,
             correction: Correction::No,
             at: None,
+            origin: None,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::response::Verdict;
 use crate::domain::settlement::Certainty;
-use crate::engine::{Against, Correction, Engine, Report, ReportError, Used};
+use crate::engine::{Against, Correction, Engine, Origin, Report, ReportError, Used};
 use crate::envoy::handover::Handover;
 
 /// Settles what Envoy tells of responses. Clones settle together.
@@ -68,7 +68,7 @@ impl Settler {
     pub(super) async fn settle(&self, ended: Ended) -> &'static str {
         let Handover { workspace, reservation, .. } = &ended.handover;
         let Some(claim) = ended.claim() else {
-            self.engine.release(workspace, *reservation);
+            self.release(workspace, *reservation).await;
             return "none";
         };
         let certainty = claim.certainty;
@@ -81,7 +81,10 @@ impl Settler {
         };
         match settled {
             // Where it is settled already, somebody else was sooner and is as sure.
-            Ok(()) | Err(ReportError::SettledBefore(_) | ReportError::Differs(_)) => {}
+            Ok(())
+            | Err(
+                ReportError::SettledBefore(_) | ReportError::Differs(_) | ReportError::HandedOver,
+            ) => {}
             Err(error) => {
                 tracing::warn!(
                     %error,
@@ -125,8 +128,18 @@ impl Settler {
         let made_by = made_by.and_then(|entry| entry.reservation).unwrap_or(*reservation);
         let settled = self.engine.report(ended.report(made_by, claim)).await;
         // Nothing to do where the report was booked against it.
-        self.engine.release(workspace, *reservation);
+        self.release(workspace, *reservation).await;
         settled.map(drop)
+    }
+
+    async fn release(&self, workspace: &Id, reservation: ReservationId) {
+        if let Err(error) = self.engine.release(workspace, reservation).await {
+            tracing::warn!(
+                %error,
+                %reservation,
+                "what was set aside could not be given back; it is charged in full when its time is up"
+            );
+        }
     }
 }
 
@@ -178,7 +191,13 @@ impl Ended {
             certainty: claim.certainty,
             correction: Correction::No,
             at: None,
+            origin: self.origin_of(reservation),
         }
+    }
+
+    /// What is known of the request of this reservation: of an earlier one that made the response nothing is.
+    fn origin_of(&self, reservation: ReservationId) -> Option<Origin> {
+        self.handover.origin.clone().filter(|_| reservation == self.handover.reservation)
     }
 
     /// The id of a response of the API that stores responses, so that they can be fetched again.

@@ -97,6 +97,7 @@ impl Bench {
             certainty: crate::domain::settlement::Certainty::Exact,
             correction: crate::engine::Correction::No,
             at: None,
+            origin: None,
         };
         self.engine.report(report).await.unwrap();
     }

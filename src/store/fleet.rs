@@ -20,8 +20,25 @@ pub struct Handoff {
     pub reservation: ReservationId,
     /// The id of the report. There is one handoff for each (workspace, reservation, settlement).
     pub settlement: Id,
-    /// The report in the engine's own words, at most 64 KiB.
+    /// The report in the engine's own words, at most [`REPORT_BYTES_MAX`].
     pub report: String,
+}
+
+/// The most bytes of a report that is handed over: a settlement's worth, not a response.
+pub const REPORT_BYTES_MAX: usize = 64 * 1024;
+
+impl Handoff {
+    /// A store refuses what is longer than any report can be.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let bytes = self.report.len();
+        if bytes <= REPORT_BYTES_MAX {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt(format!(
+            "the report {} has {bytes} bytes; at most {REPORT_BYTES_MAX} are handed over",
+            self.settlement
+        )))
+    }
 }
 
 /// What replicas have written for each other since an instant.
@@ -106,7 +123,7 @@ pub trait FleetStore: Send + Sync + 'static {
 
     /// Gives back to the pool what holders of a budget's leases (of the credits', for [`crate::domain::credits::BUDGET`])
     /// forfeited and whose lease ran out before an instant. The caller makes sure that it can no longer be reported. Returns the amount
-    /// of each account.
+    /// of each account, in the order of their keys. Request slots come back by themselves and are left alone.
     ///
     /// # Errors
     /// When the store is away.

@@ -1,14 +1,16 @@
 //! A store in memory, for tests and benchmarks. Nothing survives the process.
 
 mod credits;
+mod fleet;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use self::credits::{Entries, Purse};
+use self::fleet::{Ear, Words};
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::credits::{Alert, BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -19,15 +21,15 @@ use crate::domain::period::Window;
 use crate::domain::settlement::{Charge, Settlement};
 use crate::domain::time::Wall;
 use crate::store::posting::{self, Allowance, Rows};
-use crate::store::{
-    AdoptedLease, Batch, BudgetFilter, Cursor, FleetStore, Page, Store, StoreError,
-};
+use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
 
-/// Every method is one turn under one lock, so each is a transaction.
-#[derive(Debug)]
+/// Every method is one turn under one lock, so each is a transaction. A clone is the same store in the hands of another
+/// replica: each hears all words from the moment it was made.
+#[derive(Debug, Clone)]
 pub struct MemoryStore {
     ttl: Duration,
-    tables: Mutex<Tables>,
+    tables: Arc<Mutex<Tables>>,
+    ear: Ear,
 }
 
 #[derive(Debug, Default)]
@@ -42,21 +44,22 @@ struct Tables {
     purses: BTreeMap<Id, Purse>,
     entries: BTreeMap<Id, Entries>,
     alerts: BTreeMap<Id, Alert>,
+    words: Words,
 }
 
 impl MemoryStore {
     /// An empty store whose leases last this long.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
-        Self { ttl, tables: Mutex::default() }
+        let tables = Tables::default();
+        let ear = tables.words.ear();
+        Self { ttl, tables: Arc::new(Mutex::new(tables)), ear }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl FleetStore for MemoryStore {}
 
 #[async_trait]
 impl Store for MemoryStore {
@@ -68,6 +71,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict { existing: budget.id.to_string() });
         }
         tables.budgets.insert(key, budget.clone());
+        tables.words.changed(&budget.workspace);
         Ok(())
     }
 
@@ -84,6 +88,7 @@ impl Store for MemoryStore {
             tables.seed(budget, window);
         }
         tables.budgets.insert(key, budget.clone());
+        tables.words.changed(&budget.workspace);
         Ok(())
     }
 
@@ -94,6 +99,7 @@ impl Store for MemoryStore {
             |account: &AccountKey| account.workspace != *workspace || account.budget != id;
         tables.accounts.retain(|account, _| is_other(account));
         tables.leases.retain(|(account, ..), _| is_other(account));
+        tables.words.changed(workspace);
         Ok(())
     }
 
@@ -159,7 +165,7 @@ impl Store for MemoryStore {
     }
 
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
-        let Tables { budgets, accounts, leases, .. } = &mut *self.tables();
+        let Tables { budgets, accounts, leases, words, .. } = &mut *self.tables();
         let stored = budgets.get_mut(&(budget.workspace.clone(), budget.id));
         let stored = stored.ok_or(StoreError::NotFound)?;
         stored.resets = stored.resets.saturating_add(1);
@@ -173,6 +179,7 @@ impl Store for MemoryStore {
             .iter_mut()
             .filter(|(key, _)| restarts(key))
             .for_each(|(_, account)| escrow::reset(account));
+        words.changed(&budget.workspace);
         Ok(())
     }
 
@@ -186,6 +193,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict { existing: existing.to_string() });
         }
         tables.keys.insert(place, key.clone());
+        tables.words.changed(&key.workspace);
         Ok(())
     }
 
@@ -202,8 +210,10 @@ impl Store for MemoryStore {
     }
 
     async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
-        let removed = self.tables().keys.remove(&(workspace.clone(), id.clone()));
-        removed.map(|_| ()).ok_or(StoreError::NotFound)
+        let mut tables = self.tables();
+        tables.keys.remove(&(workspace.clone(), id.clone())).ok_or(StoreError::NotFound)?;
+        tables.words.changed(workspace);
+        Ok(())
     }
 
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
@@ -277,7 +287,8 @@ impl Store for MemoryStore {
     }
 
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
-        let Tables { accounts, leases, .. } = &mut *self.tables();
+        let Tables { accounts, leases, words, .. } = &mut *self.tables();
+        words.is_now(now);
         let mut touched = 0;
         leases.retain(|(key, ..), lease| {
             let due = escrow::due(key.dimension, lease, now);
@@ -361,7 +372,10 @@ impl Tables {
     fn save(&mut self, batch: &Batch, rows: &Rows<'_>, fresh: &[&Settlement], now: Wall) {
         for (key, account) in &rows.accounts {
             if let Some(account) = account {
-                self.accounts.insert((*key).clone(), *account);
+                let before = self.accounts.insert((*key).clone(), *account).unwrap_or_default();
+                if account.recalls > before.recalls {
+                    self.words.recalled(key, account.recalls);
+                }
             }
         }
         for (key, lease) in &rows.leases {

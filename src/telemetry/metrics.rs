@@ -1,6 +1,8 @@
 //! The counters, gauges and histograms that `/metrics` shows. Every label has a small fixed set of values: nothing that
 //! a client sends becomes a label.
 
+mod fleet;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +70,7 @@ struct Series {
     store_commit: Histogram,
     store_up: Gauge,
     journal_bytes: Gauge,
+    fleet: fleet::Series,
 }
 
 impl Default for Metrics {
@@ -251,6 +254,7 @@ impl Series {
         series.register_responses(registry);
         series.register_stock(registry);
         series.register_store(registry);
+        series.fleet.register(registry);
         series
     }
 
@@ -284,6 +288,7 @@ impl Series {
             store_commit: Histogram::new(COMMIT_BUCKETS),
             store_up: Gauge::default(),
             journal_bytes: Gauge::default(),
+            fleet: fleet::Series::default(),
         }
     }
 
@@ -424,7 +429,7 @@ impl Series {
     fn register_store(&self, registry: &mut Registry) {
         registry.register(
             "store_commits",
-            "Batches sent to the store, by outcome",
+            "Batches sent to the store, by outcome: ok, failed, lease_lost, or timeout when nobody knows",
             self.store_commits.clone(),
         );
         registry.register_with_unit(

@@ -60,6 +60,10 @@ pub(super) struct CreditsView {
     balance: Usd,
     /// The balance without what is lent to replicas for requests in flight and to come.
     available: Usd,
+    /// Lent to replicas.
+    lent: Usd,
+    /// Lost with replicas that are gone, until it is reported or released.
+    forfeited: Usd,
     grants: Vec<OpenGrantView>,
 }
 
@@ -197,6 +201,8 @@ impl CreditsView {
             enforced,
             balance: Usd(holdings.balance()),
             available: Usd(holdings.free()),
+            lent: Usd(NanoUsd::new(holdings.account.leased.get())),
+            forfeited: Usd(NanoUsd::new(holdings.account.forfeited.get())),
             grants: grants.collect(),
         }
     }

@@ -32,7 +32,7 @@ fn secret() -> &'static str {
 async fn a_grant_counts_once_however_often_it_is_sent() {
     let client = Client::new().await;
     let before = client.ok("GET /v2/credits", json!({})).await;
-    let none = json!({"workspace_id": WORKSPACE, "enforced": false, "balance": 0, "available": 0, "grants": []});
+    let none = json!({"workspace_id": WORKSPACE, "enforced": false, "balance": 0, "available": 0, "lent": 0, "forfeited": 0, "grants": []});
     assert_eq!(before, none);
     let first = client.ok("POST /v2/credits/grants", grant("g1", "0.1")).await;
     assert_eq!(

@@ -254,7 +254,8 @@ pub fn reset(account: &mut Account) {
     account.base = account.spent;
 }
 
-/// Gives back the request slots of an expired lease and closes it.
+/// Gives back what an expired lease has outstanding and closes it: request slots whose minute is over, or what is known
+/// not to be reported any more.
 pub fn free_slots(account: &mut Account, lease: &mut Lease) {
     if lease.state != LeaseState::Expired {
         return;
@@ -263,6 +264,21 @@ pub fn free_slots(account: &mut Account, lease: &mut Lease) {
     account.forfeited = account.forfeited.minus(outstanding);
     lease.returned = lease.returned.plus(outstanding);
     lease.state = LeaseState::Closed;
+}
+
+/// Gives back a part of what an expired lease has outstanding, because it was charged by another road, and tells how much.
+/// Its holder, should it come back, finds more returned than it says and has lost the lease.
+pub fn take_back(account: &mut Account, lease: &mut Lease, amount: Units) -> Units {
+    if lease.state != LeaseState::Expired {
+        return Units::ZERO;
+    }
+    let taken = amount.min(lease.outstanding()).or_zero();
+    account.forfeited = account.forfeited.minus(taken);
+    lease.returned = lease.returned.plus(taken);
+    if lease.outstanding() == Units::ZERO {
+        lease.state = LeaseState::Closed;
+    }
+    taken
 }
 
 /// Brings a lease that is not closed under a new holder. What had expired is lent again: its user is known.

@@ -84,6 +84,28 @@ impl Ledger {
         Some(settlement)
     }
 
+    /// Books usage of a reservation whose holder is gone: straight to the accounts of the windows in which it was made, because
+    /// what that holder forfeited covers it and gives way to it. `None` when there is no room for another account.
+    pub fn book_directly(
+        &mut self,
+        reservation: ReservationId,
+        subject: Arc<Subject>,
+        actual: Actual,
+        at: Wall,
+        now: Now,
+    ) -> Option<Settlement> {
+        let gates = self.gates(&subject, actual.amounts, now)?;
+        let mut charges = Vec::new();
+        for gate in gates.iter().filter(|gate| gate.dimension != Dimension::Requests) {
+            let account = self.earlier_account(gate.account, at).or_else(|| self.key(gate.account));
+            let amount = amount_in(gate.dimension, actual.amounts);
+            charges.extend(account.map(|account| Charge { account, amount, road: Road::Direct }));
+        }
+        let settlement = entry(actual, subject, Some(reservation), at, charges);
+        self.outbox.push(settlement.clone());
+        Some(settlement)
+    }
+
     /// Replaces what was charged for a reservation by other amounts: an entry of the given certainty carries the difference.
     pub fn adjust(&mut self, earlier: Correcting, actual: Actual) -> Settlement {
         let mut charged: HashMap<AccountKey, Units> = HashMap::new();
@@ -104,6 +126,12 @@ impl Ledger {
         let settlement = entry(actual, earlier.subject, earlier.reservation, earlier.at, charges);
         self.outbox.push(settlement.clone());
         settlement
+    }
+
+    /// Open reservations whose time is up.
+    pub fn overdue(&self, now: Now) -> impl Iterator<Item = ReservationId> {
+        let overdue = self.timeouts.iter().take_while(move |(deadline, _)| *deadline <= now.mono);
+        overdue.map(|(_, id)| *id).filter(|id| self.reservations.contains_key(id))
     }
 
     /// Ends reservations whose time is up. Returns what was ended, settled or released.

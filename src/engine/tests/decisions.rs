@@ -61,8 +61,8 @@ async fn a_released_reservation_gives_its_money_back_but_not_its_slot() {
     };
     let bench = Bench::with([both]).await;
     let reservation = bench.admitted(100).await;
-    bench.engine.release(&id(WORKSPACE), reservation);
-    bench.engine.release(&id(WORKSPACE), reservation);
+    bench.engine.release(&id(WORKSPACE), reservation).await.unwrap();
+    bench.engine.release(&id(WORKSPACE), reservation).await.unwrap();
     bench.admitted(100).await;
     assert_eq!(bench.refused(1).await, RefusalCode::RequestsPerMinuteExceeded);
     bench.clock.advance(Duration::from_secs(60));

@@ -99,6 +99,44 @@ async fn a_workspace_whose_batch_is_never_taken_holds_up_no_other() {
     bench.engine.report(cost_of_subject("s", 1)).await.unwrap();
 }
 
+/// A request of another workspace, which has a budget of its own.
+async fn other_workspace(bench: &Bench, number: u128) -> Ask {
+    let workspace = id(&format!("other{number}"));
+    let scope = Scope { kind: ScopeKind::Workspace, target: Target::One(workspace.clone()) };
+    let budget =
+        Budget { workspace: workspace.clone(), id: BudgetId(number), scope, ..dollars(100) };
+    bench.engine.create_budget(budget).await.unwrap();
+    Ask { subject: Arc::new(Subject::of_workspace(workspace)), ..request(50) }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_never_answered_holds_up_no_other_workspace_and_is_sent_again() {
+    let bench = Bench::with([dollars(100)]).await;
+    let theirs = other_workspace(&bench, 2).await;
+    bench.store.leave_unanswered(id(WORKSPACE));
+    let report = bench.engine.report(cost_of_subject("s", 1));
+    tokio::pin!(report);
+    assert!(tokio::time::timeout(SHORT, &mut report).await.is_err());
+    admission(bench.engine.reserve(theirs, FOREVER).await.hand_over());
+    assert!(report.await.unwrap().first);
+    assert_eq!(bench.account(Dimension::Cost).await.spent, units(1));
+    let page = bench.engine.shared.metrics.clone().encode();
+    assert!(page.contains("bursar_store_commits_total{outcome=\"timeout\"} 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn more_unanswered_batches_than_there_are_connections_hold_up_the_others_for_two_seconds() {
+    let bench = Bench::with([]).await;
+    for number in 10..30 {
+        let asked = other_workspace(&bench, number).await;
+        bench.store.leave_unanswered(asked.subject.workspace.clone());
+        let waiting = bench.engine.reserve(asked, SHORT).await;
+        assert!(matches!(waiting.decision(), Decision::Undecided { .. }));
+    }
+    let asked = other_workspace(&bench, 1).await;
+    admission(bench.engine.reserve(asked, FOREVER).await.hand_over());
+}
+
 #[tokio::test]
 async fn a_lease_that_was_taken_away_is_followed_by_another_and_the_report_is_recorded() {
     let bench = Bench::with([dollars(100)]).await;

@@ -111,7 +111,7 @@ async fn one(engine: Engine, provider: Arc<Provider>, number: u64) -> bool {
     if fate == 2 {
         // It failed before it cost anything. The provider forgets it first, or another could take its place too early.
         provider.end(estimate, 0);
-        engine.release(&id(WORKSPACE), reservation);
+        engine.release(&id(WORKSPACE), reservation).await.unwrap();
         return true;
     }
     provider.end(estimate, actual);

@@ -1,6 +1,6 @@
 //! A store that can be away, hang, or do what it is asked and then lose the reply.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -13,13 +13,14 @@ use crate::domain::credits::{
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
+use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, FleetStore, Page, Store,
-    StoreError,
+    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, FleetStore, Handoff, News,
+    Page, Store, StoreError, Told,
 };
 
 /// How the store behaves.
@@ -44,6 +45,8 @@ pub(super) struct Unsteady {
     planned: Mutex<BTreeMap<u32, Weather>>,
     calls: Mutex<u32>,
     refused: Mutex<Option<Id>>,
+    /// Workspaces with a batch that is never answered.
+    unanswered: Mutex<BTreeSet<Id>>,
 }
 
 impl Unsteady {
@@ -56,6 +59,7 @@ impl Unsteady {
             planned: Mutex::default(),
             calls: Mutex::new(0),
             refused: Mutex::default(),
+            unanswered: Mutex::default(),
         }
     }
 
@@ -76,6 +80,15 @@ impl Unsteady {
     /// Batches of this workspace are turned down, whatever the weather.
     pub(super) fn refuse_batches_of(&self, workspace: Option<Id>) {
         *self.refused.lock().unwrap() = workspace;
+    }
+
+    fn is_away_for(&self, name: &str) -> bool {
+        self.local.lock().unwrap().get(name) == Some(&Weather::Away)
+    }
+
+    /// The next batch of this workspace is never answered.
+    pub(super) fn leave_unanswered(&self, workspace: Id) {
+        self.unanswered.lock().unwrap().insert(workspace);
     }
 
     /// How many calls there were.
@@ -184,7 +197,48 @@ impl CreditStore for Unsteady {
     }
 }
 
-impl FleetStore for Unsteady {}
+#[async_trait]
+impl FleetStore for Unsteady {
+    async fn news(&self, holders: &[HolderId], since: Wall) -> Result<News, StoreError> {
+        // They are asked for by themselves, so they are not among the calls that are counted.
+        if self.is_away_for("news") {
+            return Err(StoreError::Unavailable("bad weather".to_owned()));
+        }
+        self.inner.news(holders, since).await
+    }
+
+    async fn told(&self) -> Told {
+        if self.is_away_for("told") {
+            return std::future::pending().await;
+        }
+        self.inner.told().await
+    }
+
+    async fn hand_over(&self, handoff: &Handoff) -> Result<(), StoreError> {
+        self.call("hand_over", self.inner.hand_over(handoff)).await
+    }
+
+    async fn handoff_settled(
+        &self,
+        handoff: &Handoff,
+        against: &[(AccountKey, Units)],
+    ) -> Result<(), StoreError> {
+        self.call("handoff_settled", self.inner.handoff_settled(handoff, against)).await
+    }
+
+    async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
+        self.call("untaken_handoffs", self.inner.untaken_handoffs(now)).await
+    }
+
+    async fn release_forfeits(
+        &self,
+        workspace: &Id,
+        budget: BudgetId,
+        before: Wall,
+    ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
+        self.call("release_forfeits", self.inner.release_forfeits(workspace, budget, before)).await
+    }
+}
 
 #[async_trait]
 impl Store for Unsteady {
@@ -253,6 +307,9 @@ impl Store for Unsteady {
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
         if self.refused.lock().unwrap().as_ref() == Some(&batch.workspace) {
             return Err(StoreError::Corrupt("a batch that nothing can be made of".to_owned()));
+        }
+        if self.unanswered.lock().unwrap().remove(&batch.workspace) {
+            std::future::pending::<()>().await;
         }
         self.call("commit", self.inner.commit(batch, now)).await
     }

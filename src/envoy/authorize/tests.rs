@@ -86,6 +86,7 @@ impl Authorizer {
             certainty: Certainty::Exact,
             correction: Correction::No,
             at: None,
+            origin: None,
         };
         self.engine.settle(&report).await.unwrap();
         self.engine.settle(&report).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod budgets;
 pub(super) mod credits;
+mod fleet;
 mod leases;
 mod settlements;
 mod trace;
@@ -46,6 +47,19 @@ macro_rules! contract {
     };
 }
 use contract;
+
+/// The same for what only a store that replicas share promises.
+macro_rules! shared_contract {
+    ($($promise:ident),* $(,)?) => {
+        mod shared_memory {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(&crate::store::memory::MemoryStore::new(crate::store::contract::TTL)).await;
+            })*
+        }
+    };
+}
+use shared_contract;
 
 pub(super) async fn sqlite_in(directory: &std::path::Path) -> crate::store::sqlite::SqliteStore {
     let url = format!("sqlite:{}", directory.join("bursar.db").display());

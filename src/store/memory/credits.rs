@@ -132,12 +132,15 @@ impl CreditStore for MemoryStore {
     ) -> Result<Added, StoreError> {
         let mut tables = self.tables();
         let account = tables.credit_account(workspace);
-        let Tables { purses, entries, .. } = &mut *tables;
+        let Tables { purses, entries, words, .. } = &mut *tables;
         let entries = entries.entry(workspace.clone()).or_default();
         let mut purse = purses.remove(workspace).unwrap_or_default();
         let added = purse.add(&account, grant, entries, now);
         if !purse.grants.is_empty() {
             purses.insert(workspace.clone(), purse);
+        }
+        if let Added::New(_) = added {
+            words.changed(workspace);
         }
         Ok(added)
     }
@@ -149,9 +152,15 @@ impl CreditStore for MemoryStore {
     ) -> Result<Option<InForce>, StoreError> {
         let mut tables = self.tables();
         let account = tables.credit_account(workspace);
-        let Tables { purses, entries, .. } = &mut *tables;
+        let Tables { purses, entries, words, .. } = &mut *tables;
         let entries = entries.entry(workspace.clone()).or_default();
-        Ok(purses.get_mut(workspace).map(|purse| purse.expire(&account, entries, now)))
+        let Some(purse) = purses.get_mut(workspace) else { return Ok(None) };
+        let before = purse.granted;
+        let in_force = purse.expire(&account, entries, now);
+        if in_force.granted != before {
+            words.changed(workspace);
+        }
+        Ok(Some(in_force))
     }
 
     async fn credits(&self, workspace: &Id) -> Result<Option<Holdings>, StoreError> {

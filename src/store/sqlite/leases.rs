@@ -8,8 +8,9 @@ use serde_json::Value;
 use sqlx::SqliteConnection;
 
 use crate::domain::budget::{Budget, Dimension};
-use crate::domain::ids::HolderId;
+use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
+use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::sqlite::rows::KeyedLeaseRow;
 use crate::store::sqlite::tables;
@@ -130,6 +131,34 @@ pub(super) async fn reset(
     }
     accounts.values_mut().flatten().for_each(escrow::reset);
     save(db, &accounts, &leases).await
+}
+
+/// Closes expired leases that ran out before an instant, and gives what they had outstanding.
+pub(super) async fn release(
+    db: &mut SqliteConnection,
+    workspace: &Id,
+    budget: BudgetId,
+    before: Wall,
+) -> Result<Vec<(AccountKey, Units)>, StoreError> {
+    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
+        "SELECT * FROM lease WHERE workspace = ?1 AND budget = ?2 AND dimension <> 'requests'
+           AND state = 'expired' AND expires_at_ms < ?3",
+    )
+    .bind(workspace.as_str())
+    .bind(budget.to_string())
+    .bind(before.as_ms())
+    .fetch_all(&mut *db)
+    .await?;
+    let mut leases = keyed(rows)?;
+    let mut accounts = accounts_of(&mut *db, &leases).await?;
+    let mut released: BTreeMap<AccountKey, Units> = BTreeMap::new();
+    for ((key, ..), lease) in &mut leases {
+        let sum = released.entry(key.clone()).or_default();
+        *sum = sum.plus(lease.outstanding());
+        escrow::free_slots(account_in(&mut accounts, key)?, lease);
+    }
+    save(db, &accounts, &leases).await?;
+    Ok(released.into_iter().collect())
 }
 
 fn keyed(rows: Vec<KeyedLeaseRow>) -> Result<Leases, StoreError> {

@@ -27,6 +27,7 @@ use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{Account, AccountKey, Grant};
+use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
@@ -136,7 +137,21 @@ fn check_place(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-impl FleetStore for SqliteStore {}
+/// One replica has nobody to tell anything.
+#[async_trait]
+impl FleetStore for SqliteStore {
+    async fn release_forfeits(
+        &self,
+        workspace: &Id,
+        budget: BudgetId,
+        before: Wall,
+    ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
+        let mut tx = self.write().await?;
+        let released = leases::release(&mut tx, workspace, budget, before).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+}
 
 #[async_trait]
 impl Store for SqliteStore {

@@ -1,0 +1,108 @@
+//! What is handed over is read as what was written.
+
+use std::sync::Arc;
+
+use super::wire::{self, Said};
+use super::*;
+use crate::domain::ids::HolderId;
+use crate::domain::money::NanoUsd;
+use crate::domain::settlement::Certainty;
+use crate::domain::time::Wall;
+use crate::domain::usage::{Extras, MediaTokens, Part, Record, Usage};
+use crate::engine::report::{Against, Correction, Origin};
+
+fn id(text: &str) -> Id {
+    Id::parse(text).unwrap()
+}
+
+fn usage() -> Usage {
+    Usage { input: 1, cached: 2, cache_write: 3, cache_write_1h: 4, output: 5, reasoning: 6 }
+}
+
+/// A record with something in every field.
+fn record() -> Record {
+    Record {
+        usage: usage(),
+        media: MediaTokens {
+            input_audio: 1,
+            cached_audio: 2,
+            input_image: 3,
+            output_audio: 4,
+            output_image: 5,
+        },
+        extras: Extras {
+            seconds: 1,
+            search_units: 2,
+            web_searches: 3,
+            images: 4,
+            pages: 5,
+            characters: 6,
+        },
+        parts: vec![Part { model: Some("m".into()), usage: usage() }],
+        bill: Some(NanoUsd::new(7)),
+        model: Some("m".into()),
+        service_tier: Some("flex".into()),
+        response_id: Some("r".into()),
+    }
+}
+
+fn report(used: Used) -> Report {
+    let subject = Subject {
+        project: Some(id("p")),
+        identity: Some(id("i \"quoted\"")),
+        api_key: Some(id("k")),
+        provider: Some(id("o")),
+        model: Some(id("m")),
+        ..Subject::of_workspace(id("ws"))
+    };
+    Report {
+        settlement: id("s"),
+        workspace: id("ws"),
+        against: Against::Reservation(ReservationId { holder: HolderId(1), nonce: 2 }),
+        used,
+        certainty: Certainty::AtLeast,
+        correction: Correction::Yes,
+        at: None,
+        origin: Some(Origin { subject: Arc::new(subject), at: Wall::from_ms(9) }),
+    }
+}
+
+fn handoff(report: String) -> Handoff {
+    let reservation = ReservationId { holder: HolderId(1), nonce: 2 };
+    Handoff { workspace: id("ws"), reservation, settlement: id("s"), report }
+}
+
+#[test]
+fn a_report_is_read_as_what_was_written_whatever_it_says() {
+    let all = [
+        Used::Usage { model: Some(id("m")), usage: usage() },
+        Used::Cost { cost: NanoUsd::new(i64::MAX), model: None, usage: Some(usage()) },
+        Used::Metered { record: Box::new(record()), path: "/v1/x?y=\"z\"".into() },
+        Used::Reserved,
+    ];
+    for used in all {
+        let report = report(used);
+        let Ok(Said::Report(read)) = wire::read(&handoff(wire::report(&report))) else {
+            panic!("{report:?} is not read")
+        };
+        assert_eq!(format!("{read:?}"), format!("{report:?}"));
+    }
+    assert!(matches!(wire::read(&handoff(wire::release())), Ok(Said::Release)));
+}
+
+#[test]
+fn what_this_version_does_not_know_is_not_read_as_something_else() {
+    let written = wire::report(&report(Used::Reserved));
+    let changed = [
+        written.replace("\"v\":1", "\"v\":2"),
+        written.replace("at_least", "perhaps"),
+        written.replace("\"report\"", "\"rumour\""),
+        written.replace("\"reserved\"", "\"stolen\""),
+        written.replace("\"m\"", "\"\""),
+        written[1..].to_owned(),
+        String::new(),
+    ];
+    for text in changed {
+        assert!(wire::read(&handoff(text.clone())).is_err(), "{text} is read");
+    }
+}

@@ -1,0 +1,108 @@
+//! What time asks for: overdue reservations end, leases are renewed or closed, the journal is looked after, expired leases are
+//! swept. None of it waits for the store, but for the sweep, which has a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::{Journal, Room, Shared};
+use crate::domain::budget::Dimension;
+
+/// How often leases are tended, overdue reservations ended and the journal looked after.
+const TICK: Duration = Duration::from_millis(250);
+/// How often the store is asked to sweep expired leases.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long it may take for it.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does what time asks for until it is aborted. A store that hangs does not hold it up.
+pub(super) async fn tend(shared: Arc<Shared>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.tick();
+        shared.work.notify_one();
+    }
+}
+
+/// Asks the store to sweep, until it is aborted.
+pub(super) async fn sweep(shared: Arc<Shared>) {
+    loop {
+        if timeout(SWEEP_PATIENCE, shared.sweep()).await.is_err() {
+            tracing::warn!("expired leases could not be swept in time");
+        }
+        sleep(shared.about(SWEEP)).await;
+    }
+}
+
+impl Shared {
+    /// What happens four times a second.
+    pub(super) fn tick(&self) {
+        let mut state = self.state();
+        let now = self.now();
+        // In a fleet the store is asked first.
+        let ends_overdue = !self.is_in_fleet();
+        let super::State { rooms, records, .. } = &mut *state;
+        let (mut open, mut accounts) = (0usize, 0usize);
+        for room in rooms.values_mut() {
+            if ends_overdue {
+                room.end_overdue(records, self.terms.on_timeout, now);
+            }
+            room.ledger.tend_leases(now);
+            open = open.saturating_add(room.ledger.open_reservations());
+            accounts = accounts.saturating_add(room.ledger.live_accounts());
+        }
+        drop(state);
+        self.metrics.open_reservations(i64::try_from(open).unwrap_or(i64::MAX));
+        self.metrics.live_accounts(i64::try_from(accounts).unwrap_or(i64::MAX));
+        self.tend_journal();
+    }
+
+    /// Writes the journal's rest, and a new one where it has grown or failed.
+    fn tend_journal(&self) {
+        let Some(journal) = &self.journal else {
+            self.state().records.drain();
+            return;
+        };
+        if journal.file.wants_rewrite() {
+            if let Err(error) = self.rewrite_journal(journal) {
+                tracing::error!(%error, "the journal cannot be written anew");
+            }
+        } else if let Err(error) = self.write_journal(u64::MAX) {
+            tracing::error!(%error, "the journal cannot be written; nothing is admitted until it can be");
+        }
+        self.metrics.journal_bytes(i64::try_from(journal.file.size()).unwrap_or(i64::MAX));
+    }
+
+    /// Puts a journal of what is open in the place of the old one.
+    pub(super) fn rewrite_journal(&self, journal: &Journal) -> std::io::Result<()> {
+        let now = self.now();
+        journal.file.replace(|| {
+            let mut state = self.state();
+            let super::State { rooms, records, .. } = &mut *state;
+            let ledgers = rooms.values_mut().map(Room::unrecorded);
+            records.rewrite(&journal.boot, &[self.holder], ledgers, now);
+            records.drain()
+        })
+    }
+
+    async fn sweep(&self) {
+        match self.store.sweep(self.now().wall).await {
+            Ok(0) => {}
+            Ok(leases) => tracing::info!(leases, "swept expired leases"),
+            Err(error) => tracing::warn!(%error, "expired leases could not be swept"),
+        }
+        let mut leased =
+            [(Dimension::Cost, 0i64), (Dimension::Tokens, 0), (Dimension::Requests, 0)];
+        for room in self.state().rooms.values() {
+            for (dimension, sum) in &mut leased {
+                *sum = sum.saturating_add(room.ledger.leased(*dimension).get());
+            }
+        }
+        for (dimension, sum) in leased {
+            self.metrics.leased(dimension.as_str(), sum);
+        }
+    }
+}

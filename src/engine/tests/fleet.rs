@@ -1,0 +1,336 @@
+//! Several engines on one store: what each sees of the others.
+
+use super::unsteady::Weather;
+use super::*;
+use crate::domain::credits::CreditGrant;
+use crate::engine::Released;
+use crate::engine::clock::SystemClock;
+
+/// Changes are in force everywhere within this time, when the store tells nothing by itself.
+const EVERYWHERE: Duration = Duration::from_secs(2);
+
+/// Replicas of one store.
+struct Fleet {
+    memory: MemoryStore,
+    clock: Arc<dyn Clock>,
+    replicas: Vec<Replica>,
+    directory: TempDir,
+}
+
+struct Replica {
+    engine: Engine,
+    store: Arc<Unsteady>,
+}
+
+impl Fleet {
+    /// Two replicas with these budgets, on the machine's clock.
+    async fn with(budgets: impl IntoIterator<Item = Budget>) -> Self {
+        Self::on(Arc::new(SystemClock), budgets).await
+    }
+
+    async fn on(clock: Arc<dyn Clock>, budgets: impl IntoIterator<Item = Budget>) -> Self {
+        let memory = MemoryStore::new(TTL);
+        for budget in budgets {
+            memory.create_budget(&budget).await.unwrap();
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut fleet = Self { memory, clock, replicas: Vec::new(), directory };
+        fleet.add().await;
+        fleet.add().await;
+        fleet
+    }
+
+    async fn add(&mut self) {
+        let store = Arc::new(Unsteady::over(self.memory.clone()));
+        let journal = self.directory.path().join(self.replicas.len().to_string());
+        let mut settings = settings(Some(journal), OnTimeout::Charge);
+        settings.terms.sharing = Sharing::Fleet;
+        let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&self.clock)).await;
+        self.replicas.push(Replica { engine, store });
+    }
+
+    fn pair(&self) -> (&Replica, &Replica) {
+        (&self.replicas[0], &self.replicas[1])
+    }
+
+    /// The cost account of the budget.
+    async fn account(&self) -> Account {
+        let wall = self.clock.now().wall;
+        let label = dollars(0).limits.schedule.map(|s| s.window_at(wall).label).unwrap();
+        let accounts = self.memory.accounts(&dollars(0), &label).await.unwrap();
+        accounts.first().map(|(_, account)| *account).unwrap_or_default()
+    }
+}
+
+impl Replica {
+    async fn ask(&self, cost: i64) -> Decision {
+        self.engine.reserve(request(cost), FOREVER).await.hand_over()
+    }
+
+    async fn admitted(&self, cost: i64) -> ReservationId {
+        admission(self.ask(cost).await).reservation.unwrap()
+    }
+
+    /// The budget that is in force here.
+    fn in_force(&self) -> Option<Budget> {
+        let state = self.engine.shared.state();
+        state.rooms.values().find_map(|room| room.ledger.budget(BudgetId(1)).cloned())
+    }
+
+    fn open(&self) -> usize {
+        self.engine.shared.state().rooms.values().map(|room| room.ledger.open_reservations()).sum()
+    }
+}
+
+/// Waits until something is so, at most as long as a change may take.
+async fn within(most: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let came = async {
+        while !is_so().await {
+            tokio::time::sleep(SHORT).await;
+        }
+    };
+    assert!(tokio::time::timeout(most, came).await.is_ok(), "{what} did not come in {most:?}");
+}
+
+#[tokio::test]
+async fn two_replicas_spend_a_budget_together_to_its_last_unit_and_no_further() {
+    let fleet = Fleet::with([dollars(1000)]).await;
+    let mut admitted = 0;
+    let mut asks = [40, 40, 7, 7, 1, 1].into_iter().flat_map(|cost| std::iter::repeat_n(cost, 40));
+    while let Some(cost) = asks.next() {
+        for replica in &fleet.replicas {
+            if let Decision::Allow(admission) = replica.ask(cost).await {
+                admitted += cost;
+                let reservation = admission.reservation.unwrap();
+                let report = cost_of(reservation, &format!("s{admitted}"), cost);
+                replica.engine.report(report).await.unwrap();
+            }
+            assert!(admitted <= 1000, "{admitted} of 1000 were spent");
+        }
+        if admitted == 1000 {
+            break;
+        }
+    }
+    assert_eq!(admitted, 1000, "something is left that nobody could spend");
+    assert_eq!(fleet.account().await.spent, units(1000));
+}
+
+#[tokio::test]
+async fn what_one_replica_holds_idle_is_recalled_when_another_needs_it() {
+    let fleet = Fleet::with([dollars(1000)]).await;
+    let (one, other) = fleet.pair();
+    one.admitted(100).await;
+    assert!(fleet.account().await.leased > units(100), "nothing lies idle");
+    other.admitted(900).await;
+}
+
+#[tokio::test]
+async fn what_is_changed_on_one_replica_is_in_force_on_the_other_at_once_where_it_is_told() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    let comes = async |budget: Option<Budget>| {
+        within(FOREVER, "the change", async || other.in_force() == budget).await;
+    };
+    let created = one.engine.create_budget(dollars(100)).await.unwrap();
+    comes(Some(created.clone())).await;
+    let raised = Budget { limits: dollars(500).limits, ..created };
+    one.engine.replace_budget(raised.clone()).await.unwrap();
+    comes(Some(raised.clone())).await;
+    one.engine.reset_budget(&raised).await.unwrap();
+    comes(Some(Budget { resets: 1, ..raised })).await;
+    one.engine.delete_budget(&id(WORKSPACE), BudgetId(1)).await.unwrap();
+    comes(None).await;
+}
+
+#[tokio::test]
+async fn what_is_changed_is_in_force_within_two_seconds_where_nothing_is_told() {
+    let mut fleet = Fleet::with([]).await;
+    fleet.add().await;
+    let deaf = fleet.replicas.last().unwrap();
+    deaf.store.turn_only("told", Weather::Away);
+    // What it was told while it listened comes first.
+    let earlier = fleet.replicas[0].engine.create_budget(dollars(1)).await.unwrap();
+    within(FOREVER, "the first change", async || deaf.in_force().is_some()).await;
+    let raised = Budget { limits: dollars(500).limits, ..earlier };
+    fleet.replicas[0].engine.replace_budget(raised.clone()).await.unwrap();
+    within(EVERYWHERE, "the change", async || deaf.in_force().as_ref() == Some(&raised)).await;
+}
+
+#[tokio::test]
+async fn a_raised_limit_a_reset_and_credits_of_one_replica_end_the_refusals_of_the_other() {
+    let fleet = Fleet::with([dollars(100)]).await;
+    let (one, other) = fleet.pair();
+    let spent = other.admitted(100).await;
+    other.engine.report(cost_of(spent, "s", 100)).await.unwrap();
+    let refused = async || matches!(other.ask(50).await, Decision::Deny(_));
+    let admits = async || {
+        within(FOREVER, "an admission", async || !refused().await).await;
+    };
+    assert!(refused().await);
+    one.engine.replace_budget(dollars(150)).await.unwrap();
+    admits().await;
+    assert!(refused().await);
+    one.engine.reset_budget(&dollars(150)).await.unwrap();
+    admits().await;
+    let grant = |name: &str, amount| CreditGrant {
+        id: id(name),
+        amount: NanoUsd::new(amount),
+        priority: 50,
+        expires_at: None,
+        reason: id("paid"),
+        created_at: NOON,
+    };
+    one.engine.replace_budget(dollars(10_000)).await.unwrap();
+    admits().await;
+    one.engine.add_credit(&id(WORKSPACE), &grant("g1", 1)).await.unwrap();
+    within(FOREVER, "the gate", refused).await;
+    one.engine.add_credit(&id(WORKSPACE), &grant("g2", 1000)).await.unwrap();
+    admits().await;
+}
+
+#[tokio::test]
+async fn usage_that_reaches_another_replica_is_settled_by_the_one_that_holds_the_reservation() {
+    let fleet = Fleet::with([dollars(1000)]).await;
+    let (holder, other) = fleet.pair();
+    let reservation = holder.admitted(100).await;
+    let settled = other.engine.report(cost_of(reservation, "s", 60)).await.unwrap();
+    assert_eq!((settled.first, settled.settlement.amounts.cost), (true, NanoUsd::new(60)));
+    assert_eq!(holder.open(), 0);
+    assert_eq!(fleet.account().await.spent, units(60));
+    let again = other.engine.report(cost_of(reservation, "s", 60)).await.unwrap();
+    assert!(!again.first);
+    let second = other.engine.report(cost_of(reservation, "t", 70)).await;
+    assert!(matches!(second, Err(ReportError::SettledBefore(_))), "{second:?}");
+    let corrected = Report { correction: Correction::Yes, ..cost_of(reservation, "t", 70) };
+    other.engine.report(corrected).await.unwrap();
+    assert_eq!(fleet.account().await.spent, units(70));
+}
+
+#[tokio::test]
+async fn what_another_replica_releases_is_given_back_by_the_one_that_holds_it() {
+    let fleet = Fleet::with([dollars(1000)]).await;
+    let (holder, other) = fleet.pair();
+    let reservation = holder.admitted(100).await;
+    let released = other.engine.release(&id(WORKSPACE), reservation).await.unwrap();
+    assert_eq!(released, Released::HandedOver);
+    within(FOREVER, "the release", async || holder.open() == 0).await;
+    assert_eq!(
+        holder.engine.release(&id(WORKSPACE), reservation).await.unwrap(),
+        Released::NotOpen
+    );
+}
+
+#[tokio::test]
+async fn usage_of_a_process_before_is_settled_by_the_one_that_took_it_over() {
+    let mut fleet = Fleet::with([dollars(1000)]).await;
+    let reservation = fleet.replicas[0].admitted(100).await;
+    let killed = fleet.replicas.remove(0);
+    kill(killed.engine).await;
+    // The one that is left has the second journal; the next one opens the first.
+    let other = fleet.replicas.remove(0);
+    fleet.add().await;
+    let settled = other.engine.report(cost_of(reservation, "s", 60)).await.unwrap();
+    assert!(settled.first);
+    assert_eq!((fleet.replicas[0].open(), fleet.account().await.spent), (0, units(60)));
+}
+
+/// A clock and a fleet on it, whose first replica admitted a request of 100 and heard nothing since; its lease has expired.
+async fn abandoned(clock: &Arc<ManualClock>) -> (Fleet, ReservationId) {
+    let fleet = Fleet::on(Arc::clone(clock) as _, [dollars(1000)]).await;
+    let (gone, other) = fleet.pair();
+    let reservation = gone.admitted(100).await;
+    gone.engine.flush(&id(WORKSPACE)).await.unwrap();
+    gone.store.turn_only("news", Weather::Away);
+    gone.store.turn_only("commit", Weather::Away);
+    clock.advance(TTL * 2);
+    fleet.memory.sweep(clock.now().wall).await.unwrap();
+    assert!(fleet.account().await.forfeited >= units(100));
+    let origin = Origin { subject: subject(), at: NOON };
+    let report = Report { origin: Some(origin), ..cost_of(reservation, "s", 60) };
+    let reported = other.engine.report(report).await;
+    assert!(matches!(reported, Err(ReportError::HandedOver)), "{reported:?}");
+    clock.advance(Duration::from_secs(61));
+    (fleet, reservation)
+}
+
+#[tokio::test]
+async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_way() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let (fleet, reservation) = abandoned(&clock).await;
+    let (_, other) = fleet.pair();
+    let before = fleet.account().await;
+    other.store.plan(other.store.calls(), Weather::Fair);
+    for _ in 0..3 {
+        other.engine.settle_untaken().await;
+        clock.advance(Duration::from_secs(61));
+    }
+    let after = fleet.account().await;
+    assert_eq!(after.spent, before.spent.plus(units(60)));
+    assert_eq!(after.forfeited, before.forfeited.minus(units(60)));
+    let again = other.engine.report(cost_of(reservation, "s", 60)).await.unwrap();
+    assert!(!again.first);
+}
+
+#[tokio::test]
+async fn whichever_step_of_it_fails_it_is_charged_once_and_the_forfeits_give_way_once() {
+    for step in ["settlements_of", "commit", "handoff_settled"] {
+        for weather in [Weather::Away, Weather::Mute] {
+            let clock = Arc::new(ManualClock::at(NOON));
+            let (fleet, _) = abandoned(&clock).await;
+            let (_, other) = fleet.pair();
+            let before = fleet.account().await;
+            other.store.turn_only(step, weather);
+            let first =
+                tokio::time::timeout(Duration::from_millis(100), other.engine.settle_untaken());
+            let _ = first.await;
+            other.store.turn_only(step, Weather::Fair);
+            other.engine.flush(&id(WORKSPACE)).await.unwrap();
+            clock.advance(Duration::from_secs(61));
+            other.engine.settle_untaken().await;
+            let after = fleet.account().await;
+            let moved = (after.spent.minus(before.spent), before.forfeited.minus(after.forfeited));
+            assert_eq!(moved, (units(60), units(60)), "{step} met {weather:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_back_does_not_charge_again_what_was_settled_for_it() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let (fleet, _) = abandoned(&clock).await;
+    let (back, other) = fleet.pair();
+    other.engine.settle_untaken().await;
+    assert_eq!(back.open(), 1);
+    clock.advance(TIMEOUT);
+    back.store.turn_only("commit", Weather::Fair);
+    back.engine.shared.end_overdue_in_fleet().await.unwrap();
+    assert_eq!(back.open(), 0);
+    back.engine.flush(&id(WORKSPACE)).await.unwrap();
+    assert_eq!(fleet.account().await.spent, units(60));
+}
+
+#[tokio::test]
+async fn a_replica_that_hears_again_gives_up_what_was_settled_for_it() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let (fleet, _) = abandoned(&clock).await;
+    let (back, other) = fleet.pair();
+    other.engine.settle_untaken().await;
+    back.store.turn_only("news", Weather::Fair);
+    within(FOREVER, "the news", async || back.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_reservation_whose_time_is_up_waits_for_the_store_and_is_then_charged() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (one, _) = fleet.pair();
+    one.admitted(100).await;
+    clock.advance(TIMEOUT);
+    one.store.turn_only("settled_among", Weather::Away);
+    one.engine.shared.end_overdue_in_fleet().await.unwrap_err();
+    assert_eq!(one.open(), 1);
+    one.store.turn_only("settled_among", Weather::Fair);
+    one.engine.shared.end_overdue_in_fleet().await.unwrap();
+    one.engine.flush(&id(WORKSPACE)).await.unwrap();
+    assert_eq!((one.open(), fleet.account().await.spent), (0, units(100)));
+}

@@ -1,0 +1,207 @@
+//! What replicas on one memory store tell each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Mutex, broadcast};
+
+use super::{MemoryStore, Tables};
+use crate::domain::budget::Dimension;
+use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use crate::domain::ledger::escrow::{self, AccountKey, LeaseState};
+use crate::domain::money::Units;
+use crate::domain::time::Wall;
+use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+
+/// Words that a replica may be behind before it is told that it missed some.
+const WORDS_MAX: usize = 256;
+
+/// All that was said.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// The latest instant that a caller named.
+    now: Wall,
+    said: broadcast::Sender<Told>,
+    changes: BTreeMap<Id, i64>,
+    recalled: BTreeSet<AccountKey>,
+    handoffs: BTreeMap<(Id, ReservationId, Id), Kept>,
+}
+
+/// A handoff with what became of it.
+#[derive(Debug)]
+struct Kept {
+    handoff: Handoff,
+    /// When it was written, or last given to a replica that is not its holder.
+    since: Wall,
+    is_settled: bool,
+}
+
+/// One replica's place among the words.
+pub(super) struct Ear(Mutex<broadcast::Receiver<Told>>, broadcast::Sender<Told>);
+
+impl Default for Words {
+    fn default() -> Self {
+        Self {
+            now: Wall::default(),
+            said: broadcast::Sender::new(WORDS_MAX),
+            changes: BTreeMap::new(),
+            recalled: BTreeSet::new(),
+            handoffs: BTreeMap::new(),
+        }
+    }
+}
+
+impl Words {
+    pub(super) fn ear(&self) -> Ear {
+        Ear(Mutex::new(self.said.subscribe()), self.said.clone())
+    }
+
+    pub(super) fn is_now(&mut self, now: Wall) {
+        self.now = self.now.max(now);
+    }
+
+    pub(super) fn changed(&mut self, workspace: &Id) {
+        let count = self.changes.entry(workspace.clone()).or_default();
+        *count = count.saturating_add(1);
+        self.say(Told::Changed(workspace.clone()));
+    }
+
+    pub(super) fn recalled(&mut self, account: &AccountKey, recalls: u32) {
+        self.recalled.insert(account.clone());
+        self.say(Told::Recalled(account.clone(), recalls));
+    }
+
+    fn say(&self, word: Told) {
+        // It fails when nobody listens, which is nobody's loss.
+        let _ = self.said.send(word);
+    }
+}
+
+impl Clone for Ear {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.1.subscribe()), self.1.clone())
+    }
+}
+
+impl fmt::Debug for Ear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
+fn place(handoff: &Handoff) -> (Id, ReservationId, Id) {
+    (handoff.workspace.clone(), handoff.reservation, handoff.settlement.clone())
+}
+
+#[async_trait]
+impl FleetStore for MemoryStore {
+    /// All that was ever written: there is little of it, and the clocks of callers may differ.
+    async fn news(&self, holders: &[HolderId], since: Wall) -> Result<News, StoreError> {
+        let tables = self.tables();
+        let words = &tables.words;
+        let recalled = words.recalled.iter().filter(|account| tables.is_held(account, holders));
+        let waiting = words
+            .handoffs
+            .values()
+            .filter(|kept| !kept.is_settled && holders.contains(&kept.handoff.reservation.holder));
+        Ok(News {
+            upto: since,
+            changed: words.changes.iter().map(|(id, count)| (id.clone(), *count)).collect(),
+            recalled: recalled
+                .map(|key| (key.clone(), tables.accounts.get(key).map_or(0, |a| a.recalls)))
+                .collect(),
+            handed_over: waiting.map(|kept| kept.handoff.clone()).collect(),
+        })
+    }
+
+    async fn told(&self) -> Told {
+        match self.ear.0.lock().await.recv().await {
+            Ok(word) => word,
+            Err(RecvError::Lagged(_)) => Told::Missed,
+            // The store holds the other end itself.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    async fn hand_over(&self, handoff: &Handoff) -> Result<(), StoreError> {
+        handoff.check()?;
+        let words = &mut self.tables().words;
+        let place = place(handoff);
+        if !words.handoffs.contains_key(&place) {
+            let kept = Kept { handoff: handoff.clone(), since: words.now, is_settled: false };
+            words.handoffs.insert(place, kept);
+            words.say(Told::HandedOver(handoff.reservation.holder));
+        }
+        Ok(())
+    }
+
+    async fn handoff_settled(
+        &self,
+        handoff: &Handoff,
+        against: &[(AccountKey, Units)],
+    ) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let kept = tables.words.handoffs.get_mut(&place(handoff));
+        let Some(kept) = kept.filter(|kept| !kept.is_settled) else { return Ok(()) };
+        kept.is_settled = true;
+        for (account, amount) in against {
+            tables.take_back(account, handoff.reservation.holder, *amount);
+        }
+        Ok(())
+    }
+
+    async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
+        let words = &mut self.tables().words;
+        words.is_now(now);
+        let untaken = |kept: &&mut Kept| !kept.is_settled && kept.since.plus(UNTAKEN_AFTER) < now;
+        let untaken = words.handoffs.values_mut().filter(untaken);
+        let given = untaken.map(|kept| {
+            kept.since = now;
+            kept.handoff.clone()
+        });
+        Ok(given.collect())
+    }
+
+    async fn release_forfeits(
+        &self,
+        workspace: &Id,
+        budget: BudgetId,
+        before: Wall,
+    ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
+        let Tables { accounts, leases, .. } = &mut *self.tables();
+        let mut released: BTreeMap<AccountKey, Units> = BTreeMap::new();
+        for ((key, ..), lease) in leases {
+            let is_meant = key.workspace == *workspace
+                && key.budget == budget
+                && key.dimension != Dimension::Requests
+                && lease.state == LeaseState::Expired
+                && lease.expires_at < before;
+            if is_meant {
+                let sum = released.entry(key.clone()).or_default();
+                *sum = sum.plus(lease.outstanding());
+                escrow::free_slots(accounts.entry(key.clone()).or_default(), lease);
+            }
+        }
+        Ok(released.into_iter().collect())
+    }
+}
+
+impl Tables {
+    /// Whether one of these holders has an active lease on the account.
+    fn is_held(&self, account: &AccountKey, holders: &[HolderId]) -> bool {
+        holders.iter().any(|holder| {
+            let epochs = (account.clone(), *holder, 0)..=(account.clone(), *holder, u32::MAX);
+            self.leases.range(epochs).any(|(_, lease)| lease.state == LeaseState::Active)
+        })
+    }
+
+    fn take_back(&mut self, account: &AccountKey, holder: HolderId, mut amount: Units) {
+        let epochs = (account.clone(), holder, 0)..=(account.clone(), holder, u32::MAX);
+        let Some(totals) = self.accounts.get_mut(account) else { return };
+        for (_, lease) in self.leases.range_mut(epochs) {
+            amount = amount.minus(escrow::take_back(totals, lease, amount));
+        }
+    }
+}
