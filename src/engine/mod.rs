@@ -9,7 +9,7 @@ mod credits;
 mod decide;
 mod driver;
 mod entropy;
-mod journal;
+pub mod journal;
 mod keys;
 mod learning;
 mod metered;

@@ -1,5 +1,6 @@
 //! A store in memory, for tests and benchmarks. Nothing survives the process.
 
+mod books;
 mod credits;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::books::NamedLease;
 use self::credits::{Entries, Purse};
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::credits::{Alert, BUDGET, Entry};
