@@ -16,7 +16,7 @@ use bursar::domain::estimate::Estimate;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::account::LocalAccount;
 use bursar::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
-use bursar::domain::ledger::{Actual, Ledger, OnTimeout, Outgoing, Terms, Verdict};
+use bursar::domain::ledger::{Actual, Ledger, OnTimeout, Outgoing, Sharing, Terms, Verdict};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use bursar::domain::period::{Period, Schedule, WeekStart, Zone};
 use bursar::domain::settlement::Certainty;
@@ -137,7 +137,7 @@ impl Workload {
             model: None,
             rates: None,
         };
-        black_box(self.ledger.settle(reservation, actual)).unwrap();
+        black_box(self.ledger.settle(reservation, actual, self.now)).unwrap();
     }
 
     fn exchange(&mut self) {
@@ -170,7 +170,7 @@ fn weigh_accounts() {
         });
         for (_, decision) in ledger.take_decided() {
             let Decision::Allow(admission) = decision else { panic!("{decision:?}") };
-            ledger.release(admission.reservation.unwrap()).unwrap();
+            ledger.release(admission.reservation.unwrap(), now).unwrap();
         }
     }
     let grown = resident_bytes() - before;
@@ -198,6 +198,7 @@ fn ledger() -> Ledger {
         reservation_timeout: Duration::from_secs(600),
         on_timeout: OnTimeout::Charge,
         lease_ttl: TTL,
+        sharing: Sharing::Alone,
     };
     Ledger::new(id("acme"), HolderId(1), terms)
 }

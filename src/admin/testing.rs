@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{AdminKey, Role, Settings};
 use crate::domain::estimate::Unpriced;
 use crate::domain::ids::Id;
-use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::ledger::{OnTimeout, Sharing, Terms};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::Wall;
 use crate::engine::clock::ManualClock;
@@ -55,6 +55,7 @@ pub(super) async fn engine(metrics: Metrics) -> Engine {
         reservation_timeout: Duration::from_secs(600),
         on_timeout: OnTimeout::Charge,
         lease_ttl: LEASE_TTL,
+        sharing: Sharing::Alone,
     };
     let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
     let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", HashMap::default())));

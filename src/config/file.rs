@@ -12,7 +12,7 @@ use super::settings::{Listen, Log, LogFormat, RateLimitService, Reply, Settings,
 use super::walk::Section;
 use super::{estimate, keys, mapping, parse};
 use crate::domain::ids::Id;
-use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::ledger::{OnTimeout, Sharing, Terms};
 
 /// The workspace of a Bursar that was told of none.
 const DEFAULT_WORKSPACE: &str = "default";
@@ -37,7 +37,7 @@ pub(super) fn settings(
     let settings = Settings {
         listen: listen(&mut root, environment, log),
         journal: journal(&mut root, &store),
-        terms: terms(&mut root),
+        terms: terms(&mut root, &store),
         patience: root.read("patience", within(PATIENCE)).unwrap_or(Duration::from_millis(50)),
         drain_timeout: root.read("drain_timeout", within(DRAIN)).unwrap_or(Duration::from_secs(20)),
         estimate: estimate::read(&mut root),
@@ -144,7 +144,7 @@ fn journal(root: &mut Section<'_>, store: &StoreUrl) -> PathBuf {
     journal
 }
 
-fn terms(root: &mut Section<'_>) -> Terms {
+fn terms(root: &mut Section<'_>, store: &StoreUrl) -> Terms {
     let mut lease = root.section("lease");
     let mut reservation = root.section("reservation");
     let terms = Terms {
@@ -153,6 +153,10 @@ fn terms(root: &mut Section<'_>) -> Terms {
             .read("timeout", within(RESERVATION))
             .unwrap_or(Duration::from_secs(600)),
         on_timeout: reservation.read("on_timeout", parse::one_of(&ON_TIMEOUT)).unwrap_or_default(),
+        sharing: match store {
+            StoreUrl::Sqlite { .. } => Sharing::Alone,
+            StoreUrl::Postgres { .. } => Sharing::Fleet,
+        },
     };
     lease.close();
     reservation.close();

@@ -208,13 +208,14 @@ impl Engine {
     /// Ends a reservation without settlement. Returns whether it was open.
     fn end(&self, workspace: &Id, reservation: ReservationId, end: End) -> bool {
         let mut state = self.shared.state();
+        let now = self.shared.now();
         let Some(room) = state.rooms.get_mut(workspace) else { return false };
         if room.ledger.reservation(reservation).is_none() {
             return false;
         }
         match end {
-            End::Over => drop(room.ledger.release(reservation)),
-            End::Withdrawn => room.ledger.withdraw(reservation),
+            End::Over => drop(room.ledger.release(reservation, now)),
+            End::Withdrawn => room.ledger.withdraw(reservation, now),
         }
         state.records.end(reservation, end);
         true

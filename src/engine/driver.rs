@@ -36,6 +36,7 @@ impl Engine {
         let receiver = {
             let mut state = self.shared.state();
             let Some(room) = state.rooms.get_mut(workspace) else { return Ok(()) };
+            room.ledger.hurry();
             let batches = room.ledger.batches_left();
             if batches == 0 {
                 return Ok(());

@@ -159,7 +159,7 @@ impl Engine {
         // Looked for before the store is asked: an entry that arrives there in between would be found in neither place, and
         // be booked twice.
         if let Some(durable) = self.under_way(&report) {
-            durable.await.map_err(|_| unconfirmed())?;
+            self.until_durable(&report.workspace, durable).await?;
             return self.on_record(&report).await;
         }
         if let Some(settlement) =
@@ -171,12 +171,12 @@ impl Engine {
         let actual = self.actual(&report, &subject)?;
         match self.book(&report, &actual) {
             Route::Booked(settlement, overrun, durable) => {
-                durable.await.map_err(|_| unconfirmed())?;
+                self.until_durable(&report.workspace, durable).await?;
                 self.count_settlement(&settlement, overrun);
                 Ok(Settled { settlement: *settlement, first: true, overrun })
             }
             Route::UnderWay(durable) => {
-                durable.await.map_err(|_| unconfirmed())?;
+                self.until_durable(&report.workspace, durable).await?;
                 self.on_record(&report).await
             }
             Route::NotOpen => self.adjust(&report).await,
@@ -235,6 +235,19 @@ impl Engine {
         Some(receiver)
     }
 
+    /// Waits for an entry to be durable, and says so to a ledger that would let it wait for others.
+    async fn until_durable(
+        &self,
+        workspace: &Id,
+        durable: oneshot::Receiver<()>,
+    ) -> Result<(), ReportError> {
+        if let Some(room) = self.shared.state().rooms.get_mut(workspace) {
+            room.ledger.hurry();
+        }
+        self.shared.work.notify_one();
+        durable.await.map_err(|_| unconfirmed())
+    }
+
     /// Books a report in the ledger.
     fn book(&self, report: &Report, actual: &Actual) -> Route {
         let shared = &self.shared;
@@ -256,7 +269,7 @@ impl Engine {
                 let promised = open.map(|open| (open.estimate, open.lesson));
                 records.cut(&room.ledger, *id, actual.amounts);
                 let (Some(settlement), Some((reserved, lesson))) =
-                    (room.ledger.settle(*id, actual.clone()), promised)
+                    (room.ledger.settle(*id, actual.clone(), now), promised)
                 else {
                     return Route::NotOpen;
                 };
@@ -317,7 +330,7 @@ impl Engine {
         };
         let actual = Actual { amounts, certainty, ..actual };
         let (settlement, durable) = self.book_adjustment(report, &last, &earlier, actual)?;
-        durable.await.map_err(|_| unconfirmed())?;
+        self.until_durable(&report.workspace, durable).await?;
         let overrun = beyond(amounts, last.amounts);
         self.count_settlement(&settlement, overrun);
         Ok(Settled { settlement, first: true, overrun })

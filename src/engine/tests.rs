@@ -24,8 +24,8 @@ use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
 use crate::domain::decision::{Admission, RefusalCode};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::{BudgetId, ReservationId};
-use crate::domain::ledger::OnTimeout;
 use crate::domain::ledger::escrow::{Account, AccountKey};
+use crate::domain::ledger::{OnTimeout, Sharing};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::pricing::{Entries, Entry, ModelPrice, Rate};
@@ -133,7 +133,8 @@ impl Bench {
 }
 
 fn settings(journal: Option<PathBuf>, on_timeout: OnTimeout) -> Settings {
-    let terms = Terms { reservation_timeout: TIMEOUT, on_timeout, lease_ttl: TTL };
+    let terms =
+        Terms { reservation_timeout: TIMEOUT, on_timeout, lease_ttl: TTL, sharing: Sharing::Alone };
     Settings { terms, journal, unpriced: Unpriced::Deny }
 }
 

@@ -16,7 +16,7 @@ use super::*;
 use crate::domain::credits::{AlertTerms, CreditGrant, Secret};
 use crate::domain::estimate::Unpriced;
 use crate::domain::ids::Id;
-use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::ledger::{OnTimeout, Sharing, Terms};
 use crate::domain::money::NanoUsd;
 use crate::domain::pricing::PriceTable;
 use crate::engine::Settings;
@@ -56,6 +56,7 @@ impl Bench {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
             lease_ttl: Duration::from_secs(10),
+            sharing: Sharing::Alone,
         };
         let settings = Settings { terms, journal: None, unpriced: Unpriced::Deny };
         let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", HashMap::default())));

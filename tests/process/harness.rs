@@ -6,7 +6,10 @@ mod bursar;
 mod client;
 mod envoy;
 pub(crate) mod grpc;
+mod postgres;
 mod process;
+mod provider;
+mod proxy;
 mod upstream;
 
 use std::time::Duration;
@@ -17,7 +20,10 @@ pub(crate) use api::{Api, Spent};
 pub(crate) use bursar::{Bursar, KEY, Setup, open_database};
 pub(crate) use client::{Question, Reply};
 pub(crate) use envoy::{Envoy, tool};
+pub(crate) use postgres::Postgres;
 pub(crate) use process::Process;
+pub(crate) use provider::{ESTIMATE, Provider};
+pub(crate) use proxy::Proxy;
 pub(crate) use upstream::Upstream;
 
 /// How long anything may take that happens by itself, on a machine that is very busy. Reached only by a test that fails.

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod crash;
+mod fleet;
 mod harness;
 mod metering;
 mod outages;

@@ -7,6 +7,7 @@ use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::Id;
 use crate::domain::ledger::escrow::{Exchange, Grant};
 use crate::domain::ledger::minute::Minute;
+use crate::domain::ledger::{Sharing, Terms};
 use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
@@ -26,6 +27,16 @@ const LOW_WATER_DIVISOR: i64 = 4;
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A first grant covers this many requests like the one that waits.
 const FIRST_GRANT_REQUESTS: i64 = 4;
+/// What the store said last is taken as true for at least this long; a flood of refused requests costs it nothing in between.
+const KNOWN_MIN: Duration = Duration::from_millis(250);
+/// And at most for this much longer, spread over the accounts so that they do not ask in step.
+const KNOWN_SPREAD_MS: u32 = 750;
+/// A replica whose clock runs fast must not use a slot again, or let another use it, before a true minute is over.
+const SLOT_GUARD: Duration = Duration::from_millis(60);
+/// How many requests weigh as much in the typical amount as all before them.
+const TYPICAL_OVER: i64 = 8;
+/// Slots without use are given back to a shared pool this long after the store last answered.
+const SLOTS_KEPT: Duration = Duration::from_secs(1);
 
 /// What an account is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,8 +108,6 @@ pub struct LocalAccount {
     pub holds: u32,
     /// Until when the lease may be admitted against.
     pub deadline: Mono,
-    /// Until when what the store said last is taken as true.
-    pub known_until: Mono,
     /// When a request last asked.
     pub last_used: Mono,
     /// Own consumption that the store has confirmed.
@@ -111,6 +120,16 @@ pub struct LocalAccount {
     free: Units,
     /// What was admitted since the store last answered.
     demand: Units,
+    /// What a request sets aside, as a moving mean.
+    typical: Units,
+    /// Recalls on the account that this replica has heeded.
+    recalls: u32,
+    /// Near exhaustion among several holders: exactly what is needed is drawn, and what is left of it goes back at once.
+    sips: bool,
+    /// What the store said last is no longer taken as true.
+    doubted: bool,
+    /// Something was handed back that no exchange has told.
+    pub has_returned: bool,
     /// When the store last answered.
     told_at: Mono,
     /// What was in hand when the store had answered.
@@ -140,13 +159,17 @@ impl LocalAccount {
             reserved: Units::ZERO,
             holds: 0,
             deadline: Mono::default(),
-            known_until: Mono::default(),
             last_used: Mono::default(),
             reported: Units::ZERO,
             spent_elsewhere: Units::ZERO,
             forfeited: Units::ZERO,
             free: Units::ZERO,
             demand: Units::ZERO,
+            typical: Units::ZERO,
+            recalls: 0,
+            sips: false,
+            doubted: false,
+            has_returned: false,
             told_at: Mono::default(),
             full: Units::ZERO,
             minute: (dimension == Dimension::Requests).then(Box::default),
@@ -169,7 +192,10 @@ impl LocalAccount {
 
     /// Whether what the store said last still counts.
     pub fn is_known(&self, now: Now) -> bool {
-        now.mono < self.known_until
+        let spread =
+            self.serial.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
+        let known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
+        self.was_told() && !self.doubted && now.mono < self.told_at.plus(known)
     }
 
     /// Limit minus spent and forfeited: what settlements have left of the window.
@@ -180,6 +206,21 @@ impl LocalAccount {
     /// Slots lent of the rolling minute.
     pub fn quota(&self) -> Units {
         self.lease.granted.minus(self.lease.returned)
+    }
+
+    /// Lent to other replicas, by the store's last word.
+    pub fn lent_elsewhere(&self, limit: Units) -> Units {
+        let own = self.lease.granted.minus(self.lease.returned).minus(self.lease.consumed);
+        self.left(limit).minus(own).minus(self.free).or_zero()
+    }
+
+    /// Lent and not in use: no reservation or slot of the rolling minute stands for it.
+    pub fn in_hand(&mut self, now: Now) -> Units {
+        let quota = self.quota();
+        match &mut self.minute {
+            None => self.available(),
+            Some(minute) => quota.minus(Units::new(i64::from(minute.used(now.mono)))),
+        }
     }
 
     /// Free in the pool, as far as is known. Negative after an overdraft or a lowered limit.
@@ -196,7 +237,11 @@ impl LocalAccount {
     pub fn hold(&mut self, amount: Units, now: Now) {
         self.reserved = self.reserved.plus(amount);
         self.holds = self.holds.saturating_add(1);
-        self.demand = self.demand.plus(amount.max(Units::ONE));
+        let counted = amount.max(Units::ONE);
+        self.demand = self.demand.plus(counted);
+        let before = if self.typical == Units::ZERO { counted } else { self.typical };
+        let step = counted.minus(before).get().checked_div(TYPICAL_OVER).unwrap_or(0);
+        self.typical = before.plus(Units::new(step));
         self.last_used = now.mono;
     }
 
@@ -227,23 +272,66 @@ impl LocalAccount {
     /// Hands back what nobody holds, at most this much; a slot is held for a minute after its use. It counts from now on,
     /// whether or not the store hears of it at once. Returns how much it was.
     pub fn hand_back(&mut self, most: Units, now: Now) -> Units {
-        let quota = self.quota();
-        let unheld = match &mut self.minute {
-            None => self.available(),
-            Some(minute) => quota.minus(Units::new(i64::from(minute.used(now.mono)))),
-        };
-        let amount = unheld.or_zero().min(most);
+        let amount = self.in_hand(now).or_zero().min(most);
         self.lease.returned = self.lease.returned.plus(amount);
+        self.has_returned |= amount > Units::ZERO;
         self.free = self.free.plus(amount);
         amount
     }
 
+    /// Near exhaustion, what no reservation holds goes back at once. Returns how much it was.
+    pub fn give_leftovers(&mut self, now: Now) -> Units {
+        if self.sips { self.give(Units::MAX, now) } else { Units::ZERO }
+    }
+
+    /// Gives slots back to a shared pool that two seconds of use do not need. Returns how many.
+    pub fn give_idle_slots(&mut self, now: Now) -> Units {
+        if self.minute.is_none() || now.mono.since(self.told_at) < SLOTS_KEPT {
+            return Units::ZERO;
+        }
+        let kept = if self.sips { Units::ZERO } else { self.two_seconds(now) };
+        let idle = self.in_hand(now).minus(kept).or_zero();
+        self.give(idle, now)
+    }
+
+    /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Returns how much
+    /// it was.
+    pub fn heed(&mut self, recalls: u32, most: Units, now: Now) -> Units {
+        if std::mem::replace(&mut self.recalls, recalls) == recalls {
+            return Units::ZERO;
+        }
+        self.give(most, now)
+    }
+
+    /// Hands back for others to use: nothing is drawn ahead of need before the next grant.
+    fn give(&mut self, most: Units, now: Now) -> Units {
+        let amount = self.hand_back(most, now);
+        if amount > Units::ZERO {
+            self.full = self.in_hand(now);
+        }
+        amount
+    }
+
     /// Whether a refill should be asked for ahead of need.
-    pub fn is_low(&self) -> bool {
+    pub fn is_low(&mut self, terms: &Terms, now: Now) -> bool {
+        // A lone replica draws all slots of a rolling minute at once.
+        let refills = self.minute.is_none() || terms.sharing == Sharing::Fleet;
         let low_water = self.full.get().checked_div(LOW_WATER_DIVISOR).unwrap_or(0);
-        self.dimension != Dimension::Requests
-            && self.free > Units::ZERO
-            && self.available().get() < low_water
+        refills && !self.sips && self.free > Units::ZERO && self.in_hand(now).get() < low_water
+    }
+
+    /// Takes a slot of the rolling minute.
+    pub fn take_slot(&mut self, at: Mono, limit: u32, sharing: Sharing) {
+        if let Some(minute) = &mut self.minute {
+            minute.take(at.plus(sharing.slot_guard()), limit);
+        }
+    }
+
+    /// Gives back the slot that was taken at `at`: its request never left.
+    pub fn give_slot_back(&mut self, at: Mono, limit: u32, sharing: Sharing) {
+        if let Some(minute) = &mut self.minute {
+            minute.give_back(at.plus(sharing.slot_guard()), limit);
+        }
     }
 
     /// Whether two thirds of the lease have passed.
@@ -255,11 +343,18 @@ impl LocalAccount {
     /// What a grant should cover, given what waiting requests lack: two seconds of use at the rate seen since the store last
     /// answered, or a few requests like the waiting ones.
     pub fn want(&self, need: Units, now: Now) -> Units {
+        if self.sips {
+            return need;
+        }
+        let first = Units::new(need.get().saturating_mul(FIRST_GRANT_REQUESTS));
+        need.max(first).max(self.two_seconds(now))
+    }
+
+    /// Two seconds of use at the rate seen since the store last answered.
+    fn two_seconds(&self, now: Now) -> Units {
         let since = now.mono.since(self.told_at).max(RATE_INTERVAL_MIN);
         let ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(1);
-        let two_seconds = self.demand.get().saturating_mul(2000).checked_div(ms).unwrap_or(0);
-        let first = need.get().saturating_mul(FIRST_GRANT_REQUESTS);
-        need.max(Units::new(two_seconds.max(first)))
+        Units::new(self.demand.get().saturating_mul(2000).checked_div(ms).unwrap_or(0))
     }
 
     /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.
@@ -273,8 +368,13 @@ impl LocalAccount {
         self.free = grant.free.minus(overrun_since).plus(returned_since);
         self.demand = Units::ZERO;
         self.told_at = now.mono;
-        self.full = self.available();
+        self.doubted = false;
+        self.full = self.in_hand(now);
         self.deadline = sent_at.plus(good_for(grant.ttl));
+        let holders = i64::from(grant.holders);
+        let last_mile =
+            self.typical.max(Units::ONE).get().saturating_mul(holders).saturating_mul(2);
+        self.sips = holders > 1 && grant.free.get() < last_mile;
     }
 
     /// Takes the lease's totals as the store's own.
@@ -306,7 +406,17 @@ impl LocalAccount {
 
     /// Forgets what the store said, so that the next request asks it.
     pub fn doubt(&mut self) {
-        self.known_until = Mono::default();
+        self.doubted = true;
+    }
+}
+
+impl Sharing {
+    /// How much longer than a minute a slot stays taken.
+    fn slot_guard(self) -> Duration {
+        match self {
+            Self::Alone => Duration::ZERO,
+            Self::Fleet => SLOT_GUARD,
+        }
     }
 }
 

@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use crate::domain::budget::Dimension;
-use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{
     AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
 };
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
+use crate::domain::ledger::{Ledger, Sharing};
 use crate::domain::money::Units;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
 
-/// What the store said is taken as true for at least this long; a flood of refused requests costs it nothing in between.
-const KNOWN_MIN: Duration = Duration::from_millis(250);
-/// And at most for this much longer, spread over the accounts so that they do not ask in step.
-const KNOWN_SPREAD_MS: u32 = 750;
 /// Exchanges in one batch at the most, which bounds a transaction; what is left goes into the next.
 const EXCHANGES_MAX: usize = 2_000;
+/// Settlements that wait for each other at the most.
+const SETTLEMENTS_MAX: usize = 500;
 /// Accounts looked at in one search for idle leases: about a millisecond's work.
 const SWEEP_PLACES: AccountIndex = 16_384;
 
@@ -60,10 +58,15 @@ pub enum Applied {
 }
 
 impl Ledger {
-    /// Whether [`Ledger::next_batch`] may give one.
+    /// Whether [`Ledger::next_batch`] may give one. In a fleet, what nobody waits for waits for more of its kind, until the
+    /// second call of [`Ledger::tend_leases`].
     #[must_use]
     pub fn has_batch(&self) -> bool {
-        self.pending.is_none() && self.has_more()
+        let is_due = self.terms.sharing == Sharing::Alone
+            || self.is_pressing
+            || self.failed.is_some()
+            || self.outbox.len() >= SETTLEMENTS_MAX;
+        self.pending.is_none() && is_due && self.has_more()
     }
 
     /// Whether there is something to tell beyond the batch under way.
@@ -131,6 +134,8 @@ impl Ledger {
             false => self.queue.len(),
         };
         let telling = self.queue.drain(..rest).collect();
+        self.has_lingered = false;
+        self.is_pressing &= !self.queue.is_empty();
         Parts { settlements, again: Vec::new(), telling }
     }
 
@@ -156,6 +161,7 @@ impl Ledger {
             pending.into_iter().partition(|sent| sent.exchange.account == *key);
         let lost: Vec<_> = lost.into_iter().map(|sent| sent.at).collect();
         for account in &lost {
+            self.recalls.remove(account);
             let Some(account) = self.accounts.get_mut(*account) else { continue };
             account.exchanging = Exchanging::Queued;
             account.begin_again(account.reported());
@@ -179,14 +185,19 @@ impl Ledger {
 
     /// Looks at some more accounts: leases in use are renewed before they expire, those without use are closed.
     pub fn tend_leases(&mut self, now: Now) {
+        let lingers = self.has_more() && self.pending.is_none();
+        self.is_pressing |= lingers && self.has_lingered;
+        self.has_lingered = lingers;
         let places = self.accounts.places();
         let end = self.swept_to.saturating_add(SWEEP_PLACES).min(places);
         for at in self.swept_to..end {
             let Some(account) = self.accounts.get_mut(at) else { continue };
             let idle = account.is_idle(self.terms.lease_ttl, now);
+            let shared = self.terms.sharing == Sharing::Fleet;
             if idle && account.has_no_lease() {
                 self.vacate(at);
             } else if idle
+                || (shared && account.give_idle_slots(now) > Units::ZERO)
                 || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now))
             {
                 self.enqueue(at);
@@ -200,7 +211,7 @@ impl Ledger {
         for at in 0..self.accounts.places() {
             if let Some(account) = self.accounts.get_mut(at) {
                 account.last_used = Mono::default();
-                self.enqueue(at);
+                self.press(at);
             }
         }
     }
@@ -217,6 +228,7 @@ impl Ledger {
     /// Frees the place of an account, unless something still refers to it.
     fn vacate(&mut self, at: AccountIndex) {
         self.blind.remove(&at);
+        self.recalls.remove(&at);
         self.accounts.vacate(at);
     }
 
@@ -243,13 +255,14 @@ impl Ledger {
         with_needs.map(|(at, (sum, least))| self.draw(*at, sum, least, now)).collect()
     }
 
-    fn draw(&self, at: AccountIndex, sum: Units, least: Units, now: Now) -> Option<Draw> {
-        let account = self.accounts.get(at)?;
-        let budget = self.budgets.get(account.budget)?;
+    fn draw(&mut self, at: AccountIndex, sum: Units, least: Units, now: Now) -> Option<Draw> {
+        let Self { accounts, budgets, terms, .. } = self;
+        let account = accounts.get_mut(at)?;
+        let budget = budgets.get(account.budget)?;
         if budget.shadow || account.standing != Standing::Live {
             return None;
         }
-        if account.dimension == Dimension::Requests {
+        if account.dimension == Dimension::Requests && terms.sharing == Sharing::Alone {
             let missing = budget.limits.of(Dimension::Requests)?.minus(account.quota());
             let in_use = sum > Units::ZERO || account.holds > 0;
             return (in_use && missing > Units::ZERO).then_some(Draw {
@@ -258,11 +271,11 @@ impl Ledger {
                 want: missing,
             });
         }
-        let in_hand = account.available();
+        let in_hand = account.in_hand(now);
         let waits = sum > Units::ZERO && in_hand < sum;
         // A lease that nobody uses any more is about to be closed, not refilled.
-        let is_unused = now.mono.since(account.last_used) > self.terms.lease_ttl;
-        if !waits && (is_unused || !account.is_low()) {
+        let is_unused = now.mono.since(account.last_used) > terms.lease_ttl;
+        if !waits && (is_unused || !account.is_low(terms, now)) {
             return None;
         }
         let need = sum.minus(in_hand).max(Units::ONE);
@@ -298,6 +311,7 @@ impl Ledger {
         }
         local.lease.seq = local.lease.seq.saturating_add(1);
         local.exchanging = Exchanging::Sent;
+        local.has_returned = false;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
         let holder = self.holder;
         let exchange =
@@ -311,19 +325,22 @@ impl Ledger {
         self.blind.remove(&at);
         let Some(account) = self.accounts.get_mut(at) else { return };
         let exchanging = std::mem::replace(&mut account.exchanging, Exchanging::Idle);
+        let had = account.lease.granted;
         account.take_grant(grant, sent, *sent_at, now);
+        let lent = account.lease.granted.minus(had);
         if exchanging != Exchanging::Overtaken {
             self.budgets.learn_credits(account.budget, grant.limit);
         }
-        let spread = at.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
-        account.known_until =
-            now.mono.plus(KNOWN_MIN).plus(Duration::from_millis(u64::from(spread)));
+        // What was drawn just now is for those who wait here.
+        let most = if sent.draw.is_none() { Units::MAX } else { Units::ZERO };
+        let recalled = account.heed(grant.recalls, most, now) > Units::ZERO;
         let closed = sent.then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);
         }
         let overtaken = exchanging == Exchanging::Overtaken;
-        let mut again = overtaken || exchanging == Exchanging::SentAndQueued;
+        let mut again = overtaken || recalled || exchanging == Exchanging::SentAndQueued;
+        self.is_pressing |= recalled;
         // Where more is lent or spent than the limit allows, nobody is to admit against what is left of it.
         let in_the_red = Units::ZERO.minus(account.free()).or_zero();
         let excess = if overtaken { Units::MAX } else { in_the_red };
@@ -333,6 +350,7 @@ impl Ledger {
         }
         let (standing, free_of_holds) = (account.standing, account.holds == 0);
         let gone = standing == Standing::Dead || (closed && account.has_no_lease() && !again);
+        self.note_draw(at, sent, lent, now);
         if gone && free_of_holds {
             self.vacate(at);
         } else if again || closed || (standing == Standing::Retired && free_of_holds) {
@@ -370,6 +388,7 @@ impl LocalAccount {
     /// Whether the store knows all that it should.
     fn has_told_all(&self, ttl: Duration, now: Now) -> bool {
         self.lease.consumed == self.reported()
+            && !self.has_returned
             && self.is_known(now)
             && !self.wants_renewal(ttl, now)
     }

@@ -12,6 +12,7 @@ use crate::domain::ids::{BudgetId, Id};
 use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{AccountIndex, BudgetIndex, LocalAccount, Standing};
 use crate::domain::ledger::minute::MINUTE;
+use crate::domain::ledger::recall::Recall;
 use crate::domain::money::{Amounts, Units};
 use crate::domain::subject::{ScopeKind, Subject};
 use crate::domain::time::{Now, Wall};
@@ -54,6 +55,8 @@ pub(super) enum Judgement {
     Pass,
     /// Not enough here; the store may have more.
     Lack,
+    /// Not enough here; others were asked to hand back what they do not use.
+    Wait,
     /// Not enough anywhere, as far as is known.
     Short,
 }
@@ -65,7 +68,12 @@ impl Gate {
     }
 
     /// How this gate stands towards its request.
-    pub(super) fn judge(&self, account: &mut LocalAccount, now: Now) -> Judgement {
+    pub(super) fn judge(
+        &self,
+        account: &mut LocalAccount,
+        recall: Option<Recall>,
+        now: Now,
+    ) -> Judgement {
         if self.limit <= Units::ZERO && !self.is_credits() {
             // A limit of zero blocks all, and no store has to be asked for it. Credits may have been added elsewhere.
             return Judgement::Short;
@@ -75,10 +83,17 @@ impl Gate {
         if account.is_leased(now) && here >= need {
             return Judgement::Pass;
         }
-        if account.is_leased(now) && account.is_known(now) && here.plus(elsewhere) < need {
-            return Judgement::Short;
+        if !account.is_leased(now) || !account.is_known(now) || here.plus(elsewhere) >= need {
+            return Judgement::Lack;
         }
-        Judgement::Lack
+        match recall {
+            Some(Recall::Waiting(_) | Recall::Asking) => Judgement::Wait,
+            Some(Recall::Failed) => Judgement::Short,
+            None if here.plus(elsewhere).plus(account.lent_elsewhere(self.limit)) < need => {
+                Judgement::Short
+            }
+            None => Judgement::Lack,
+        }
     }
 
     /// Whether it would refuse if it were not a shadow, by what is known without a lease: settlements everywhere, and
@@ -150,15 +165,13 @@ impl Gate {
     fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
         let quota = account.quota();
         let free = account.free();
-        match &mut account.minute {
-            None => (account.available().plus(free.min(Units::ZERO)), free.or_zero()),
-            Some(minute) => {
-                let used = Units::new(i64::from(minute.used(now.mono)));
-                // A lowered limit holds at once, whatever the lease and the store still say.
-                let elsewhere = free.min(self.limit.minus(quota)).or_zero();
-                (quota.min(self.limit).minus(used), elsewhere)
-            }
+        let in_hand = account.in_hand(now);
+        if account.minute.is_none() {
+            return (in_hand.plus(free.min(Units::ZERO)), free.or_zero());
         }
+        // A lowered limit holds at once, whatever the lease and the store still say.
+        let beyond = quota.minus(self.limit).or_zero();
+        (in_hand.minus(beyond), free.min(self.limit.minus(quota)).or_zero())
     }
 
     fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {

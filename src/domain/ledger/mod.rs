@@ -18,6 +18,7 @@ mod gates;
 mod minute;
 #[cfg(test)]
 mod model_tests;
+mod recall;
 mod reserve;
 mod restore;
 mod settle;
@@ -40,6 +41,7 @@ pub use self::settle::{Actual, Correcting};
 use self::account::{AccountIndex, LocalAccount, Standing};
 use self::accounts::Accounts;
 use self::budgets::Budgets;
+use self::recall::Recall;
 use self::reserve::Waiter;
 use crate::domain::budget::Dimension;
 use crate::domain::decision::Decision;
@@ -66,6 +68,18 @@ pub struct Terms {
     pub on_timeout: OnTimeout,
     /// Time to live that leases are asked for with; leases without use are closed after it.
     pub lease_ttl: Duration,
+    /// Whether other replicas draw from the same store.
+    pub sharing: Sharing,
+}
+
+/// Whether other replicas draw from the same store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// This replica has the store for itself.
+    #[default]
+    Alone,
+    /// Others have a part of what is lent: it is recalled when it is needed, and news of settlements wait for each other.
+    Fleet,
 }
 
 /// What becomes of a reservation that nobody settles.
@@ -127,6 +141,12 @@ pub struct Ledger {
     last_epoch: u32,
     /// How far the search for idle accounts has come.
     swept_to: AccountIndex,
+    /// Accounts that wait for others to hand back what they do not use, or did so in vain.
+    recalls: HashMap<AccountIndex, Recall, RandomState>,
+    /// Somebody waits for what the next batch says, or for its answer.
+    is_pressing: bool,
+    /// What there is to tell was there at the last look as well.
+    has_lingered: bool,
     /// What was admitted without a lease since the store last answered, per account.
     blind: HashMap<AccountIndex, Units, RandomState>,
     /// The window of request accounts.
@@ -154,6 +174,9 @@ impl Ledger {
             failed: None,
             last_epoch: 0,
             swept_to: 0,
+            recalls: HashMap::default(),
+            is_pressing: false,
+            has_lingered: false,
             blind: HashMap::default(),
             always: Arc::new(Window { start: Wall::from_ms(0), end: None, label: Arc::from("") }),
         }

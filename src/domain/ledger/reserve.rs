@@ -9,7 +9,8 @@ use crate::domain::decision::{Admission, Decision, Refusal, RefusalCode};
 use crate::domain::estimate::{Estimate, Priced};
 use crate::domain::ids::ReservationId;
 use crate::domain::ledger::gates::{Gate, Gates, Judgement};
-use crate::domain::ledger::{Hold, Ledger, RESERVATIONS_MAX, Reservation, WAITERS_MAX};
+use crate::domain::ledger::recall::Recall;
+use crate::domain::ledger::{Hold, Ledger, RESERVATIONS_MAX, Reservation, Sharing, WAITERS_MAX};
 use crate::domain::money::Units;
 use crate::domain::subject::Subject;
 use crate::domain::time::Now;
@@ -75,6 +76,11 @@ impl Ledger {
     pub fn give_up(&mut self, id: WaiterId, now: Now) -> Option<Decision> {
         let at = self.waiters.iter().position(|waiter| waiter.id == id)?;
         let waiter = self.waiters.remove(at)?;
+        if !self.recalls.is_empty()
+            && let Some(gates) = self.gates(&waiter.subject, waiter.estimate.amounts, now)
+        {
+            self.end_recalls(&gates);
+        }
         if let Some(decision) = self.decide(&waiter, now) {
             return Some(decision);
         }
@@ -97,22 +103,35 @@ impl Ledger {
     }
 
     /// Gives back what a request had set aside; its slots of the rolling minute stay taken.
-    pub fn release(&mut self, id: ReservationId) -> Option<Reservation> {
+    pub fn release(&mut self, id: ReservationId, now: Now) -> Option<Reservation> {
         let reservation = self.reservations.remove(&id)?;
         for hold in &reservation.holds {
             self.end_hold(*hold);
         }
+        self.give_leftovers(&reservation, now);
         Some(reservation)
     }
 
     /// Undoes a reservation whose answer never left: its slots of the rolling minute come back as well.
-    pub fn withdraw(&mut self, id: ReservationId) {
-        let Some(reservation) = self.release(id) else { return };
+    pub fn withdraw(&mut self, id: ReservationId, now: Now) {
+        let Some(reservation) = self.release(id, now) else { return };
         for hold in &reservation.holds {
             let Some(account) = self.accounts.get_mut(hold.account) else { continue };
             let limit = self.budgets.get(account.budget).and_then(|b| b.limits.requests_per_minute);
-            if let Some(minute) = &mut account.minute {
-                minute.give_back(reservation.made_at.mono, limit.unwrap_or(0));
+            let sharing = self.terms.sharing;
+            account.give_slot_back(reservation.made_at.mono, limit.unwrap_or(0), sharing);
+        }
+    }
+
+    /// Near exhaustion, gives what a reservation no longer needs back to the pool, unless somebody waits for it here.
+    pub(super) fn give_leftovers(&mut self, reservation: &Reservation, now: Now) {
+        if self.terms.sharing == Sharing::Alone || !self.waiters.is_empty() {
+            return;
+        }
+        for hold in &reservation.holds {
+            let Some(account) = self.accounts.get_mut(hold.account) else { continue };
+            if account.give_leftovers(now) > Units::ZERO {
+                self.press(hold.account);
             }
         }
     }
@@ -134,6 +153,7 @@ impl Ledger {
             return Some(Decision::Deny(refusal));
         }
         if let Some(refusal) = self.refusal(&judged.gates, &judged.short, now) {
+            self.let_go(&judged.gates, now);
             return Some(Decision::Deny(refusal));
         }
         if !judged.lacking.is_empty() {
@@ -185,12 +205,18 @@ impl Ledger {
             }
             return;
         }
-        match gate.judge(account, now) {
+        let recall = match self.terms.sharing {
+            // There is nobody to ask.
+            Sharing::Alone => Some(Recall::Failed),
+            Sharing::Fleet => self.recalls.get(&gate.account).copied(),
+        };
+        match gate.judge(account, recall, now) {
             Judgement::Pass => {}
             Judgement::Short => judged.short.push(at),
+            Judgement::Wait => judged.lacking.push(at),
             Judgement::Lack => {
                 judged.lacking.push(at);
-                self.enqueue(gate.account);
+                self.press(gate.account);
             }
         }
     }
@@ -245,14 +271,18 @@ impl Ledger {
 
     /// Charges one gate, and asks for a refill or a renewal ahead of need.
     fn charge_gate(&mut self, gate: &Gate, now: Now) {
-        let ttl = self.terms.lease_ttl;
+        let terms = self.terms;
         let Some(account) = self.accounts.get_mut(gate.account) else { return };
-        if let Some(minute) = &mut account.minute {
-            minute.take(now.mono, u32::try_from(gate.limit.get()).unwrap_or(u32::MAX));
-        }
+        let limit = u32::try_from(gate.limit.get()).unwrap_or(u32::MAX);
+        account.take_slot(now.mono, limit, terms.sharing);
         let amount = if account.minute.is_some() { Units::ZERO } else { gate.asked };
         account.hold(amount, now);
-        if !gate.shadow && (account.is_low() || account.wants_renewal(ttl, now)) {
+        if gate.shadow {
+            return;
+        }
+        if account.is_low(&terms, now) {
+            self.press(gate.account);
+        } else if account.wants_renewal(terms.lease_ttl, now) {
             self.enqueue(gate.account);
         }
     }

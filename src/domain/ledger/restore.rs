@@ -97,9 +97,7 @@ impl Ledger {
         let limit = budget.limits.requests_per_minute.unwrap_or(0);
         let Some(at) = self.restored_account(&key, now) else { return };
         let Some(account) = self.accounts.get_mut(at) else { return };
-        if let Some(minute) = &mut account.minute {
-            minute.take(stamp.at, limit);
-        }
+        account.take_slot(stamp.at, limit, self.terms.sharing);
     }
 
     /// The account of this name: live if it belongs to the current window, otherwise one that only takes settlements.

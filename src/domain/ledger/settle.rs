@@ -46,13 +46,14 @@ pub struct Correcting {
 
 impl Ledger {
     /// Settles an open reservation: queues the entry for the store and returns it. `None` when it is not open here.
-    pub fn settle(&mut self, id: ReservationId, actual: Actual) -> Option<Settlement> {
+    pub fn settle(&mut self, id: ReservationId, actual: Actual, now: Now) -> Option<Settlement> {
         let reservation = self.reservations.remove(&id)?;
         let mut charges = Vec::with_capacity(reservation.holds.len());
         for hold in &reservation.holds {
             self.end_hold(*hold);
             charges.extend(self.charge(hold.account, actual.amounts));
         }
+        self.give_leftovers(&reservation, now);
         let subject = Arc::clone(&reservation.subject);
         let settlement = entry(actual, subject, Some(id), reservation.made_at.wall, charges);
         self.outbox.push(settlement.clone());
@@ -119,10 +120,10 @@ impl Ledger {
             };
             match self.terms.on_timeout {
                 OnTimeout::Release => {
-                    self.release(id);
+                    self.release(id, now);
                 }
                 OnTimeout::Charge => {
-                    self.settle(id, charged_in_full(id, estimate));
+                    self.settle(id, charged_in_full(id, estimate), now);
                 }
             }
             ended.push(id);

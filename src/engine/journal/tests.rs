@@ -13,7 +13,7 @@ use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::escrow::Grant;
-use crate::domain::ledger::{OnTimeout, RestoredHold, Terms, Verdict};
+use crate::domain::ledger::{OnTimeout, RestoredHold, Sharing, Terms, Verdict};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
@@ -61,7 +61,12 @@ fn budget() -> Budget {
 }
 
 fn ledger() -> Ledger {
-    let terms = Terms { reservation_timeout: TTL, on_timeout: OnTimeout::Charge, lease_ttl: TTL };
+    let terms = Terms {
+        reservation_timeout: TTL,
+        on_timeout: OnTimeout::Charge,
+        lease_ttl: TTL,
+        sharing: Sharing::Alone,
+    };
     let mut ledger = Ledger::new(id("ws"), HOLDER, terms);
     ledger.put_budget(budget(), at(0));
     ledger
@@ -200,13 +205,13 @@ impl Life {
         let Some((reservation, (project, _))) = self.model.open.iter().nth(which) else { return };
         let (reservation, project) = (*reservation, project.clone());
         self.model.open.remove(&reservation);
+        let now = at(u64::try_from(reservation.nonce).unwrap());
         if withdrawn {
-            self.ledger.withdraw(reservation);
+            self.ledger.withdraw(reservation, now);
             self.buffer.end(reservation, End::Withdrawn);
-            let made_at = at(u64::try_from(reservation.nonce).unwrap()).mono;
-            self.model.slots.remove(&(project, made_at));
+            self.model.slots.remove(&(project, now.mono));
         } else {
-            self.ledger.release(reservation);
+            self.ledger.release(reservation, now);
             self.buffer.end(reservation, End::Over);
         }
     }

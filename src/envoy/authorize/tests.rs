@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::domain::estimate::{Learn, Policy, Unpriced};
-use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::ledger::{OnTimeout, Sharing, Terms};
 use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
 use crate::domain::settlement::Certainty;
 use crate::domain::time::Wall;
@@ -38,7 +38,12 @@ const INPUT: i64 = 7 + 64;
 async fn authorizer(learn: Learn) -> Authorizer {
     let lease_ttl = Duration::from_secs(10);
     let reservation_timeout = Duration::from_secs(600);
-    let terms = Terms { reservation_timeout, on_timeout: OnTimeout::Charge, lease_ttl };
+    let terms = Terms {
+        reservation_timeout,
+        on_timeout: OnTimeout::Charge,
+        lease_ttl,
+        sharing: Sharing::Alone,
+    };
     let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
     let rate = Rate::per_million(1_000_000);
     let mut price = ModelPrice::flat("m", rate, rate);

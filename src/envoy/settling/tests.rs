@@ -10,7 +10,7 @@ use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::decision::Decision;
 use crate::domain::estimate::{Estimate, Unpriced};
 use crate::domain::ids::BudgetId;
-use crate::domain::ledger::{OnTimeout, Terms};
+use crate::domain::ledger::{OnTimeout, Sharing, Terms};
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::pricing::{Entry, ModelPrice, PriceTable, Rate};
@@ -69,6 +69,7 @@ impl Bench {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
             lease_ttl,
+            sharing: Sharing::Alone,
         };
         let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
         let rate = Rate::per_million(1_000_000);

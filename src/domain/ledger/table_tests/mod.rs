@@ -19,6 +19,7 @@ mod administration;
 mod credits;
 mod decisions;
 mod exchanges;
+mod fleet;
 mod gates;
 mod language;
 mod restarts;

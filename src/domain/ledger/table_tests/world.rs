@@ -13,8 +13,8 @@ use crate::domain::ledger::account::{LocalAccount, Standing};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::ledger::{
-    Actual, Applied, Ledger, OnTimeout, Outgoing, RestoredHold, RestoredReservation, Stamp, Terms,
-    Verdict, WaiterId,
+    Actual, Applied, Ledger, OnTimeout, Outgoing, RestoredHold, RestoredReservation, Sharing,
+    Stamp, Terms, Verdict, WaiterId,
 };
 use crate::domain::money::Units;
 use crate::domain::settlement::{Road, Settlement};
@@ -45,8 +45,12 @@ pub(in crate::domain::ledger) struct World {
 
 impl World {
     pub(in crate::domain::ledger) fn new(on_timeout: OnTimeout) -> Self {
-        let terms =
-            Terms { reservation_timeout: Duration::from_secs(600), on_timeout, lease_ttl: TTL };
+        let terms = Terms {
+            reservation_timeout: Duration::from_secs(600),
+            on_timeout,
+            lease_ttl: TTL,
+            sharing: Sharing::Alone,
+        };
         Self {
             ledger: Ledger::new(workspace(), HolderId(1), terms),
             store: TestStore::default(),
@@ -106,7 +110,7 @@ impl World {
         id: ReservationId,
         actual: Actual,
     ) -> Option<Settlement> {
-        let settlement = self.ledger.settle(id, actual)?;
+        let settlement = self.ledger.settle(id, actual, self.now)?;
         self.settlements.push(settlement.clone());
         Some(settlement)
     }
@@ -117,13 +121,13 @@ impl World {
 
     pub(in crate::domain::ledger) fn release(&mut self, id: ReservationId) -> bool {
         self.journal.remove(&id);
-        self.ledger.release(id).is_some()
+        self.ledger.release(id, self.now).is_some()
     }
 
     pub(in crate::domain::ledger) fn withdraw(&mut self, id: ReservationId) {
         self.journal.remove(&id);
         self.stamps.retain(|(of, _)| *of != Some(id));
-        self.ledger.withdraw(id);
+        self.ledger.withdraw(id, self.now);
     }
 
     pub(in crate::domain::ledger) fn end_overdue(&mut self) -> Vec<ReservationId> {

@@ -1,0 +1,299 @@
+//! Several ledgers and one store: what one replica has idle is another's when it is needed, and never both's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::{TTL, TestStore};
+use super::world::{wall, workspace};
+use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
+use crate::domain::decision::{Decision, RefusalCode};
+use crate::domain::estimate::Estimate;
+use crate::domain::ids::{BudgetId, HolderId, ReservationId};
+use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::ledger::{Actual, Ledger, OnTimeout, Sharing, Terms, Verdict, WaiterId};
+use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
+use crate::domain::period::{Period, Schedule, WeekStart, Zone};
+use crate::domain::settlement::Certainty;
+use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
+use crate::domain::time::{Mono, Now, Wall};
+
+const BUDGET: BudgetId = BudgetId(1);
+/// Longer than others have to hand back what they do not use.
+const RECALL: Duration = Duration::from_millis(30);
+
+struct Fleet {
+    ledgers: Vec<Ledger>,
+    store: TestStore,
+    now: Now,
+    made: u128,
+    exchanges: usize,
+}
+
+impl Fleet {
+    /// So many replicas and one budget.
+    fn new(replicas: u128, limits: Limits) -> Self {
+        let terms = Terms {
+            reservation_timeout: Duration::from_secs(600),
+            on_timeout: OnTimeout::Charge,
+            lease_ttl: TTL,
+            sharing: Sharing::Fleet,
+        };
+        let now = Now { wall: wall("2026-11-22T10:00"), mono: Mono::from_ns(1_000_000_000_000) };
+        let ledgers =
+            (1..=replicas).map(|holder| Ledger::new(workspace(), HolderId(holder), terms));
+        let mut fleet = Self {
+            ledgers: ledgers.collect(),
+            store: TestStore::default(),
+            now,
+            made: 0,
+            exchanges: 0,
+        };
+        fleet.put(limits);
+        fleet
+    }
+
+    /// Puts the budget in force at the store and everywhere.
+    fn put(&mut self, limits: Limits) {
+        let schedule =
+            Schedule { period: Period::Daily, zone: Zone::utc(), week_start: WeekStart::Monday };
+        let budget = Budget {
+            workspace: workspace(),
+            id: BUDGET,
+            generation: 0,
+            resets: 0,
+            scope: Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
+            limits: Limits { schedule: Some(schedule), ..limits },
+            is_active: true,
+            expires_at: None,
+            shadow: false,
+            when_unavailable: WhenUnavailable::Deny,
+            name: None,
+            created_at: Wall::from_ms(0),
+            updated_at: Wall::from_ms(0),
+        };
+        self.store.budgets.insert(BUDGET, budget.clone());
+        for ledger in &mut self.ledgers {
+            ledger.put_budget(budget.clone(), self.now);
+        }
+    }
+
+    fn tick(&mut self, by: Duration) {
+        self.now = Now { wall: self.now.wall.plus(by), mono: self.now.mono.plus(by) };
+    }
+
+    /// One replica tells the store all that is due.
+    fn exchange(&mut self, at: usize) {
+        while let Some(batch) = self.ledgers[at].next_batch(self.now) {
+            self.exchanges += 1;
+            let grants = self.store.commit(&batch, self.now.wall).unwrap();
+            self.ledgers[at].apply(&grants, self.now);
+        }
+    }
+
+    /// What one replica's request is answered without anybody else.
+    fn ask(&mut self, at: usize, cost: i64) -> Result<(ReservationId, Decision), WaiterId> {
+        self.made += 1;
+        let id =
+            ReservationId { holder: HolderId(u128::try_from(at).unwrap() + 1), nonce: self.made };
+        let amounts = Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(0) };
+        let subject = Arc::new(Subject::of_workspace(workspace()));
+        let verdict = self.ledgers[at].reserve(subject, Estimate::of(amounts), id, self.now);
+        let waiter = match verdict {
+            Verdict::Decided(decision) => return Ok((id, decision)),
+            Verdict::Starved(waiter) => waiter,
+        };
+        self.exchange(at);
+        let decided = self.ledgers[at].take_decided().into_iter().find(|(of, _)| *of == waiter);
+        decided.map(|(_, decision)| (id, decision)).ok_or(waiter)
+    }
+
+    /// The same, with the others heeding what they are asked for.
+    fn reserve(&mut self, at: usize, cost: i64) -> Result<ReservationId, RefusalCode> {
+        let (id, decision) = match self.ask(at, cost) {
+            Ok(answer) => answer,
+            Err(waiter) => {
+                self.tell_recalls(at);
+                self.tick(RECALL);
+                self.ledgers[at].tend_recalls(self.now);
+                self.exchange(at);
+                let decided = self.ledgers[at].take_decided();
+                let found = decided.into_iter().find(|(of, _)| *of == waiter);
+                let decision = found.map(|(_, decision)| decision);
+                let id = ReservationId {
+                    holder: HolderId(u128::try_from(at).unwrap() + 1),
+                    nonce: self.made,
+                };
+                (id, decision.expect("the store was asked twice"))
+            }
+        };
+        match decision {
+            Decision::Allow(_) => Ok(id),
+            Decision::Deny(refusal) => Err(refusal.code),
+            Decision::Undecided { .. } => panic!("the store answers"),
+        }
+    }
+
+    fn tell_recalls(&mut self, except: usize) {
+        let recalls: Vec<_> =
+            self.store.accounts.iter().map(|(key, of)| (key.clone(), of.recalls)).collect();
+        for at in (0..self.ledgers.len()).filter(|at| *at != except) {
+            for (key, recalls) in &recalls {
+                self.ledgers[at].recalled(key, *recalls, self.now);
+            }
+            self.exchange(at);
+        }
+    }
+
+    fn settle(&mut self, at: usize, id: ReservationId, cost: i64) {
+        let actual = Actual {
+            settlement: super::world::id(&format!("s{}", id.nonce)),
+            certainty: Certainty::Exact,
+            amounts: Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(0) },
+            usage: None,
+            model: None,
+            rates: None,
+        };
+        assert!(self.ledgers[at].settle(id, actual, self.now).is_some());
+    }
+
+    fn account(&self, dimension: Dimension) -> (Units, Units) {
+        let is_it = |(key, _): &(&AccountKey, _)| key.dimension == dimension;
+        let (_, account) = self.store.accounts.iter().find(is_it).unwrap();
+        (account.spent, account.leased)
+    }
+}
+
+fn cost(limit: i64) -> Limits {
+    Limits { cost: Some(NanoUsd::new(limit)), ..Limits::default() }
+}
+
+fn rpm(limit: u32) -> Limits {
+    Limits { requests_per_minute: Some(limit), ..Limits::default() }
+}
+
+fn units(amount: i64) -> Units {
+    Units::new(amount)
+}
+
+#[test]
+fn what_one_replica_has_idle_is_recalled_for_another() {
+    let mut fleet = Fleet::new(2, cost(100));
+    let first = fleet.reserve(0, 20).unwrap();
+    assert_eq!(fleet.account(Dimension::Cost).1, units(80), "a first grant is for four");
+    assert!(fleet.reserve(1, 70).is_ok(), "60 of them are idle");
+    assert_eq!(fleet.reserve(1, 11), Err(RefusalCode::BudgetInFlight));
+    fleet.settle(0, first, 5);
+    fleet.exchange(0);
+    fleet.tick(Duration::from_secs(1));
+    assert!(fleet.reserve(1, 15).is_ok(), "what a settlement leaves is there for others");
+}
+
+#[test]
+fn a_recall_in_vain_is_remembered_and_costs_the_store_nothing_more() {
+    let mut fleet = Fleet::new(2, cost(100));
+    fleet.reserve(0, 60).unwrap();
+    fleet.reserve(1, 20).unwrap();
+    assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
+    let asked = fleet.exchanges;
+    for _ in 0..100 {
+        assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
+    }
+    assert_eq!(fleet.exchanges, asked);
+    fleet.tick(Duration::from_millis(1001));
+    assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
+    assert!(fleet.exchanges > asked, "what was known is old");
+}
+
+#[test]
+fn the_patience_of_a_request_ends_before_others_have_answered() {
+    let mut fleet = Fleet::new(2, cost(100));
+    fleet.reserve(0, 60).unwrap();
+    let Err(waiter) = fleet.ask(1, 50) else { panic!("it is lent elsewhere") };
+    let decision = fleet.ledgers[1].give_up(waiter, fleet.now).unwrap();
+    let Decision::Deny(refusal) = decision else { panic!("{decision:?}") };
+    assert_eq!(refusal.code, RefusalCode::BudgetInFlight);
+    assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn two_replicas_spend_a_budget_to_its_last_unit_and_not_one_more() {
+    let mut fleet = Fleet::new(2, cost(100));
+    let mut admitted = 0;
+    for turn in 0..200 {
+        let at = turn % 2;
+        if let Ok(id) = fleet.reserve(at, 3) {
+            fleet.settle(at, id, 1);
+            admitted += 1;
+        }
+        fleet.tick(Duration::from_millis(100));
+    }
+    // The last requests need three in hand though they use one.
+    assert_eq!(admitted, 98);
+    fleet.exchange(0);
+    fleet.exchange(1);
+    assert_eq!(fleet.account(Dimension::Cost).0, units(98));
+}
+
+#[test]
+fn near_exhaustion_nothing_is_drawn_ahead_of_need() {
+    let mut fleet = Fleet::new(2, cost(40));
+    fleet.reserve(0, 4).unwrap();
+    fleet.reserve(1, 4).unwrap();
+    let id = fleet.reserve(1, 9).unwrap();
+    fleet.tell_recalls(usize::MAX);
+    let (_, lent) = fleet.account(Dimension::Cost);
+    fleet.settle(1, id, 1);
+    fleet.exchange(1);
+    let (spent, after) = fleet.account(Dimension::Cost);
+    assert_eq!(spent, units(1));
+    assert!(
+        after < lent.minus(units(1)),
+        "eight are left of nine, and go back: {after:?} of {lent:?}"
+    );
+}
+
+#[test]
+fn a_rolling_minute_is_one_for_all_replicas() {
+    let mut fleet = Fleet::new(3, rpm(5));
+    for at in [0, 1, 2, 0, 1] {
+        fleet.reserve(at, 0).unwrap();
+        fleet.tick(Duration::from_secs(2));
+    }
+    assert_eq!(fleet.reserve(2, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+    // The first slot is free after a minute and the guard, whoever asks for it.
+    fleet.tick(Duration::from_millis(60_050) - Duration::from_secs(10) - RECALL * 4);
+    assert!(fleet.reserve(2, 0).is_err());
+    fleet.tick(Duration::from_secs(1));
+    fleet.reserve(2, 0).unwrap();
+    assert_eq!(fleet.reserve(2, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+}
+
+#[test]
+fn news_that_nobody_waits_for_wait_for_each_other() {
+    let mut fleet = Fleet::new(1, cost(1_000));
+    let ids: Vec<_> = (0..5).map(|_| fleet.reserve(0, 2).unwrap()).collect();
+    fleet.exchange(0);
+    let told = fleet.exchanges;
+    for id in ids {
+        fleet.settle(0, id, 2);
+        fleet.exchange(0);
+    }
+    assert_eq!(fleet.exchanges, told);
+    fleet.ledgers[0].tend_leases(fleet.now);
+    fleet.exchange(0);
+    assert_eq!(fleet.exchanges, told);
+    fleet.ledgers[0].tend_leases(fleet.now);
+    fleet.exchange(0);
+    assert_eq!(fleet.exchanges, told + 1);
+    assert_eq!(fleet.account(Dimension::Cost).0, units(10));
+}
+
+#[test]
+fn a_lowered_limit_is_in_force_as_soon_as_it_is_told() {
+    let mut fleet = Fleet::new(2, cost(1_000));
+    fleet.reserve(0, 100).unwrap();
+    fleet.reserve(1, 100).unwrap();
+    fleet.put(cost(250));
+    assert!(fleet.reserve(0, 60).is_err());
+    assert!(fleet.reserve(1, 50).is_ok());
+}
