@@ -206,8 +206,9 @@ impl World {
         replica.write_journal();
         let waited = self.now - self.requests[number].arrived;
         if waited > self.plan.patience + 200 * MS || self.random.chance(10) {
+            let now = self.clocks(at);
             let replica = &mut self.replicas[at];
-            replica.ledger.withdraw(id);
+            replica.ledger.withdraw(id, now);
             replica.records.end(id, End::Withdrawn);
             self.requests[number].standing = Standing::Over;
             return Ok(());
@@ -254,8 +255,9 @@ impl World {
         match fate {
             Fate::Silent => {}
             Fate::Released => {
+                let now = self.clocks(at);
                 let replica = &mut self.replicas[at];
-                if replica.ledger.release(id).is_some() {
+                if replica.ledger.release(id, now).is_some() {
                     replica.records.end(id, End::Over);
                 }
                 self.truth.released(id);

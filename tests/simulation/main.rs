@@ -71,8 +71,6 @@ fn no_world_overspends_or_loses_anything() {
     let (first, seeds) = (number("FIRST_SEED", 1), number("SEEDS", 20));
     let next = AtomicU64::new(first);
     let failed = AtomicU64::new(u64::MAX);
-    let began = std::time::SystemTime::UNIX_EPOCH;
-    let _ = began;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let outcomes: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
         let worker = || {
@@ -109,7 +107,11 @@ fn no_world_overspends_or_loses_anything() {
     let failed = failed.into_inner();
     if failed < u64::MAX {
         let outcome = run(failed, true);
-        println!("{}", outcome.tail);
+        let path = format!("{}/simulation-{failed}.trace", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::write(&path, &outcome.tail).expect("the trace can be written");
+        let short = |line: &str| line.chars().take(200).collect::<String>();
+        let last = outcome.tail.lines().rev().take(30).map(short).collect::<Vec<_>>();
+        last.iter().rev().for_each(|line| println!("{line}"));
         panic!("make simulate FIRST_SEED={failed} SEEDS=1\n{}", outcome.fault.unwrap_or_default());
     }
 }

@@ -1,7 +1,8 @@
 //! What happens to messages between replicas and their store, and what the store does with them.
 
 use bursar::domain::ledger::escrow::AccountKey;
-use bursar::store::Store as _;
+use bursar::domain::ledger::escrow::Grant;
+use bursar::store::{Batch, Store as _};
 
 use super::plan::workspace;
 use super::store::{Fault, at_once};
@@ -39,7 +40,10 @@ impl World {
                 self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
                 self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
                 match answer {
-                    Ok(grants) => Answer::Grants(grants),
+                    Ok(grants) => {
+                        self.tell_of_recalls(call.from, batch, &grants);
+                        Answer::Grants(grants)
+                    }
                     Err(key) => Answer::Lost(key),
                 }
             }
@@ -72,6 +76,24 @@ impl World {
                 Answer::Entries(own.map_err(|e| e.to_string())?, all.map_err(|e| e.to_string())?)
             }
         })
+    }
+
+    /// Word of a recall reaches most replicas at once.
+    fn tell_of_recalls(&mut self, from: usize, batch: &Batch, grants: &[Grant]) {
+        for (exchange, grant) in batch.exchanges.iter().zip(grants) {
+            let key = &exchange.account;
+            let known = self.recalls.insert(key.clone(), grant.recalls).unwrap_or(0);
+            if grant.recalls <= known || !self.plan.is_notified {
+                continue;
+            }
+            for at in (0..self.replicas.len()).filter(|at| *at != from) {
+                if self.replicas[at].hears_nothing || self.random.chance(self.plan.weather.loss) {
+                    continue;
+                }
+                let delay = self.delay();
+                self.later(at, delay, Inbox::Recalled(key.clone(), grant.recalls));
+            }
+        }
     }
 
     fn news(&self, call: &Call) -> News {

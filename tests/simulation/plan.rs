@@ -38,6 +38,8 @@ pub struct Weather {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub replicas: usize,
+    /// Whether the one replica has the store for itself.
+    pub is_alone: bool,
     pub ttl: Duration,
     pub reservation_timeout: Duration,
     /// How long the clients make requests.
@@ -59,6 +61,8 @@ pub struct Plan {
     /// Reports in a thousand that first reach another replica.
     pub elsewhere: u64,
     pub weather: Weather,
+    /// Whether the store tells replicas of recalls; otherwise they ask.
+    pub is_notified: bool,
     /// The wall clock when the world begins.
     pub begins_at: Wall,
     pub budgets: Vec<Budget>,
@@ -80,6 +84,7 @@ impl Plan {
         let weather = weather(random);
         let mut plan = Self {
             replicas,
+            is_alone: replicas == 1 && random.chance(500),
             ttl: Duration::from_millis(random.between(2_000, 10_000)),
             reservation_timeout: Duration::from_secs(random.between(8, 60)),
             length: random.between(60, 240) * SECOND,
@@ -92,6 +97,7 @@ impl Plan {
             silent: [0, 10, 50, 200][random.index(4)],
             elsewhere: [0, 100, 500][random.index(3)],
             weather,
+            is_notified: random.chance(600),
             begins_at: beginning(random),
             budgets: Vec::new(),
             projects: random.between(1, 3),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bursar::domain::budget::Budget;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
-use bursar::domain::ledger::{Ledger, Outgoing, RestoredReservation, WaiterId};
+use bursar::domain::ledger::{
+    Ledger, OnTimeout, Outgoing, RestoredReservation, Sharing, Terms, WaiterId,
+};
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, End, Recovered};
@@ -64,6 +66,8 @@ pub struct Replica {
     /// The batch under way with its number, and the call that carries it.
     pub sent: Option<(u64, Arc<Batch>, Option<u64>)>,
     retry_pause: u64,
+    /// When the alarm for recalls goes off.
+    recall_ends: Option<Mono>,
     pub calls: BTreeMap<u64, Purpose>,
     pub stopped_until: u64,
     pub hears_nothing: bool,
@@ -89,20 +93,16 @@ pub struct Replica {
 impl Replica {
     pub fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
         let holder = HolderId(0);
-        let terms = bursar::domain::ledger::Terms {
-            reservation_timeout: plan.reservation_timeout,
-            on_timeout: bursar::domain::ledger::OnTimeout::Charge,
-            lease_ttl: plan.ttl,
-        };
         Self {
             stage: Stage::Down,
             life: 0,
             holder,
-            ledger: Ledger::new(workspace(), holder, terms),
+            ledger: Ledger::new(workspace(), holder, terms(plan)),
             records: Buffer::default(),
             journal: plan.journals[number].then(Vec::new),
             sent: None,
             retry_pause: RETRY_MIN,
+            recall_ends: None,
             calls: BTreeMap::new(),
             stopped_until: 0,
             hears_nothing: false,
@@ -226,6 +226,16 @@ impl World {
                 self.later(at, POLL, Inbox::Poll);
                 self.call(at, Query::News, Purpose::Errand);
             }
+            Inbox::Recalled(key, count) => {
+                let now = self.clocks(at);
+                self.replicas[at].ledger.recalled(&key, count, now);
+            }
+            Inbox::RecallOver => {
+                let now = self.clocks(at);
+                let replica = &mut self.replicas[at];
+                replica.recall_ends = None;
+                replica.ledger.tend_recalls(now);
+            }
             Inbox::Hint => {
                 self.call(at, Query::News, Purpose::Errand);
             }
@@ -236,6 +246,7 @@ impl World {
         }
         if self.replicas[at].has_ledger() {
             self.talk(at)?;
+            self.await_recalls(at);
             self.check_ledger(at)?;
         }
         Ok(())
@@ -266,6 +277,19 @@ impl World {
             return self.random.between(500, 4_000) * MS;
         }
         self.random.between(50_000, self.plan.latency)
+    }
+
+    /// Sets an alarm for the end of a recall.
+    fn await_recalls(&mut self, at: usize) {
+        let Some(end) = self.replicas[at].ledger.next_recall() else { return };
+        if self.replicas[at].recall_ends == Some(end) {
+            return;
+        }
+        self.replicas[at].recall_ends = Some(end);
+        let left = end.since(self.clocks(at).mono).as_nanos();
+        let left = u64::try_from(left).expect("a short time");
+        // A slow clock has not come there yet when the time has passed.
+        self.later(at, left + left / 1000 + MS, Inbox::RecallOver);
     }
 
     /// Sends a batch if there is one to send.
@@ -372,7 +396,7 @@ impl World {
             let known = replica.recalled.entry(key.clone()).or_default();
             if *count > *known {
                 *known = *count;
-                replica.ledger.hand_back(key.budget, now);
+                replica.ledger.recalled(key, *count, now);
             }
         }
     }
@@ -424,14 +448,14 @@ impl World {
         if self.replicas[at].stage != Stage::Down {
             return;
         }
-        let terms = self.terms();
+        let terms = terms(&self.plan);
         let replica = &mut self.replicas[at];
         replica.life += 1;
         let number = u128::try_from(replica.number).expect("a few") + 1;
         replica.holder = HolderId(number << 64 | u128::from(replica.life));
         replica.ledger = Ledger::new(workspace(), replica.holder, terms);
         replica.stage = Stage::Starting;
-        (replica.version, replica.retry_pause) = (0, RETRY_MIN);
+        (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
         replica.records = Buffer::default();
         replica.recovered = Recovered::default();
         replica.settled.clear();
@@ -532,5 +556,15 @@ impl World {
         for request in waiting.into_values() {
             self.requests[request].leave();
         }
+    }
+}
+
+/// What all replicas of a plan agree on.
+fn terms(plan: &Plan) -> Terms {
+    Terms {
+        reservation_timeout: plan.reservation_timeout,
+        on_timeout: OnTimeout::Charge,
+        lease_ttl: plan.ttl,
+        sharing: if plan.is_alone { Sharing::Alone } else { Sharing::Fleet },
     }
 }

@@ -71,6 +71,7 @@ impl World {
         self.later(at, PATIENCE, Inbox::TellOver(task));
         if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
             waiting.push(task);
+            self.replicas[at].ledger.hurry();
             return;
         }
         self.call(at, Query::Entry(id), Purpose::Report(task));
@@ -105,17 +106,22 @@ impl World {
         let (id, certainty, amounts) = self.said(number);
         if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
             waiting.extend(task);
+            self.replicas[at].ledger.hurry();
             return;
         }
         let reservation = self.requests[number].reservation;
+        let now = self.clocks(at);
         let replica = &mut self.replicas[at];
         replica.records.cut(&replica.ledger, reservation, amounts);
         let Some(entry) =
-            replica.ledger.settle(reservation, actual(id.clone(), certainty, amounts))
+            replica.ledger.settle(reservation, actual(id.clone(), certainty, amounts), now)
         else {
             return;
         };
         replica.recording.insert(id, task.into_iter().collect());
+        if task.is_some() {
+            replica.ledger.hurry();
+        }
         let holder = replica.holder;
         self.trace.mark(self.now, "books", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
@@ -132,7 +138,10 @@ impl World {
         }
         match replica.ledger.batches_left() {
             0 => self.look_up(at, task),
-            left => replica.flushing.push((left, task)),
+            left => {
+                replica.flushing.push((left, task));
+                replica.ledger.hurry();
+            }
         }
     }
 
@@ -166,6 +175,7 @@ impl World {
         let replica = &mut self.replicas[at];
         let entry = replica.ledger.adjust(correcting, actual(id.clone(), certainty, amounts));
         replica.recording.entry(id).or_default().push(task);
+        replica.ledger.hurry();
         let holder = replica.holder;
         self.trace.mark(self.now, "corrects", at, || format!("#{number} {:?}", entry.charges));
         self.truth.booked(holder, &entry);

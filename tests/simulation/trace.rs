@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// So many steps are kept in words.
-const KEPT: usize = 120;
+const KEPT: usize = 20_000;
 
 #[derive(Debug)]
 pub struct Trace {

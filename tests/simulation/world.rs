@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bursar::domain::budget::Budget;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use bursar::domain::ledger::WaiterId;
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
-use bursar::domain::ledger::{OnTimeout, Terms, WaiterId};
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::Wall;
 use bursar::store::{AdoptedLease, Batch};
@@ -55,6 +55,10 @@ pub enum Inbox {
     Poll,
     /// Word that there is something new.
     Hint,
+    /// Word that an account was recalled.
+    Recalled(AccountKey, u32),
+    /// Others have had time to heed a recall.
+    RecallOver,
     /// A batch that was not answered is sent again.
     Retry(u64),
     Answer(u64, Answer),
@@ -148,6 +152,8 @@ pub struct World {
     /// Limits of requests that were in force, and since when.
     pub rates: BTreeMap<BudgetId, Vec<(u64, u32)>>,
     pub resets: BTreeMap<BudgetId, Vec<u64>>,
+    /// Recalls that replicas were told of.
+    pub recalls: BTreeMap<AccountKey, u32>,
     /// Reports that were acknowledged.
     pub acknowledged: Vec<(Id, usize)>,
 }
@@ -175,6 +181,7 @@ impl World {
             gone: BTreeSet::new(),
             rates: BTreeMap::new(),
             resets: BTreeMap::new(),
+            recalls: BTreeMap::new(),
             acknowledged: Vec::new(),
             plan,
         };
@@ -231,14 +238,6 @@ impl World {
     /// The store's clock.
     pub fn store_wall(&self) -> Wall {
         self.plan.begins_at.plus(Duration::from_nanos(self.now)).plus(self.store.ahead)
-    }
-
-    pub fn terms(&self) -> Terms {
-        Terms {
-            reservation_timeout: self.plan.reservation_timeout,
-            on_timeout: OnTimeout::Charge,
-            lease_ttl: self.plan.ttl,
-        }
     }
 
     pub fn token(&mut self) -> u64 {
