@@ -225,7 +225,8 @@ impl World {
             .filter_map(|hold| Some((replica.ledger.key(hold.account)?, hold.amount)))
             .collect();
         let keys: Vec<_> = holds.iter().map(|(key, _)| key.clone()).collect();
-        self.truth.admitted(id, holds, self.requests[number].actual, self.now);
+        let used = (self.requests[number].actual, self.said(number).2);
+        self.truth.admitted(id, holds, used, self.now);
         let response = self.random.between(MS, self.plan.response);
         self.later(at, response, Inbox::Finished(number));
         self.check_limits(&keys, at)

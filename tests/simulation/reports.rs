@@ -46,7 +46,7 @@ impl World {
     }
 
     /// What the next report of a request says.
-    fn said(&self, number: usize) -> (Id, Certainty, Amounts) {
+    pub fn said(&self, number: usize) -> (Id, Certainty, Amounts) {
         let request = &self.requests[number];
         let id = |text: String| Id::parse(&text).expect("a name");
         if request.fate == Fate::InParts && request.acknowledged == 0 {

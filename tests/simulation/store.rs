@@ -59,6 +59,9 @@ impl Store {
         now: Wall,
         truth: &mut Truth,
     ) -> Result<Result<Vec<Grant>, AccountKey>, Fault> {
+        if !batch.exchanges.is_sorted_by(|a, b| a.account <= b.account) {
+            return Err(format!("the exchanges of batch {number} are not in order: {batch:?}"));
+        }
         let before = self.touched(batch);
         self.commits += 1;
         let answer = match at_once(self.memory.commit(batch, now)) {
@@ -106,6 +109,11 @@ impl Store {
             if !grows(&was, lease) {
                 return Err(format!("I5: {key:?} went from {was:?} to {lease:?}"));
             }
+        }
+        let lent_before =
+            before.1.iter().filter(|(.., lease)| lease.state == LeaseState::Active).count();
+        if after.0.recalls > before.0.recalls && lent_before == 0 {
+            return Err(format!("{key:?} was recalled while nobody had any of it: {after:?}"));
         }
         let lent = granted.minus(after.0.overdraft.minus(before.0.overdraft));
         let free = after.0.free(self.limit(key));

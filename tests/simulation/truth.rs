@@ -41,7 +41,7 @@ impl Part {
 pub struct Sums {
     /// Σ of what was used or booked.
     pub used: Units,
-    /// Σ of what was used, as far as it was set aside.
+    /// Σ of what was used and not left out of a first report, as far as it was set aside.
     pub floor: Units,
     /// Σ of charges on record.
     pub recorded: Units,
@@ -66,12 +66,12 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// A request was handed over to its client.
+    /// A request was handed over to its client. The first that is ever said of its use are `least`.
     pub fn admitted(
         &mut self,
         id: ReservationId,
         holds: Vec<(AccountKey, Units)>,
-        actual: Amounts,
+        (actual, least): (Amounts, Amounts),
         at: u64,
     ) {
         let mut parts = Vec::new();
@@ -82,7 +82,7 @@ impl Truth {
             }
             let floor = in_dimension(key.dimension, actual).min(amount);
             let sums = self.accounts.entry(key.clone()).or_default();
-            sums.floor = sums.floor.plus(floor);
+            sums.floor = sums.floor.plus(in_dimension(key.dimension, least).min(amount));
             sums.used = sums.used.plus(floor);
             parts.push((key, Part { floor, ..Part::default() }));
         }
@@ -94,9 +94,6 @@ impl Truth {
         let accounts = &mut self.accounts;
         for (key, part) in self.requests.get_mut(&id).into_iter().flatten() {
             let sums = accounts.entry(key.clone()).or_default();
-            if !part.released {
-                sums.floor = sums.floor.minus(part.floor);
-            }
             change(sums, part, |part| part.released = true);
         }
     }
