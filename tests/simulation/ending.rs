@@ -43,18 +43,17 @@ impl World {
             let number = self.request(at, subject.clone(), Fate::Released);
             let estimate = *first.get_or_insert(self.requests[number].estimate);
             self.requests[number].estimate = estimate;
-            self.run_until(self.now + self.plan.patience + SECOND)?;
-            if self.requests[number].standing == Standing::Admitted {
+            self.run_until(self.now + self.plan.patience + SECOND / 2)?;
+            if self.requests[number].standing == Standing::Admitted || self.short(at, number) {
+                return Ok(());
+            }
+            self.run_until(self.now + SECOND / 2)?;
+            if self.short(at, number) {
                 return Ok(());
             }
         }
-        let number = self.requests.len() - 1;
-        match self.short(at, number) {
-            true => Ok(()),
-            false => {
-                Err(format!("I11: r{at} does not admit {:?}, which fits", self.requests[number]))
-            }
-        }
+        let last = self.requests.last();
+        Err(format!("I11: r{at} does not admit {last:?}, which fits"))
     }
 
     /// Whether some gate of a request has not enough left in the whole fleet.
