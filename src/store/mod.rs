@@ -4,9 +4,12 @@
 #[cfg(test)]
 mod contract;
 mod credits;
+mod errors;
 mod fleet;
 pub mod memory;
+pub mod postgres;
 mod posting;
+mod rows;
 pub mod sqlite;
 
 use async_trait::async_trait;
