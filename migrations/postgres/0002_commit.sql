@@ -53,6 +53,8 @@ CREATE FUNCTION bursar_commit(
 -- Every table is reached by its key, however small or unknown it was when the plan was made.
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
 AS $$
+-- Columns are always named with their table.
+#variable_conflict use_variable
 DECLARE
   credits CONSTANT TEXT := '00000000000000000000000000';
   now_ms BIGINT;

@@ -248,4 +248,7 @@ pub trait Store: CreditStore + FleetStore {
 
     /// Whether the store answers and can write.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Lets go of files and connections. Calls after it fail.
+    async fn close(&self) {}
 }

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::PostgresSettings;
 use super::errors::Failure;
-use super::turn::{READ_AT_START, START_TIMEOUT, Turn, bounded, query_scalar};
+use super::turn::{START_TIMEOUT, Turn, bounded, query_scalar};
 use crate::store::{StoreError, errors};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");

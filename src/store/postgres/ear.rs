@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
@@ -25,48 +24,42 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Hears what replicas say.
 pub(super) struct Ear {
-    /// Of one connection; none where nothing is listened to.
-    pool: Option<PgPool>,
+    /// Where to connect; none where nothing is listened to.
+    options: Option<PgConnectOptions>,
     listener: Mutex<Option<PgListener>>,
 }
 
 impl std::fmt::Debug for Ear {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ear").field("listens", &self.pool.is_some()).finish()
+        f.debug_struct("Ear").field("listens", &self.options.is_some()).finish()
     }
 }
 
 impl Ear {
     /// Hears nothing, ever.
     pub(super) const fn closed() -> Self {
-        Self { pool: None, listener: Mutex::const_new(None) }
+        Self { options: None, listener: Mutex::const_new(None) }
     }
 
     /// Listens from now on.
     pub(super) async fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ANSWER_TIMEOUT)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(options.clone());
-        let listener = connect(&pool).await;
+        let listener = connect(options).await;
         let listener = listener.ok_or_else(|| {
             StoreError::Unavailable(
                 "cannot LISTEN on the database; behind PgBouncer set store.listen: false"
                     .to_owned(),
             )
         })?;
-        Ok(Self { pool: Some(pool), listener: Mutex::new(Some(listener)) })
+        Ok(Self { options: Some(options.clone()), listener: Mutex::new(Some(listener)) })
     }
 
     /// The next word. Safe to give up waiting for.
     pub(super) async fn next(&self) -> Told {
-        let Some(pool) = &self.pool else { return std::future::pending().await };
+        let Some(options) = &self.options else { return std::future::pending().await };
         let mut listener = self.listener.lock().await;
         loop {
             let Some(connected) = listener.as_mut() else {
-                *listener = connect(pool).await;
+                *listener = connect(options).await;
                 if listener.is_some() {
                     return Told::Missed;
                 }
@@ -80,18 +73,18 @@ impl Ear {
             }
         }
     }
-
-    /// Stops listening.
-    pub(super) async fn close(&self) {
-        if let Some(pool) = &self.pool {
-            pool.close().await;
-        }
-    }
 }
 
-async fn connect(pool: &PgPool) -> Option<PgListener> {
+/// A pool for each connection, because a lost one may keep its place in the old pool for long.
+async fn connect(options: &PgConnectOptions) -> Option<PgListener> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ANSWER_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options.clone());
     let connecting = async {
-        let mut listener = PgListener::connect_with(pool).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
         Ok::<_, sqlx::Error>(listener)

@@ -322,6 +322,11 @@ impl Store for PostgresStore {
         // Only a write finds out about a standby.
         self.in_time(async { in_turn!(&self.pool, WRITE, |turn| beat(turn)) }).await
     }
+
+    async fn close(&self) {
+        // Connections that hang are left to the operating system.
+        let _ = tokio::time::timeout(CALL_TIMEOUT, self.pool.close()).await;
+    }
 }
 
 async fn beat(db: &mut PgConnection) -> Result<(), Failure> {

@@ -94,12 +94,6 @@ impl SqliteStore {
         Ok(Self { ttl, writer, readers })
     }
 
-    /// Closes the file, so that its log is merged into it.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
     /// A transaction that holds the write lock from its start: what it reads cannot change under it.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
@@ -282,5 +276,11 @@ impl Store for SqliteStore {
             .execute(&self.writer)
             .await?;
         Ok(())
+    }
+
+    /// Closes the file, so that its log is merged into it.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
