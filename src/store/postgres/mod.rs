@@ -11,6 +11,8 @@ mod errors;
 mod fleet;
 mod keys;
 mod leases;
+#[cfg(test)]
+mod races;
 mod settlements;
 mod tables;
 #[cfg(test)]
