@@ -206,6 +206,16 @@ impl Ledger {
         self.swept_to = if end >= places { 0 } else { end };
     }
 
+    /// Time has passed that the clock did not count: no lease is admitted against before it is renewed.
+    pub fn lapse_leases(&mut self) {
+        for at in 0..self.accounts.places() {
+            if let Some(account) = self.accounts.get_mut(at) {
+                account.deadline = Mono::default();
+                account.doubt();
+            }
+        }
+    }
+
     /// Hands everything back that no reservation holds, and asks for the leases to be closed.
     pub fn close_leases(&mut self) {
         for at in 0..self.accounts.places() {

@@ -91,6 +91,12 @@ impl Engine {
         Ok(Released::HandedOver)
     }
 
+    /// Whether other replicas draw from the same store, so that usage may reach one that does not hold its reservation.
+    #[must_use]
+    pub fn is_in_fleet(&self) -> bool {
+        self.shared.is_in_fleet()
+    }
+
     /// Whether another replica holds a reservation, or held it until it went.
     #[must_use]
     pub fn is_elsewhere(&self, reservation: ReservationId) -> bool {
@@ -181,7 +187,7 @@ impl Engine {
         let (mut reports, mut releases) = (Vec::new(), Vec::new());
         for handoff in waiting {
             match self.read(&handoff) {
-                Some(Said::Report(report)) => reports.push((handoff, report)),
+                Some(Said::Report(report)) => reports.push((handoff, *report)),
                 Some(Said::Release) => releases.push(handoff),
                 None => {}
             }
