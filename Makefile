@@ -1,12 +1,15 @@
 # What a person does with this repository. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test soak bench lint audit update-prices
+.PHONY: help demo demo-fleet run test soak bench lint audit update-prices
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Bursar, a real Envoy and a sample LLM upstream, with budgets that refuse (CI=1: end by itself)
 	@CI="$(CI)" python3 scripts/demo
+
+demo-fleet: ## Two Bursars and two Envoys that share budgets in one PostgreSQL (CI=1: end by itself)
+	@CI="$(CI)" python3 scripts/demo-fleet
 
 run: ## Bursar alone with its defaults: gRPC on 127.0.0.1:9191, HTTP on 127.0.0.1:9192, SQLite in bursar.db
 	cargo run -- serve

@@ -79,7 +79,7 @@ const ROOMS: [Room; 9] = [
     Room {
         name: "notify",
         floor: 3,
-        may_import: &["domain", "engine"],
+        may_import: &["domain", "engine", "telemetry"],
         must_not_name: &["sqlx", "tonic", "axum"],
     },
     Room { name: "inject", floor: 3, may_import: &["config"], must_not_name: &["sqlx"] },

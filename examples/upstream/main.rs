@@ -35,6 +35,6 @@ async fn main() -> Result<()> {
     }
     // Whoever starts it by hand on port 0 has no other way to learn the port.
     println!("Serving on http://{}", listener.local_addr()?);
-    axum::serve(listener, provider::routes()).await?;
+    provider::serve(listener).await?;
     Ok(())
 }

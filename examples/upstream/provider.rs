@@ -19,9 +19,11 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use zipped::Zipped;
@@ -37,8 +39,17 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// When every reply says that it was made: replies differ by their request alone.
 const CREATED: u64 = 1_767_225_600;
 
+/// Serves until it is dropped. Each piece of a stream goes out at once, as a provider's does.
+pub(super) async fn serve(listener: TcpListener) -> io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        // Without it a piece is only later.
+        let _ = connection.set_nodelay(true);
+    });
+    axum::serve(listener, routes()).await
+}
+
 /// All of it, with a count that starts at nothing.
-pub(super) fn routes() -> Router {
+fn routes() -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/messages", post(messages))
@@ -67,6 +78,8 @@ enum Behaviour {
     Gzip,
     /// `wait`: a stream stops in the middle until somebody says `POST /go-on`.
     Wait,
+    /// `think`: a stream stops in the same way before its first word.
+    Think,
     /// `reset`: a stream stops in the same way and breaks off then.
     Reset,
     /// `busy`: 429.
@@ -200,6 +213,10 @@ fn events(events: Vec<String>, behaviour: Behaviour, shared: &Shared) -> Respons
             let (first, rest) = split(events, middle);
             streamed(first.chain(wait(shared)).chain(rest))
         }
+        Behaviour::Think => {
+            let (first, rest) = split(events, 1);
+            streamed(first.chain(wait(shared)).chain(rest))
+        }
         Behaviour::Reset => {
             let (first, _) = split(events, middle);
             let broken = stream::iter([Err(io::Error::other("a bad day"))]);
@@ -242,6 +259,7 @@ impl Behaviour {
         match headers.get("x-sample").map(|value| value.as_bytes()) {
             Some(b"gzip") => Self::Gzip,
             Some(b"wait") => Self::Wait,
+            Some(b"think") => Self::Think,
             Some(b"reset") => Self::Reset,
             Some(b"busy") => Self::Busy,
             _ => Self::Plain,

@@ -7,14 +7,13 @@ use bursar::domain::usage::{Hints, Meter, Metered};
 use bursar::envoy::decode::Decoder;
 use libfuzzer_sys::fuzz_target;
 
-const ENCODINGS: [&str; 4] = ["", "gzip", "deflate", "br"];
-const PROVIDERS: [Option<&str>; 4] =
-    [None, Some("openrouter"), Some("xai"), Some("perplexity")];
+const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
+const PROVIDERS: [Option<&str>; 4] = [None, Some("openrouter"), Some("xai"), Some("perplexity")];
 
 fuzz_target!(|input: (u8, u8, Vec<u8>)| {
     let (settings, size, body) = input;
-    let encoding = ENCODINGS[usize::from(settings & 3)];
-    let provider = PROVIDERS[usize::from((settings >> 2) & 3)];
+    let encoding = ENCODINGS[usize::from(settings) % ENCODINGS.len()];
+    let provider = PROVIDERS[usize::from(settings >> 4) % PROVIDERS.len()];
     let size = usize::from(size).max(1);
     let [cut, whole] = [size, body.len().max(1)].map(|size| fed(encoding, provider, &body, size));
     // How far a corrupt encoding is undone before it shows depends on the cuts.

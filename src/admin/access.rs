@@ -45,8 +45,8 @@ pub enum Role {
     Check(Id),
 }
 
-/// What a call needs of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a call needs of its key. Each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Right {
     /// To check and to report usage.
     Use,
@@ -81,15 +81,10 @@ impl Settings {
         let role = self
             .role_of(&Sha256::digest(secret).into())
             .ok_or_else(|| Fault::new(Code::Unauthenticated, "the key is not known"))?;
-        match (role, right) {
-            (Role::Check(_), Right::Manage | Right::Operate)
-            | (Role::Manage(_), Right::Operate) => {
-                Err(Fault::forbidden("not authorized for this endpoint"))
-            }
-            (Role::Operator | Role::Manage(_) | Role::Check(_), _) => {
-                Ok(Caller { role: role.clone(), default_workspace: self.default_workspace.clone() })
-            }
+        if role.right() < right {
+            return Err(Fault::forbidden("not authorized for this endpoint"));
         }
+        Ok(Caller { role: role.clone(), default_workspace: self.default_workspace.clone() })
     }
 
     /// Compares with every key, whichever matches, so that time tells nothing.
@@ -100,7 +95,23 @@ impl Settings {
     }
 }
 
+impl Role {
+    /// The most that it may do.
+    const fn right(&self) -> Right {
+        match self {
+            Self::Operator => Right::Operate,
+            Self::Manage(_) => Right::Manage,
+            Self::Check(_) => Right::Use,
+        }
+    }
+}
+
 impl Caller {
+    /// The most that it may do, whatever this call needs.
+    pub(super) const fn right(&self) -> Right {
+        self.role.right()
+    }
+
     /// The workspace that the call is about. All places that name one must agree, with each other and with the key.
     pub(super) fn workspace(
         &self,

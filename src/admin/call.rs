@@ -33,6 +33,11 @@ impl Call {
         self.caller.workspace([self.header, query, body])
     }
 
+    /// The most that the caller may do.
+    pub(super) const fn right(&self) -> Right {
+        self.caller.right()
+    }
+
     fn authenticated(parts: &Parts, api: &Api, right: Right) -> Result<Self, Fault> {
         let authorization = parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let caller = api.settings.caller(authorization, right)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::access::{Right, Settings, WORKSPACE_HEADER, workspace_name};
+use super::access::{Caller, Right, Settings, WORKSPACE_HEADER, workspace_name};
 use super::check::{self, Answer};
 use super::fault::Fault;
 use super::usage::{self, Recorded, Reported};
@@ -59,8 +59,10 @@ impl Budgets for BudgetsService {
         request: Request<proto::ReportRequest>,
     ) -> Result<Response<proto::ReportResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
-        let workspace = self.workspace(&metadata, &message.workspace_id)?;
-        let recorded = usage::record(&self.engine, reported(message, workspace)?).await?;
+        let caller = self.caller(&metadata)?;
+        let workspace = workspace(&caller, &metadata, &message.workspace_id)?;
+        let reported = reported(message, workspace)?;
+        let recorded = usage::record(&self.engine, reported, caller.right()).await?;
         Ok(Response::new(match recorded {
             Recorded::Settled(settled) => proto::ReportResponse {
                 recorded: Some(amounts(settled.settlement.amounts)),
@@ -90,13 +92,21 @@ impl Budgets for BudgetsService {
 }
 
 impl BudgetsService {
-    /// Who calls, and about which workspace.
     fn workspace(&self, metadata: &MetadataMap, named: &str) -> Result<Id, Fault> {
-        let authorization = metadata.get("authorization").map(|value| value.as_encoded_bytes());
-        let caller = self.settings.caller(authorization, Right::Use)?;
-        let header = metadata.get(WORKSPACE_HEADER).map(|value| value.as_encoded_bytes());
-        caller.workspace([header.map(workspace_name).transpose()?, id("workspace_id", named)?])
+        workspace(&self.caller(metadata)?, metadata, named)
     }
+
+    /// Who calls.
+    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Fault> {
+        let authorization = metadata.get("authorization").map(|value| value.as_encoded_bytes());
+        self.settings.caller(authorization, Right::Use)
+    }
+}
+
+/// The workspace that a call is about.
+fn workspace(caller: &Caller, metadata: &MetadataMap, named: &str) -> Result<Id, Fault> {
+    let header = metadata.get(WORKSPACE_HEADER).map(|value| value.as_encoded_bytes());
+    caller.workspace([header.map(workspace_name).transpose()?, id("workspace_id", named)?])
 }
 
 /// Reads an id; empty means not given, as protobuf has it.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Api;
+use super::access::Right;
 use super::call::{Body, Use};
 use super::check::subject;
 use super::fault::Fault;
@@ -50,8 +51,16 @@ pub(super) enum Recorded {
     HandedOver,
 }
 
-/// Records a report.
-pub(super) async fn record(engine: &Engine, reported: Reported) -> Result<Recorded, Fault> {
+/// Records a report of somebody with this right.
+pub(super) async fn record(
+    engine: &Engine,
+    reported: Reported,
+    right: Right,
+) -> Result<Recorded, Fault> {
+    // Whoever may replace what is exact can take back what was spent.
+    if reported.correction == Correction::Yes && right < Right::Manage {
+        return Err(Fault::forbidden("correction needs a key with the role manage or operator"));
+    }
     let now = engine.wall();
     match engine.report(reported.checked(now)?).await {
         Ok(settled) => Ok(Recorded::Settled(Box::new(settled))),
@@ -157,9 +166,10 @@ pub(super) async fn http(
     Use(call): Use,
     Body(body): Body,
 ) -> Result<Response, Fault> {
+    let right = call.right();
     let reported = read(Object::parse(&body)?, |named| call.workspace(named))?;
     let settlement_id = reported.settlement.to_string();
-    Ok(match record(&api.engine, reported).await? {
+    Ok(match record(&api.engine, reported, right).await? {
         Recorded::Settled(settled) => Json(SettledView::from(&*settled)).into_response(),
         Recorded::HandedOver => {
             let view = HandedOverView { handed_over: true, settlement_id };

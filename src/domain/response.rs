@@ -1,6 +1,7 @@
 //! What a response means for the reservation that was made for it: these rules are the same on every road by which usage
 //! comes back.
 
+use crate::domain::estimate::Reasoning;
 use crate::domain::settlement::Certainty;
 use crate::domain::usage::{Metered, Record, Usage};
 
@@ -23,6 +24,8 @@ pub struct Response<'a> {
     pub text_bytes: u64,
     /// What its request was estimated at.
     pub input_tokens: u64,
+    /// Whether it may have cost what nobody saw of it.
+    pub reasoning: Reasoning,
 }
 
 /// Whether a response came to its end.
@@ -41,6 +44,8 @@ pub enum Verdict {
     Release,
     /// It is charged with what was used, or with what was seen of it.
     Charge(Certainty, Box<Record>),
+    /// It is charged with what was seen, and with no less than was set aside, because its model may have reasoned unseen.
+    ChargeSeen(Certainty, Box<Record>),
     /// It is charged with what was set aside, because what was seen says nothing of what was used.
     ChargeReserved(Certainty),
 }
@@ -61,9 +66,7 @@ impl Response<'_> {
     pub fn verdict(self) -> Verdict {
         match self.metered.clone() {
             Metered::Exact(record) => Verdict::Charge(Certainty::Exact, Box::new(record)),
-            Metered::AtLeast(record) => {
-                Verdict::Charge(Certainty::AtLeast, Box::new(self.at_least(record)))
-            }
+            Metered::AtLeast(record) => self.charge(Certainty::AtLeast, self.at_least(record)),
             Metered::None if self.status == SWITCHING_PROTOCOLS => {
                 Verdict::ChargeReserved(Certainty::Estimated)
             }
@@ -112,7 +115,19 @@ impl Response<'_> {
         }
         let usage =
             Usage { input: self.input_tokens, output: self.output_tokens(), ..Usage::default() };
-        Verdict::Charge(certainty, Box::new(Record { usage, ..Record::default() }))
+        self.charge(certainty, Record { usage, ..Record::default() })
+    }
+
+    /// The charge for what was seen. Where the model may have reasoned, only a response that counts its reasoning as it goes on
+    /// says how much.
+    fn charge(&self, certainty: Certainty, record: Record) -> Verdict {
+        let record = Box::new(record);
+        match self.reasoning {
+            Reasoning::Possible if record.usage.reasoning == 0 => {
+                Verdict::ChargeSeen(certainty, record)
+            }
+            Reasoning::Possible | Reasoning::Unlikely => Verdict::Charge(certainty, record),
+        }
     }
 
     const fn output_tokens(&self) -> u64 {
@@ -134,6 +149,7 @@ mod tests {
             body_bytes: 1000,
             text_bytes: 100,
             input_tokens: 164,
+            reasoning: Reasoning::Unlikely,
         }
     }
 
@@ -196,6 +212,34 @@ mod tests {
         assert_eq!(begun.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
         let socket = Response { method: "GET", ..response(101, Ending::Cut) };
         assert_eq!(socket.verdict(), Verdict::ChargeReserved(Certainty::Estimated));
+    }
+
+    #[test]
+    fn what_a_model_may_have_reasoned_unseen_costs_no_less_than_was_set_aside() {
+        let reasoning = |ending, metered, text_bytes| Response {
+            metered,
+            text_bytes,
+            reasoning: Reasoning::Possible,
+            ..response(200, ending)
+        };
+        let seen = |certainty, input, output| {
+            Verdict::ChargeSeen(certainty, Box::new(record(input, output)))
+        };
+        let silent = reasoning(Ending::Cut, Metered::None, 0);
+        assert_eq!(silent.verdict(), seen(Certainty::AtLeast, 164, 0));
+        let begun = reasoning(Ending::Cut, Metered::AtLeast(record(150, 1)), 100);
+        assert_eq!(begun.verdict(), seen(Certainty::AtLeast, 150, 34));
+        let untold = reasoning(Ending::Complete, Metered::None, 100);
+        assert_eq!(untold.verdict(), seen(Certainty::Estimated, 164, 34));
+
+        let mut counted = record(150, 40);
+        counted.usage.reasoning = 30;
+        let told = reasoning(Ending::Cut, Metered::AtLeast(counted.clone()), 0);
+        assert_eq!(told.verdict(), Verdict::Charge(Certainty::AtLeast, Box::new(counted)));
+        let whole = reasoning(Ending::Complete, Metered::Exact(record(150, 40)), 100);
+        assert_eq!(whole.verdict(), charge(Certainty::Exact, 150, 40));
+        let failed = Response { status: 500, ..reasoning(Ending::Cut, Metered::None, 0) };
+        assert_eq!(failed.verdict(), Verdict::Release);
     }
 
     #[test]

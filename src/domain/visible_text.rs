@@ -17,6 +17,12 @@ const TEXT_KEYS: [&[u8]; 14] = [
     b"outputText",
     b"response",
 ];
+/// Those of them that are a model's reasoning.
+const REASONING_KEYS: [&[u8]; 3] = [b"thinking", b"reasoning", b"reasoning_content"];
+/// Keys that stand only where a model reasons, whatever their value: of Bedrock, and of Gemini.
+const REASONING_MARKS: [&[u8]; 3] = [b"reasoningContent", b"thought", b"thoughtSignature"];
+/// Types of the pieces of a response that are reasoning, shown or not.
+const REASONING_TYPES: [&[u8]; 3] = [b"reasoning", b"thinking", b"redacted_thinking"];
 /// The longest of them, and a byte to tell longer ones.
 const KEY_BYTES: usize = 18;
 /// How many bytes a character has that is written as `\u` and four digits: most are above U+07FF, where it has three.
@@ -27,6 +33,7 @@ const ESCAPED_CHARACTER_BYTES: u64 = 3;
 #[derive(Debug, Clone, Default)]
 pub struct VisibleText {
     bytes: u64,
+    reasoning: bool,
     key: Key,
     place: Place,
     /// The string that is open, or that may turn out to be a key.
@@ -64,8 +71,23 @@ impl VisibleText {
     /// The bytes of text so far. A string that is not at its end counts as far as it came.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let open = !matches!(self.place, Place::Between) && self.key.is_text();
+        let open = self.is_open() && self.key.is_text();
         self.bytes.saturating_add(if open { self.string_bytes } else { 0 })
+    }
+
+    /// Whether it shows so far that the model reasoned, though perhaps not what.
+    #[must_use]
+    pub fn shows_reasoning(&self) -> bool {
+        self.reasoning || (self.is_open() && self.string_is_reasoning())
+    }
+
+    const fn is_open(&self) -> bool {
+        !matches!(self.place, Place::Between)
+    }
+
+    fn string_is_reasoning(&self) -> bool {
+        (self.string_bytes > 0 && self.key.is_one_of(&REASONING_KEYS))
+            || (self.key.is_one_of(&[b"type"]) && self.string.is_one_of(&REASONING_TYPES))
     }
 
     fn step(&mut self, byte: u8) {
@@ -88,6 +110,7 @@ impl VisibleText {
             (Place::Behind, b' ' | b'\t' | b'\r' | b'\n') => Place::Behind,
             (Place::Behind, b':') => {
                 self.key = self.string;
+                self.reasoning |= self.key.is_one_of(&REASONING_MARKS);
                 Place::Between
             }
             (Place::Behind, b'"') => {
@@ -117,6 +140,7 @@ impl VisibleText {
         if self.key.is_text() {
             self.bytes = self.bytes.saturating_add(self.string_bytes);
         }
+        self.reasoning |= self.string_is_reasoning();
     }
 }
 
@@ -129,7 +153,11 @@ impl Key {
     }
 
     fn is_text(&self) -> bool {
-        self.bytes.get(..self.length).is_some_and(|key| TEXT_KEYS.contains(&key))
+        self.is_one_of(&TEXT_KEYS)
+    }
+
+    fn is_one_of(&self, texts: &[&[u8]]) -> bool {
+        self.bytes.get(..self.length).is_some_and(|text| texts.contains(&text))
     }
 }
 
@@ -171,6 +199,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn reasoning_is_seen_in_every_dialect_even_where_it_is_hidden() {
+        let shows = |body: &str| {
+            let mut text = VisibleText::default();
+            text.push(body.as_bytes());
+            text.shows_reasoning()
+        };
+        for body in [
+            "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"so\"}}]}",
+            "data: {\"choices\":[{\"delta\":{\"reasoning\":\"s",
+            "data: {\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"so\"}}",
+            "data: {\"content_block\":{\"type\":\"redacted_thinking\",\"data\":\"EmwK\"}}",
+            "data: {\"type\":\"response.output_item.added\",\"item\":{\"type\":\"reasoning\",\"summary\":[]}}",
+            "{\"delta\":{\"reasoningContent\":{\"signature\":\"EmwK\"}}}",
+            "{\"parts\":[{\"text\":\"so\",\"thought\":true}]}",
+        ] {
+            assert!(shows(body), "{body}");
+        }
+        for body in [
+            "data: {\"choices\":[{\"delta\":{\"content\":\"so\",\"reasoning_content\":null,\"reasoning\":\"\"}}]}",
+            "data: {\"response\":{\"reasoning\":{\"effort\":null,\"summary\":null}}}",
+            "data: {\"delta\":{\"type\":\"text_delta\",\"text\":\"{\\\"type\\\":\\\"thinking\\\"}\"}}",
+            "{\"usage\":{\"reasoning_tokens\":0}}",
+            "",
+        ] {
+            assert!(!shows(body), "{body}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_pieces_in_which_it_comes_make_no_difference(body in prop::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()) {
@@ -181,6 +238,7 @@ mod tests {
             parts.push(a);
             parts.push(b);
             prop_assert_eq!(whole.bytes(), parts.bytes());
+            prop_assert_eq!(whole.shows_reasoning(), parts.shows_reasoning());
             prop_assert!(whole.bytes() <= 3 * body.len() as u64);
         }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Engine;
+use super::metered::greater;
 use super::report::{Against, Correction, Report, ReportError, Settled, beyond};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::Amounts;
@@ -93,9 +94,4 @@ impl Engine {
         shared.work.notify_one();
         Ok((settlement, receiver))
     }
-}
-
-/// The greater of each.
-fn greater(a: Amounts, b: Amounts) -> Amounts {
-    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
 }

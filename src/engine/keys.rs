@@ -13,7 +13,8 @@ use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::time::Mono;
 use crate::store::StoreError;
 
-/// Keys remembered at the most.
+/// Keys remembered at the most, and as many that are on no record. Each has a place of its own, so that made-up keys put out only
+/// others like them.
 const KEYS_MAX: u64 = 100_000;
 /// How long an answer is believed without asking again. A key that another replica deleted is refused at the latest after this, and
 /// sooner where it is told, unless the store is away: then the last answer holds.
@@ -21,7 +22,8 @@ const BELIEVED: Duration = Duration::from_secs(2);
 
 /// What is remembered: the key, or that there is none, and since when.
 pub(super) struct KeyCache {
-    known: Cache<KeyHash, (Option<Arc<ApiKey>>, Mono), RandomState>,
+    known: Cache<KeyHash, (Arc<ApiKey>, Mono), RandomState>,
+    unknown: Cache<KeyHash, Mono, RandomState>,
     /// Grows with every change of a key, so that an answer from before the change is not remembered after it.
     changes: AtomicU64,
 }
@@ -30,7 +32,9 @@ impl Default for KeyCache {
     fn default() -> Self {
         let known =
             Cache::builder().max_capacity(KEYS_MAX).build_with_hasher(RandomState::default());
-        Self { known, changes: AtomicU64::new(0) }
+        let unknown =
+            Cache::builder().max_capacity(KEYS_MAX).build_with_hasher(RandomState::default());
+        Self { known, unknown, changes: AtomicU64::new(0) }
     }
 }
 
@@ -47,17 +51,27 @@ impl KeyCache {
         now: Mono,
         changes: u64,
     ) {
-        self.known.insert(hash, (key, now));
+        match key {
+            Some(key) => {
+                self.known.insert(hash, (key, now));
+                self.unknown.invalidate(&hash);
+            }
+            None => {
+                self.unknown.insert(hash, now);
+                self.known.invalidate(&hash);
+            }
+        }
         // A change that comes after this line forgets the entry by itself.
         if self.changes() != changes {
             self.known.invalidate(&hash);
+            self.unknown.invalidate(&hash);
         }
     }
 
     /// Another replica may have changed keys of a workspace: what is remembered is asked for again, and holds as long as the
     /// store is away.
     pub(super) fn doubt(&self, workspace: &Id) {
-        self.doubt_where(|key| key.is_none_or(|key| key.workspace == *workspace));
+        self.doubt_where(|key| key.workspace == *workspace);
     }
 
     /// The same for all workspaces.
@@ -65,18 +79,29 @@ impl KeyCache {
         self.doubt_where(|_| true);
     }
 
-    fn doubt_where(&self, is_meant: impl Fn(Option<&ApiKey>) -> bool) {
+    fn doubt_where(&self, is_meant: impl Fn(&ApiKey) -> bool) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         for (hash, (key, _)) in &self.known {
-            if is_meant(key.as_deref()) {
+            if is_meant(&key) {
                 self.known.insert(*hash, (key, Mono::default()));
             }
         }
+        // One of these may have been made meanwhile.
+        for (hash, _) in &self.unknown {
+            self.unknown.insert(*hash, Mono::default());
+        }
+    }
+
+    /// What was said of a key last, and when.
+    fn last(&self, hash: &KeyHash) -> Option<(Option<Arc<ApiKey>>, Mono)> {
+        let known = self.known.get(hash).map(|(key, since)| (Some(key), since));
+        known.or_else(|| self.unknown.get(hash).map(|since| (None, since)))
     }
 
     fn forget_all(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.known.invalidate_all();
+        self.unknown.invalidate_all();
     }
 }
 
@@ -89,7 +114,7 @@ impl Engine {
         let cache = &self.shared.keys;
         let changes = cache.changes();
         let now = self.shared.now().mono;
-        let known = cache.known.get(hash);
+        let known = cache.last(hash);
         if let Some((key, since)) = &known
             && now.since(*since) < BELIEVED
         {

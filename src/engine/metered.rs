@@ -41,6 +41,24 @@ impl Engine {
         })
     }
 
+    /// What was seen of a response, raised to what was set aside where that is more. Rates explain no cost that is raised.
+    pub(super) fn seen(
+        &self,
+        report: &Report,
+        record: &Record,
+        path: &str,
+        subject: &Subject,
+    ) -> Result<Actual, ReportError> {
+        let seen = self.metered(report, record, path, subject)?;
+        let reserved = self.reserved_amounts(report).unwrap_or_default();
+        let is_raised = reserved.cost > seen.amounts.cost;
+        Ok(Actual {
+            amounts: greater(seen.amounts, reserved),
+            rates: seen.rates.filter(|_| !is_raised),
+            ..seen
+        })
+    }
+
     /// What was set aside.
     pub(super) fn reserved(
         &self,
@@ -82,4 +100,9 @@ impl Engine {
         let room = state.rooms.get(&report.workspace)?;
         room.ledger.reservation(*id).map(|reservation: &Reservation| reservation.estimate)
     }
+}
+
+/// The greater of each.
+pub(super) fn greater(a: Amounts, b: Amounts) -> Amounts {
+    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
 }

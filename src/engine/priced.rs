@@ -22,6 +22,7 @@ impl Engine {
             Used::Usage { model, usage } => (model.as_ref(), Some(*usage), None),
             Used::Cost { cost, model, usage } => (model.as_ref(), *usage, Some(*cost)),
             Used::Metered { record, path } => return self.metered(report, record, path, subject),
+            Used::Seen { record, path } => return self.seen(report, record, path, subject),
             Used::Reserved => return self.reserved(report, subject),
         };
         let asked = subject.model.as_ref();

@@ -88,6 +88,13 @@ pub enum Used {
         /// The path of the request, which names the model in some APIs.
         path: Box<str>,
     },
+    /// What was seen of a response, and no less than was set aside for it.
+    Seen {
+        /// What was seen.
+        record: Box<Record>,
+        /// The path of the request.
+        path: Box<str>,
+    },
     /// What was set aside, because nothing tells what was used. Only for reports against a reservation.
     Reserved,
 }
@@ -332,7 +339,9 @@ impl Engine {
                     || (is_bound && settlement.amounts.cost > *cost);
                 same && settlement.usage == *usage
             }
-            Used::Metered { record, .. } => settlement.usage == Some(record.total()),
+            Used::Metered { record, .. } | Used::Seen { record, .. } => {
+                settlement.usage == Some(record.total())
+            }
             Used::Reserved => settlement.usage.is_none(),
         };
         if said_before {

@@ -106,7 +106,7 @@ impl AccessLog {
         if !self.settler.is_left_open(&handover) {
             return;
         }
-        let Some(response) = entry.response(handover.input_tokens) else { return };
+        let Some(response) = entry.response(&handover) else { return };
         let verdict = response.verdict();
         let method = entry.request.request_method().as_str_name().to_owned();
         let path = entry.path().to_owned();
@@ -185,7 +185,7 @@ impl Entry {
     }
 
     /// What is known of the response. `None` when it succeeded and its usage is not told here: others may still tell.
-    fn response(&self, input_tokens: u64) -> Option<response::Response<'_>> {
+    fn response(&self, handover: &Handover) -> Option<response::Response<'_>> {
         let method = self.request.request_method().as_str_name();
         // What is fetched was paid for when it was made.
         let metered =
@@ -202,7 +202,8 @@ impl Entry {
             metered,
             body_bytes: self.body_bytes,
             text_bytes: 0,
-            input_tokens,
+            input_tokens: handover.input_tokens,
+            reasoning: handover.reasoning,
         })
     }
 

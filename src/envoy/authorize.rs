@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::domain::decision::{Decision, Refusal};
-use crate::domain::estimate::{Appraisal, Priced, RequestFacts, appraise};
+use crate::domain::decision::{Decision, Refusal, RefusalCode};
+use crate::domain::estimate::{Appraisal, Priced, Reasoning, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::subject::Subject;
@@ -41,6 +41,7 @@ struct Asked<'a> {
     held: Held,
     /// The input that it was estimated at.
     input_tokens: u64,
+    reasoning: Reasoning,
     /// Headers that show keys of ours.
     our_keys: KeyHeaders<'a>,
 }
@@ -76,30 +77,44 @@ impl Authorizer {
         attributes: &Attributes<'a>,
         patience: Duration,
     ) -> Result<Asked<'a>, Unasked> {
-        let known = tokio::time::timeout(patience, self.known_key(attributes)).await;
-        let (key, our_keys) = known.unwrap_or_else(|_| {
-            Err(Unasked::Unavailable("the key was not found in time".to_owned()))
-        })?;
+        let (key, our_keys) = self.known_key(attributes, patience).await?;
         let subject =
             self.settings.mapping.subject(attributes, key.as_deref()).map_err(Unasked::Rejected)?;
         let subject = Arc::new(subject);
-        let Appraisal { estimate, input_tokens } = self.appraise(&subject, attributes);
+        let appraisal = self.appraise(&subject, attributes);
+        if appraisal.is_ambiguous {
+            return Err(Unasked::Rejected(two_models()));
+        }
+        let Appraisal { estimate, input_tokens, reasoning, .. } = appraisal;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        Ok(Asked { subject, held, input_tokens, our_keys })
+        Ok(Asked { subject, held, input_tokens, reasoning, our_keys })
     }
 
-    /// The key on record that the request shows, and the headers that show keys of ours.
+    /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
+    /// now whether it is on record counts as one that is not, where those pass.
     async fn known_key<'a>(
         &'a self,
         attributes: &Attributes<'a>,
+        patience: Duration,
     ) -> Result<(Option<Arc<ApiKey>>, KeyHeaders<'a>), Unasked> {
         let mapping = &self.settings.mapping;
+        let in_time = tokio::time::sleep(patience);
+        tokio::pin!(in_time);
         let mut known = None;
         let mut our_keys = KeyHeaders::new();
         for presented in mapping.presented(attributes) {
-            let found = self.engine.key_by_hash(&presented.hash).await;
-            let found = found.map_err(|error| Unasked::Unavailable(error.to_string()))?;
+            let found = tokio::select! {
+                biased;
+                found = self.engine.key_by_hash(&presented.hash) => {
+                    found.map_err(|error| error.to_string())
+                }
+                () = &mut in_time => Err("the key was not found in time".to_owned()),
+            };
+            let found = match found {
+                Err(_) if mapping.can_do_without(&presented) => None,
+                found => found.map_err(Unasked::Unavailable)?,
+            };
             known = mapping.recognise(&presented, found, known).map_err(Unasked::Rejected)?;
             if presented.maker == Maker::Bursar {
                 our_keys.push(presented.header);
@@ -147,6 +162,7 @@ impl Authorizer {
                         subject: Arc::clone(&asked.subject),
                         at: self.engine.wall(),
                     }),
+                    reasoning: asked.reasoning,
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)
@@ -197,6 +213,12 @@ impl Authorization for Authorizer {
         };
         Ok(Response::new(response))
     }
+}
+
+/// The provider may answer by the one that no budget was asked for.
+fn two_models() -> Rejection {
+    let message = "The body names two models. Name one.".to_owned();
+    Rejection { code: RefusalCode::UnknownSubject, message }
 }
 
 /// The one line that a refusal leaves in the log.

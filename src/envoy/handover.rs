@@ -5,6 +5,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
+use crate::domain::estimate::Reasoning;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -22,6 +23,8 @@ const IDENTITY: &str = "identity_external_id";
 const API_KEY: &str = "api_key_id";
 const MODEL: &str = "model_id";
 const MADE_AT: &str = "made_at_ms";
+/// There where the model may reason; its value says no more.
+const REASONING: &str = "reasoning";
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +39,23 @@ pub(super) struct Handover {
     pub(super) input_tokens: u64,
     /// Who asked, and when, for a replica that does not hold the reservation while the one that did is gone.
     pub(super) origin: Option<Origin>,
+    /// Whether its response may cost what nobody sees of it.
+    pub(super) reasoning: Reasoning,
 }
 
 impl Handover {
     /// As fields of dynamic metadata. The count is text, because a number there is a double.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, Kind)> {
         let provider = self.provider.as_ref().map(|provider| (PROVIDER, provider.to_string()));
+        let reasoning =
+            (self.reasoning == Reasoning::Possible).then(|| (REASONING, "possible".to_owned()));
         let others = [
             (RESERVATION, self.reservation.to_string()),
             (WORKSPACE, self.workspace.to_string()),
             (INPUT_TOKENS, self.input_tokens.to_string()),
         ];
         let origin = self.origin.iter().flat_map(origin_fields);
-        let all = others.into_iter().chain(provider).chain(origin);
+        let all = others.into_iter().chain(provider).chain(reasoning).chain(origin);
         all.map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
@@ -60,6 +67,10 @@ impl Handover {
             reservation: ReservationId::parse(text(fields, RESERVATION)?).ok()?,
             provider: id(fields, PROVIDER),
             input_tokens: text(fields, INPUT_TOKENS)?.parse().ok()?,
+            reasoning: match text(fields, REASONING) {
+                Some(_) => Reasoning::Possible,
+                None => Reasoning::Unlikely,
+            },
             origin: origin(fields, &workspace),
             workspace,
         })
@@ -119,6 +130,7 @@ pub(super) mod tests {
             workspace: Id::parse("acme").unwrap(),
             provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
+            reasoning: Reasoning::Unlikely,
             origin: Some(Origin {
                 subject: Arc::new(subject()),
                 at: Wall::from_ms(1_795_305_600_000),
@@ -149,7 +161,10 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_handed_over_arrives_and_a_refusal_hands_nothing_over() {
-        assert_eq!(Handover::read(&metadata(handover().fields())), Some(handover()));
+        for reasoning in [Reasoning::Unlikely, Reasoning::Possible] {
+            let handover = Handover { reasoning, ..handover() };
+            assert_eq!(Handover::read(&metadata(handover.fields())), Some(handover));
+        }
         let refused = metadata([("decision", Kind::StringValue("deny".to_owned()))]);
         assert_eq!(Handover::read(&refused), None);
         assert_eq!(Handover::read(&Metadata::default()), None);

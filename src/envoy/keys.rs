@@ -81,6 +81,11 @@ impl Mapping {
         }
     }
 
+    /// Whether a request may go on while nobody can say whether this key is on record: it would if it were not.
+    pub(super) const fn can_do_without(&self, presented: &Presented<'_>) -> bool {
+        !self.refuses(presented.maker)
+    }
+
     const fn refuses(&self, maker: Maker) -> bool {
         matches!(
             (maker, self.unknown_keys),
@@ -155,8 +160,11 @@ mod tests {
         assert_eq!(refused.code, RefusalCode::UnknownKey);
         assert!(refused.message.contains("authorization"));
         assert_eq!(mapping.recognise(&shown(Maker::Other), None, None), Ok(None));
+        assert!(mapping.can_do_without(&shown(Maker::Other)));
+        assert!(!mapping.can_do_without(&shown(Maker::Bursar)));
         let strict = Mapping { unknown_keys: UnknownKeys::Refuse, ..Mapping::default() };
         assert!(strict.recognise(&shown(Maker::Other), None, None).is_err());
+        assert!(!strict.can_do_without(&shown(Maker::Other)));
     }
 
     #[test]

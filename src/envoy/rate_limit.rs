@@ -16,6 +16,7 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tonic::{Request, Response, Status};
 
+use crate::domain::estimate::Reasoning;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::response::Verdict;
 use crate::domain::settlement::Certainty;
@@ -117,6 +118,7 @@ impl<'a> Told<'a> {
             provider: None,
             input_tokens: self.usage.input,
             origin: None,
+            reasoning: Reasoning::Unlikely,
         })
     }
 

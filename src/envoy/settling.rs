@@ -158,6 +158,10 @@ impl Ended {
                 let (record, path) = (record.clone(), self.path.as_str().into());
                 (*certainty, Used::Metered { record, path })
             }
+            Verdict::ChargeSeen(certainty, record) => {
+                let (record, path) = (record.clone(), self.path.as_str().into());
+                (*certainty, Used::Seen { record, path })
+            }
             Verdict::ChargeReserved(certainty) => (*certainty, Used::Reserved),
         };
         let by_id = self.stored_id().and_then(|id| match certainty {

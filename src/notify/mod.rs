@@ -7,6 +7,8 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -21,9 +23,11 @@ use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::domain::credits::Notice;
+use crate::domain::credits::{ATTEMPTS_MAX, Notice};
+use crate::domain::ids::Id;
 use crate::domain::time::Wall;
 use crate::engine::Engine;
+use crate::telemetry::Metrics;
 use message::{SIGNATURE, body, signature};
 
 /// How often it is seen whether there is something to tell.
@@ -33,15 +37,21 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Attempts at once, so that one receiver that hangs does not hold up the others.
 const ATTEMPTS_AT_ONCE: usize = 16;
 
+/// Longer than the pause between any two attempts: a notice that was not tried again by then is over.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(2);
+
 /// Sends notices.
 pub struct Sender {
+    metrics: Metrics,
+    /// Workspaces whose notice has failed, and when it was tried last. There is one notice for each.
+    failed: Mutex<BTreeMap<Id, Wall>>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Sender {
     /// A sender that trusts the certificate authorities of the machine.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(metrics: Metrics) -> Self {
         let connector = HttpsConnectorBuilder::new().with_native_roots().unwrap_or_else(|error| {
             tracing::warn!(%error, "no certificate authorities are installed, so no https webhook can be called");
             let nobody = RootCertStore::empty();
@@ -49,7 +59,8 @@ impl Sender {
             HttpsConnectorBuilder::new().with_tls_config(config.with_no_client_auth())
         });
         let connector = connector.https_or_http().enable_http1().build();
-        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self { metrics, failed: Mutex::default(), client }
     }
 
     /// Makes one attempt. Redirects are not followed.
@@ -67,11 +78,32 @@ impl Sender {
         let status = answer.map_err(|error| reason(&error))?.status();
         if status.is_success() { Ok(()) } else { Err(format!("the answer is {status}")) }
     }
-}
 
-impl Default for Sender {
-    fn default() -> Self {
-        Self::new()
+    /// Counts an attempt.
+    fn count(&self, notice: &Notice, result: &Result<(), String>, now: Wall) {
+        let outcome = match result {
+            Ok(()) => "sent",
+            Err(_) if notice.attempt < ATTEMPTS_MAX => "failed",
+            Err(_) => "given_up",
+        };
+        self.metrics.notice(outcome);
+        let mut failed = self.failed();
+        if outcome == "failed" {
+            failed.insert(notice.workspace.clone(), now);
+        } else {
+            failed.remove(&notice.workspace);
+        }
+    }
+
+    /// Shows how many notices are tried again.
+    fn show_pending(&self, now: Wall) {
+        let mut failed = self.failed();
+        failed.retain(|_, tried| tried.plus(FORGOTTEN_AFTER) > now);
+        self.metrics.notices_pending(i64::try_from(failed.len()).unwrap_or(i64::MAX));
+    }
+
+    fn failed(&self) -> MutexGuard<'_, BTreeMap<Id, Wall>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,12 +127,16 @@ async fn tell_all(engine: &Engine, sender: &Sender) {
         }
         Err(error) => tracing::warn!(%error, "whether a balance is low is not known"),
     }
+    sender.show_pending(engine.wall());
 }
 
 /// Tries one notice. The address is not logged: it may hold a secret of its own.
 async fn tell(engine: &Engine, sender: &Sender, notice: &Notice) {
     let (workspace, attempt) = (&notice.workspace, notice.attempt);
-    if let Err(reason) = sender.send(notice, engine.wall()).await {
+    let now = engine.wall();
+    let result = sender.send(notice, now).await;
+    sender.count(notice, &result, now);
+    if let Err(reason) = result {
         tracing::warn!(%workspace, attempt, reason, "a low balance could not be told");
         return;
     }

@@ -64,12 +64,14 @@ impl Bench {
         let store = Arc::new(MemoryStore::new(Duration::from_secs(10)));
         let metrics = Metrics::new();
         let engine =
-            Engine::start(settings, store, prices, Arc::clone(&clock) as _, metrics).await.unwrap();
+            Engine::start(settings, store, prices, Arc::clone(&clock) as _, metrics.clone())
+                .await
+                .unwrap();
         let (inbox, url) = receiver().await;
         let (threshold, secret) = (NanoUsd::new(10), Secret(Arc::from(SECRET)));
         let terms = AlertTerms { threshold, url: Arc::from(url), secret };
         engine.set_credit_alert(&workspace(), Some(&terms)).await.unwrap();
-        Self { engine, clock, sender: Sender::new(), inbox }
+        Self { engine, clock, sender: Sender::new(metrics), inbox }
     }
 
     async fn add(&self, name: &str, amount: i64) {
@@ -82,6 +84,22 @@ impl Bench {
             created_at: NOW,
         };
         self.engine.add_credit(&workspace(), &grant).await.unwrap();
+    }
+
+    async fn spend(&self, nano_usd: i64) {
+        let subject = Arc::new(crate::domain::subject::Subject::of_workspace(workspace()));
+        let cost = NanoUsd::new(nano_usd);
+        let report = crate::engine::Report {
+            settlement: Id::parse("s1").unwrap(),
+            workspace: workspace(),
+            against: crate::engine::Against::Subject(subject),
+            used: crate::engine::Used::Cost { cost, model: None, usage: None },
+            certainty: crate::domain::settlement::Certainty::Exact,
+            correction: crate::engine::Correction::No,
+            at: None,
+            origin: None,
+        };
+        self.engine.report(report).await.unwrap();
     }
 
     /// Moves the clock and tells what is due then. Gives what came in.
@@ -155,24 +173,40 @@ async fn a_notice_that_is_not_taken_is_repeated_with_pauses_and_signed_anew() {
 }
 
 #[tokio::test]
+async fn attempts_are_counted_and_those_to_come_are_shown() {
+    let bench = Bench::new().await;
+    let shows = |lines: &[&str]| {
+        let page = bench.sender.metrics.encode();
+        for line in lines {
+            assert!(page.lines().any(|shown| shown == *line), "{line} is missing from\n{page}");
+        }
+    };
+    bench.answer_with([StatusCode::INTERNAL_SERVER_ERROR; 2]);
+    bench.add("g1", 9).await;
+    bench.after(1).await;
+    bench.after(15).await;
+    shows(&["bursar_notices_total{outcome=\"failed\"} 2", "bursar_notices_pending 1"]);
+    bench.after(30).await;
+    shows(&["bursar_notices_total{outcome=\"sent\"} 1", "bursar_notices_pending 0"]);
+
+    bench.add("g2", 9).await;
+    bench.after(1).await;
+    bench.answer_with(vec![StatusCode::NOT_FOUND; 30]);
+    bench.spend(8).await;
+    for _ in 0..30 {
+        bench.after(3600).await;
+    }
+    shows(&["bursar_notices_total{outcome=\"given_up\"} 1", "bursar_notices_pending 0"]);
+}
+
+#[tokio::test]
 async fn a_balance_that_rose_is_told_of_again_when_it_falls() {
     let bench = Bench::new().await;
     bench.add("g1", 9).await;
     assert_eq!(bench.after(1).await.len(), 1);
     bench.add("g2", 9).await;
     assert_eq!(bench.after(1).await, []);
-    let subject = Arc::new(crate::domain::subject::Subject::of_workspace(workspace()));
-    let report = crate::engine::Report {
-        settlement: Id::parse("s1").unwrap(),
-        workspace: workspace(),
-        against: crate::engine::Against::Subject(subject),
-        used: crate::engine::Used::Cost { cost: NanoUsd::new(8), model: None, usage: None },
-        certainty: crate::domain::settlement::Certainty::Exact,
-        correction: crate::engine::Correction::No,
-        at: None,
-        origin: None,
-    };
-    bench.engine.report(report).await.unwrap();
+    bench.spend(8).await;
     assert_eq!(bench.after(1).await.len(), 1);
     assert_eq!(bench.after(9999).await, []);
 }

@@ -110,7 +110,7 @@ pub async fn run(
     let engine = start_engine(&settings, &store, prices_in_force, &metrics).await?;
     let _following = settings.prices.clone().map(|file| prices::follow(file, prices, &metrics));
     let api = Api { settings: &settings, engine: &engine, metrics: &metrics };
-    let telling = tokio::spawn(notify::run(engine.clone(), notify::Sender::new()));
+    let telling = tokio::spawn(notify::run(engine.clone(), notify::Sender::new(metrics.clone())));
     let served = answer(api, listeners, ready_file, stop).await;
     // A notice that is cut off comes again: it is on record.
     telling.abort();

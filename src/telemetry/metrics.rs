@@ -59,6 +59,8 @@ struct Series {
     logged_responses: Family<Label, Counter>,
     undecided_passes: Family<Label, Counter>,
     reported_hits: Family<Label, Counter>,
+    notices: Family<Label, Counter>,
+    notices_pending: Gauge,
     overrun_nano_usd: Counter,
     overrun_tokens: Counter,
     open_reservations: Gauge,
@@ -178,6 +180,16 @@ impl Metrics {
         self.series().reported_hits.get_or_create(&[("outcome", outcome)]).inc();
     }
 
+    /// A notice was tried, and this became of it.
+    pub fn notice(&self, outcome: &'static str) {
+        self.series().notices.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// How many notices wait for their next attempt.
+    pub fn notices_pending(&self, count: i64) {
+        self.series().notices_pending.set(count);
+    }
+
     /// A response cost this much more than its reservation.
     pub fn overrun_nano_usd(&self, amount: u64) {
         self.series().overrun_nano_usd.inc_by(amount);
@@ -265,6 +277,8 @@ impl Series {
             logged_responses: Family::default(),
             undecided_passes: Family::default(),
             reported_hits: Family::default(),
+            notices: Family::default(),
+            notices_pending: Gauge::default(),
             overrun_nano_usd: Counter::default(),
             overrun_tokens: Counter::default(),
             open_reservations: Gauge::default(),
@@ -385,6 +399,16 @@ impl Series {
             "reported_hits",
             "Calls of the rate limit service, by what became of their usage: recorded, settled_before, refused or not_a_report",
             self.reported_hits.clone(),
+        );
+        registry.register(
+            "notices",
+            "Attempts to tell by webhook, by what became of them: sent, failed, or given_up after the last",
+            self.notices.clone(),
+        );
+        registry.register(
+            "notices_pending",
+            "Notices whose last attempt failed and that are tried again",
+            self.notices_pending.clone(),
         );
     }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use crate::harness::{Question, Setup, Stage, until};
+use crate::harness::{FILTERS, Question, Setup, Stage, UNMETERED, until, usage_to_metadata};
 
 /// The value of a series, by its name and labels; zero until it is there.
 async fn series(stage: &Stage, name: &str) -> u64 {
@@ -12,6 +12,12 @@ async fn series(stage: &Stage, name: &str) -> u64 {
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |count| count.parse().expect("a count"))
 }
+
+/// Envoy's own filter that reads the usage of responses.
+const AI_PROTOCOL_MANAGER: &str = r#"                  - name: envoy.filters.http.ai_protocol_manager
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager
+                      response_handling: { token_usage: { include_unconfigured_routes: true } }"#;
 
 async fn budget_of(stage: &Stage, identity: &str) -> String {
     let budget = json!({
@@ -69,4 +75,28 @@ async fn a_request_that_passed_without_a_decision_is_counted() {
         (series(&stage, passes).await == 1).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_other_filters_count_settles_what_nobody_watches() {
+    let gateway = usage_to_metadata("io.envoy.ai_gateway", "llm_input_token", "llm_output_token");
+    for filter in [gateway.as_str(), AI_PROTOCOL_MANAGER] {
+        let additions = [(FILTERS, filter)];
+        let stage = Stage::extended(Setup::default(), &[UNMETERED], &additions).await;
+        let budget = budget_of(&stage, "ada").await;
+        for _ in 0..2 {
+            assert_eq!(stage.ask(&Question::of("ada")).await.status, 200);
+        }
+        until("the entries of the access log", async || {
+            let settled = "bursar_logged_responses_total{outcome=\"exact\"}";
+            (series(&stage, settled).await == 2).then_some(())
+        })
+        .await;
+        let spent = stage.bursar.spent(&budget).await.tokens;
+        assert_eq!(spent, stage.upstream.billed().await.tokens, "{filter}");
+        until("nothing to be set aside", async || {
+            (series(&stage, "bursar_open_reservations").await == 0).then_some(())
+        })
+        .await;
+    }
 }

@@ -3,96 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::harness::{Api, Bursar, Setup, grpc, open_database, until};
+use crate::harness::{Api, Bursar, ESTIMATE, Provider, Setup, grpc, open_database, until};
 
 /// Times that it is killed.
 const ROUNDS: usize = 6;
 /// Clients that ask and report at the same time.
 const CLIENTS: u64 = 24;
-/// Nano-dollars that a request of an unknown model sets aside.
-const ESTIMATE: i64 = 50_000_000;
 /// Nano-dollars of the budget: two hundred requests at once, or the settlements of some rounds.
 const LIMIT: i64 = 200 * ESTIMATE;
-const NANO_PER_MICRO: i64 = 1000;
-
-/// What the provider knows.
-#[derive(Default)]
-struct Provider(Mutex<Count>);
-
-#[derive(Default)]
-struct Count {
-    /// Requests that were let through, by reservation, and what they cost: what they may cost until they are done.
-    let_through: BTreeMap<String, i64>,
-    /// Settlements that were sent, and whether that was acknowledged.
-    reports: BTreeMap<String, Report>,
-    answers: usize,
-}
-
-#[derive(Clone)]
-struct Report {
-    reservation: String,
-    cost: i64,
-    acknowledged: bool,
-}
-
-impl Provider {
-    fn count(&self) -> std::sync::MutexGuard<'_, Count> {
-        self.0.lock().expect("no client panicked")
-    }
-
-    fn let_through(&self, reservation: &str) {
-        let mut count = self.count();
-        count.let_through.insert(reservation.to_owned(), ESTIMATE);
-        count.answers += 1;
-        let most: i64 = count.let_through.values().sum();
-        assert!(most <= LIMIT, "{most} may be spent of {LIMIT}");
-    }
-
-    /// The request is done. Returns the report of what it cost.
-    fn done(&self, reservation: &str, cost: i64) -> String {
-        let mut count = self.count();
-        count.let_through.insert(reservation.to_owned(), cost);
-        let settlement = format!("s-{reservation}");
-        let report = Report { reservation: reservation.to_owned(), cost, acknowledged: false };
-        count.reports.insert(settlement.clone(), report);
-        settlement
-    }
-
-    fn acknowledged(&self, settlement: &str) {
-        let mut count = self.count();
-        count.answers += 1;
-        let report = count.reports.get_mut(settlement).expect("it was sent");
-        report.acknowledged = true;
-    }
-
-    /// All reports: what each said that its request cost.
-    fn sent(&self) -> BTreeMap<String, i64> {
-        self.count().reports.iter().map(|(id, report)| (id.clone(), report.cost)).collect()
-    }
-
-    /// Everything that Bursar never said yes to: reports without an answer, and requests that nobody reported.
-    fn unsettled(&self) -> Vec<String> {
-        let count = self.count();
-        let is_settled = |reservation: &str| {
-            let report = count.reports.get(&format!("s-{reservation}"));
-            report.is_some_and(|report| report.acknowledged)
-        };
-        count.let_through.keys().filter(|id| !is_settled(id)).cloned().collect()
-    }
-
-    fn report(&self, settlement: &str) -> Value {
-        let Report { reservation, cost, .. } = self.count().reports[settlement].clone();
-        let micros = cost / NANO_PER_MICRO;
-        let dollars: Value = format!("0.{micros:06}").parse().expect("a number");
-        json!({"settlement_id": settlement, "reservation_id": reservation, "cost": dollars})
-    }
-}
 
 /// Asks and reports until Bursar is gone. A third of the requests are still under way when it goes.
 async fn client(seed: u64, channel: Channel, api: Api, provider: Arc<Provider>) {
@@ -110,7 +34,7 @@ async fn client(seed: u64, channel: Channel, api: Api, provider: Arc<Provider>) 
             continue;
         }
         let micros = i64::try_from(turn.wrapping_mul(7919) % 2000).expect("a small number") + 1;
-        let settlement = provider.done(&reservation, micros * NANO_PER_MICRO);
+        let settlement = provider.done(&reservation, micros * 1000);
         let report = provider.report(&settlement);
         let Ok(reply) = api.try_call("POST", "/v2/usage", Some(report)).await else { return };
         assert_eq!(reply.status, 200, "{}", reply.text);
@@ -155,7 +79,7 @@ async fn killed_under_load_again_and_again_it_loses_nothing_and_exceeds_nothing(
     bursar.create_budget(json!({"scope": {"workspace": {}}, "limits": limits})).await;
     let each = json!({"identity": {"identity_external_id": "*"}});
     bursar.create_budget(json!({"scope": each, "limits": limits})).await;
-    let provider = Arc::new(Provider::default());
+    let provider = Arc::new(Provider::new(LIMIT));
     for round in 0..ROUNDS {
         let number = u64::try_from(round).expect("a small number");
         live_and_be_killed(&mut bursar, &provider, number).await;

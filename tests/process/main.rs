@@ -3,9 +3,11 @@
 
 mod access_log;
 mod crash;
+mod fleet;
 mod harness;
 mod metering;
 mod outages;
+mod rate_limit;
 mod replies;
 mod sdk;
 mod shutdown;

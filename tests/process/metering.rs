@@ -126,6 +126,27 @@ async fn a_stream_that_its_client_leaves_costs_what_was_seen_of_it() {
 }
 
 #[tokio::test]
+async fn a_model_that_may_have_reasoned_unseen_costs_what_was_set_aside_when_its_client_leaves() {
+    let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
+    let mut responses = 0;
+    for (model, reasons) in [("gpt-5-mini", true), ("gpt-4o-mini", false)] {
+        let budget = budget_of(&stage, model).await;
+        let messages = json!([{"role": "user", "content": "Think of a word."}]);
+        let body = json!({"model": model, "max_tokens": 100, "stream": true, "messages": messages});
+        let question = Question::streamed(model).body(body.to_string());
+        let mut reply = question.header("x-sample", "think").begin(&stage.envoy.url).await;
+        let left = reply.headers()["x-ratelimit-remaining-tokens"].to_str().expect("text");
+        let reserved = 1_000_000 - left.parse::<u64>().expect("a count");
+        reply.chunk().await.expect("a stream").expect("its beginning, without a word");
+        drop(reply);
+        responses += 1;
+        let spent = spent_after(&stage, &budget, responses).await;
+        assert_eq!(spent.tokens == reserved, reasons, "{model}: {spent:?} of {reserved}");
+        assert!(spent.nano_usd > 0 && spent.tokens <= reserved, "{model}: {spent:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_its_provider_breaks_off_costs_what_was_seen_of_it() {
     let stage = Stage::with(Setup::default(), &[("METERING_TIMEOUT", "0.1s")]).await;
     let budget = budget_of(&stage, "ada").await;

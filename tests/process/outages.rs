@@ -19,7 +19,7 @@ async fn envoy_that_fails_open(stage: &Stage) -> Envoy {
     let directory = stage.directory.path().join("open");
     fs::create_dir(&directory).expect("a writable directory");
     let lines = [("FAIL_OPEN", "true")];
-    Envoy::start(&directory, &stage.upstream, &stage.bursar.socket(), &lines).await
+    Envoy::start(&directory, &stage.upstream, &stage.bursar.socket(), &lines, &[]).await
 }
 
 #[tokio::test]

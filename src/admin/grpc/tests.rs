@@ -103,7 +103,12 @@ async fn an_estimate_is_reserved_until_it_is_reported() {
     let refused = service.report(request(CHECK, sharper.clone())).await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists);
     let correction = proto::ReportRequest { correction: true, ..sharper };
-    service.report(request(CHECK, correction)).await.unwrap();
+    let refused = service.report(request(CHECK, correction.clone())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("manage or operator"), "{refused}");
+    let workspace_id = WORKSPACE.to_owned();
+    let correction = proto::ReportRequest { workspace_id, ..correction };
+    service.report(request(OPERATOR, correction)).await.unwrap();
     let budget = service.engine.budget(&workspace(), budget).await.unwrap().unwrap();
     assert_eq!(service.engine.consumption(&budget).await.unwrap().cost, NanoUsd::new(DOLLAR));
 }
@@ -219,8 +224,10 @@ async fn a_report_that_is_too_large_to_count_and_its_correction_erase_nothing() 
     let against = Some(Settles::ReservationId(held.reservation_id));
     let huge = report_of("huge", against.clone(), i64::MAX);
     let refused = service.report(request(CHECK, huge)).await;
-    let back = proto::ReportRequest { correction: true, ..report_of("back", against, 0) };
-    service.report(request(CHECK, back)).await.unwrap();
+    let workspace_id = WORKSPACE.to_owned();
+    let back =
+        proto::ReportRequest { correction: true, workspace_id, ..report_of("back", against, 0) };
+    service.report(request(OPERATOR, back)).await.unwrap();
     let budget = service.engine.budget(&workspace(), budget).await.unwrap().unwrap();
     let spent = service.engine.consumption(&budget).await.unwrap().cost;
     assert_eq!(spent, NanoUsd::new(4 * DOLLAR));

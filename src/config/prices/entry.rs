@@ -9,8 +9,11 @@ use super::off_peak::{self, OffPeak};
 use super::sheet::Sheet;
 use crate::domain::json::{self, Raw};
 use crate::domain::pricing::{
-    ByUnit, Entry, Kind, ModelPrice, Offer, Rate, RateError, ServiceTier, Unit, When,
+    ByUnit, Entry, Kind, ModelPrice, Offer, Rate, RateError, Reasons, ServiceTier, Unit, When,
 };
+
+/// What is in the names of models that can reason and do so only when they are asked to: Anthropic's.
+const REASONS_WHEN_ASKED: &str = "claude";
 
 /// Reads one entry.
 ///
@@ -59,6 +62,8 @@ struct Draft {
     /// LiteLLM's older field; counts where `max_output_tokens` is missing.
     max_tokens: Option<u64>,
     kind: ModelKind,
+    /// Whether it can reason.
+    reasons: bool,
     origin: Origin,
     bound: Bound,
     /// Field and problem.
@@ -111,11 +116,12 @@ impl Draft {
                 "max_tokens" => self.max_tokens = self.limit(&key, value),
                 "mode" => self.mode(value),
                 "litellm_provider" => self.origin = Origin::Published,
-                "free" => match value.as_bool() {
-                    Some(true) => self.kind = ModelKind::Free,
-                    Some(false) => {}
-                    None => self.fault(&key, "is neither true nor false"),
-                },
+                "free" => {
+                    if self.is_true(&key, value) {
+                        self.kind = ModelKind::Free;
+                    }
+                }
+                "supports_reasoning" => self.reasons = self.is_true(&key, value),
                 "tiered_pricing" => self.ranges(value),
                 "search_context_cost_per_query" => self.web_searches(value),
                 "off_peak_pricing" => match off_peak::read(value) {
@@ -223,6 +229,14 @@ impl Draft {
         }
     }
 
+    fn is_true(&mut self, field: &str, value: Raw<'_>) -> bool {
+        let said = value.as_bool();
+        if said.is_none() {
+            self.fault(field, "is neither true nor false");
+        }
+        said == Some(true)
+    }
+
     fn limit(&mut self, field: &str, value: Raw<'_>) -> Option<u64> {
         let limit = whole_number(value);
         if limit.is_none() {
@@ -275,6 +289,11 @@ impl Draft {
             std::iter::once(usual).chain(off_peak.into_iter().flatten()).chain(others).collect();
         let mut price = ModelPrice::new(name, offers);
         price.max_input_tokens = self.max_input_tokens;
+        price.reasons = match (self.reasons, name.contains(REASONS_WHEN_ASKED)) {
+            (false, _) => Reasons::Never,
+            (true, true) => Reasons::WhenAsked,
+            (true, false) => Reasons::ByItself,
+        };
         price.max_output_tokens = match self.kind {
             ModelKind::ReadsOnly => Some(0),
             ModelKind::Writes | ModelKind::MakesImages | ModelKind::Free => {

@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use super::*;
-use crate::domain::pricing::{Billable, ByUnit, Extent, Named, Rate, Rates, ServiceTier, Tier};
+use crate::domain::pricing::{
+    Billable, ByUnit, Extent, Named, Rate, Rates, Reasons, ServiceTier, Tier,
+};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 
@@ -49,6 +51,21 @@ fn the_tables_biggest_models_have_the_prices_that_were_published() {
     assert_eq!(cost("text-embedding-3-small", 5, 0).as_deref(), Some("0.0000001"));
     assert_eq!(cost("gpt-4o-transcribe", 5, 0).as_deref(), Some("0.0000125"));
     assert_eq!(cost("openai/sora-2", 5, 0), None);
+}
+
+#[test]
+fn the_table_tells_which_models_reason() {
+    let table = overridden(
+        r#"{"mine": {"input_cost_per_token": 2e-06, "output_cost_per_token": 8e-06, "supports_reasoning": true}}"#,
+    );
+    let reasons = |model| table.lookup(None, model).map(|price| price.reasons);
+    for model in ["o3", "gpt-5-mini", "gemini-2.5-pro", "deepseek-reasoner", "mine"] {
+        assert_eq!(reasons(model), Some(Reasons::ByItself), "{model}");
+    }
+    assert_eq!(reasons("claude-sonnet-4-5"), Some(Reasons::WhenAsked));
+    assert_eq!(reasons("gpt-4o"), Some(Reasons::Never));
+    let text = r#"{"mine": {"input_cost_per_token": 2e-06, "output_cost_per_token": 8e-06, "supports_reasoning": "yes"}}"#;
+    assert_eq!(faults(text), ["mine.supports_reasoning: is neither true nor false"]);
 }
 
 #[test]

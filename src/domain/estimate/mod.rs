@@ -3,17 +3,21 @@
 mod appraisal;
 mod learned;
 mod media;
+mod models;
+mod reasoning;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use appraisal::{Appraisal, appraise};
 pub use learned::{LEARNED_MAX, Learned, Usual};
+pub use reasoning::Reasoning;
 pub use request::model_in_path;
 
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
+use models::Models;
 use request::{Cap, Seen};
 
 /// What a reservation asks for.
@@ -214,28 +218,14 @@ pub fn estimate(request: &RequestFacts<'_>, prices: &PriceTable, policy: &Policy
     appraise(request, prices, policy).estimate
 }
 
-fn estimate_of(
-    seen: &Seen<'_>,
-    usual: Usual,
-    request: &RequestFacts<'_>,
-    prices: &PriceTable,
-    policy: &Policy,
-) -> Estimate {
-    let in_path = model_in_path(request.path);
-    let names = || {
-        [request.model, seen.model.as_deref(), in_path.as_deref()]
-            .into_iter()
-            .flatten()
-            .filter(|n| !n.is_empty())
-    };
+fn estimate_of(seen: &Seen<'_>, usual: Usual, models: &Models, policy: &Policy) -> Estimate {
     let at = |price: Option<&ModelPrice>| amounts(seen, usual, price, policy.mode);
-    let dearest = names()
-        .filter_map(|name| prices.lookup(request.provider, name))
-        .map(|price| at(Some(&price)))
+    let dearest = (models.priced.iter())
+        .map(|price| at(Some(price)))
         .reduce(|a, b| Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) });
     let (amounts, priced) = match (dearest, &policy.unpriced) {
         (Some(amounts), _) => (amounts, Priced::Yes),
-        (None, _) if names().next().is_none() => (policy.unknown_model, Priced::Yes),
+        (None, _) if !models.is_named => (unknown_model(seen, usual, policy), Priced::Yes),
         (None, Unpriced::DefaultPrice(price)) => (at(Some(price)), Priced::Yes),
         (None, Unpriced::CountTokensOnly) => (at(None), Priced::TokensOnly),
         (None, Unpriced::Deny) => (at(None), Priced::No),
@@ -246,6 +236,13 @@ fn estimate_of(
         }
         Mode::Postpaid => Estimate { amounts: Amounts::default(), priced, lesson: Lesson::Nothing },
     }
+}
+
+/// What is set aside where nothing names the model: no fewer tokens than what is known of the length says.
+fn unknown_model(seen: &Seen<'_>, usual: Usual, policy: &Policy) -> Amounts {
+    let input = usual.input.unwrap_or_else(|| input_tokens(seen, policy.mode));
+    let input = Tokens::new(i64::try_from(input).unwrap_or(i64::MAX));
+    Amounts { tokens: policy.unknown_model.tokens.max(input), ..policy.unknown_model }
 }
 
 const fn lesson(cap: Cap, policy: &Policy) -> Lesson {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::domain::estimate::media::{Media, inline_media};
+use crate::domain::estimate::reasoning::{WISHES, Wish};
 use crate::domain::estimate::{Body, TOOL_TOKENS};
 use crate::domain::json::{self, Ending, Raw};
 
@@ -13,6 +14,8 @@ use crate::domain::json::{self, Ending, Raw};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen<'a> {
     pub(super) model: Option<Cow<'a, str>>,
+    /// Whether it names another model too: parsers differ in which they take.
+    pub(super) is_ambiguous: bool,
     pub(super) cap: Cap,
     /// How many answers are asked for.
     pub(super) choices: u64,
@@ -21,6 +24,8 @@ pub(super) struct Seen<'a> {
     /// The size of the body without its media.
     pub(super) text_bytes: u64,
     pub(super) media: Media,
+    /// What it says of reasoning.
+    pub(super) reasoning: Wish,
 }
 
 /// The request's cap on the output of one choice. Of several the last in this order counts: an API reads one of them, and
@@ -56,7 +61,7 @@ const CAPS: [&str; 10] = [
 /// The names of the number of answers.
 const CHOICES: [&str; 5] = ["n", "best_of", "candidateCount", "candidate_count", "num_generations"];
 /// Objects in which dialects keep such settings.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 9] = [
     "generationConfig",
     "generation_config",
     "inferenceConfig",
@@ -64,6 +69,8 @@ const SETTINGS: [&str; 7] = [
     "textGenerationConfig",
     "options",
     "parameters",
+    "additionalModelRequestFields",
+    "chat_template_kwargs",
 ];
 const TOOLS: [&str; 4] = ["tools", "functions", "toolConfig", "tool_config"];
 const MODELS: [&str; 2] = ["model", "modelId"];
@@ -77,15 +84,26 @@ impl<'a> Seen<'a> {
             Body::Cut { seen, whole_size } => {
                 Self::read(seen, size_of(seen).max(whole_size.unwrap_or(0)))
             }
-            Body::Unseen { size } => {
-                Self { tool_tokens: TOOL_TOKENS, ..Self::nothing(size.unwrap_or(UNSEEN_BYTES)) }
-            }
+            Body::Unseen { size } => Self {
+                tool_tokens: TOOL_TOKENS,
+                reasoning: Wish::Unclear,
+                ..Self::nothing(size.unwrap_or(UNSEEN_BYTES))
+            },
         }
     }
 
     const fn nothing(size: u64) -> Self {
         let media = Media { items: 0, bytes: 0 };
-        Self { model: None, cap: Cap::Absent, choices: 1, tool_tokens: 0, text_bytes: size, media }
+        Self {
+            model: None,
+            is_ambiguous: false,
+            cap: Cap::Absent,
+            choices: 1,
+            tool_tokens: 0,
+            text_bytes: size,
+            media,
+            reasoning: Wish::Unsaid,
+        }
     }
 
     fn read(body: &'a [u8], size: u64) -> Self {
@@ -97,6 +115,7 @@ impl<'a> Seen<'a> {
             if seen.cap == Cap::Absent {
                 seen.cap = Cap::Unclear;
             }
+            seen.reasoning = seen.reasoning.max(Wish::Unclear);
         }
         seen
     }
@@ -110,7 +129,10 @@ impl<'a> Seen<'a> {
                 (key, _) if CHOICES.contains(&key) => {
                     self.choices = self.choices.max(value.as_u64().unwrap_or(1).min(CHOICES_MAX));
                 }
-                (key, Depth::Top) if MODELS.contains(&key) => self.model = value.as_str(),
+                (key, _) if WISHES.contains(&key) => {
+                    self.reasoning = self.reasoning.max(Wish::of(value));
+                }
+                (key, Depth::Top) if MODELS.contains(&key) => self.name(value.as_str()),
                 (key, Depth::Top) if TOOLS.contains(&key) && !is_empty(value) => {
                     self.tool_tokens = TOOL_TOKENS
                 }
@@ -122,6 +144,11 @@ impl<'a> Seen<'a> {
             }
         }
         members.ending()
+    }
+
+    fn name(&mut self, model: Option<Cow<'a, str>>) {
+        self.is_ambiguous |= self.model.is_some() && model.is_some() && self.model != model;
+        self.model = model.or_else(|| self.model.take());
     }
 }
 
@@ -218,6 +245,20 @@ mod tests {
     fn only_settings_of_the_request_itself_count() {
         let body = r#"{"messages":[{"content":"{\"max_tokens\":5}","max_tokens":5,"n":9}],"metadata":{"model":"x","tools":[1]}}"#;
         assert_eq!(seen(body), Seen::nothing(u64::try_from(body.len()).unwrap()));
+    }
+
+    #[test]
+    fn a_body_with_two_models_is_ambiguous() {
+        for (body, ambiguous) in [
+            (r#"{"model":"a","messages":[],"model":"b"}"#, true),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, true),
+            (r#"{"model":"a","modelId":"b"}"#, true),
+            (r#"{"model":"a","model":"a"}"#, false),
+            (r#"{"model":"a","model":null}"#, false),
+            (r#"{"model":"a","options":{"model":"b"}}"#, false),
+        ] {
+            assert_eq!(seen(body).is_ambiguous, ambiguous, "{body}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::pricing::{Entries, Entry, Offer, Rate, ServiceTier};
+use crate::domain::pricing::{Entries, Entry, Offer, Rate, Reasons, ServiceTier};
 
 /// $1 and $10 per million tokens, but $2 and $20 where dearer tiers are; at most 1,000 tokens out and 100,000 in.
 fn table() -> PriceTable {
@@ -225,6 +225,19 @@ fn of_all_the_models_that_are_named_the_dearest_is_set_aside() {
 }
 
 #[test]
+fn a_model_beyond_the_cut_is_set_aside_for_what_the_length_says() {
+    let cut = |whole_size| RequestFacts {
+        body: Body::Cut { seen: br#"{"messages":[{"role":"#, whole_size: Some(whole_size) },
+        ..asked(None, "")
+    };
+    let unknown = Policy::default().unknown_model;
+    assert_eq!(told(&cut(3_000), &Policy::default()), (unknown, Priced::Yes));
+    let tokens = Tokens::new(100_000 + 64 + 900);
+    let long = Amounts { tokens, ..unknown };
+    assert_eq!(told(&cut(300_000), &Policy::default()), (long, Priced::Yes));
+}
+
+#[test]
 fn a_model_without_a_price_is_never_silently_free() {
     let request = asked(Some("what-1"), "{}");
     let tokens = Tokens::new(65 + 4_096);
@@ -236,6 +249,51 @@ fn a_model_without_a_price_is_never_silently_free() {
     let default = Unpriced::DefaultPrice(Box::new(ModelPrice::flat("default", dollar, dollar)));
     let priced = Amounts { cost: NanoUsd::new(4_161_000), tokens };
     assert_eq!(with(default), (priced, Priced::Yes));
+}
+
+#[test]
+fn a_model_may_reason_when_its_request_or_its_price_says_so() {
+    let priced = |name: &str, reasons| {
+        let dollar = Rate::per_million(1_000_000_000);
+        let mut price = ModelPrice::flat(name, dollar, dollar);
+        price.reasons = reasons;
+        (name.into(), Entry::Priced(Arc::new(price)))
+    };
+    let models = [priced("claude-1", Reasons::WhenAsked), priced("o-1", Reasons::ByItself)];
+    let table = table().with_operator("test-2", Entries::from(models));
+    let may = |body: &str| {
+        let appraisal = appraise(&asked(None, body), &table, &Policy::default());
+        appraisal.reasoning == Reasoning::Possible
+    };
+    for body in [
+        r#"{"model":"o-1"}"#,
+        r#"{"model":"o-1","reasoning_effort":null}"#,
+        r#"{"model":"o-1","reasoning":{"summary":"auto"}}"#,
+        r#"{"model":"small-1","reasoning":{"effort":"low"}}"#,
+        r#"{"model":"what-1","reasoning_effort":"minimal"}"#,
+        r#"{"model":"claude-1","thinking":{"type":"enabled","budget_tokens":1024}}"#,
+        r#"{"model":"claude-1","thinking":{"type":"adaptive"}}"#,
+        r#"{"model":"claude-1","additionalModelRequestFields":{"thinking":{"type":"enabled"}}}"#,
+        r#"{"model":"claude-1","messages":[{"role":"#,
+        r#"{"model":"small-1","generationConfig":{"thinkingConfig":{"thinkingBudget":-1}}}"#,
+        r#"{"model":"small-1","think":true}"#,
+        r#"{"messages":[{"role":"#,
+    ] {
+        assert!(may(body), "{body}");
+    }
+    for body in [
+        r#"{"model":"small-1"}"#,
+        r#"{"model":"what-1"}"#,
+        r#"{"model":"claude-1"}"#,
+        r#"{"model":"claude-1","thinking":{"type":"disabled"}}"#,
+        r#"{"model":"o-1","reasoning":{"effort":"none"}}"#,
+        r#"{"model":"o-1","reasoning":{"enabled":false}}"#,
+        r#"{"model":"o-1","generationConfig":{"thinkingConfig":{"thinkingBudget":0}}}"#,
+        r#"{"model":"small-1","messages":[{"role":"#,
+        r#"{"model":"small-1","messages":[{"content":"x","reasoning":"because"}]}"#,
+    ] {
+        assert!(!may(body), "{body}");
+    }
 }
 
 proptest! {

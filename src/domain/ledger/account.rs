@@ -23,6 +23,8 @@ const DRIFT_PPM: u32 = 200;
 const LEASE_MARGIN: Duration = Duration::from_millis(200);
 /// A refill is asked for when less than this part is left of what was in hand after the last grant.
 const LOW_WATER_DIVISOR: i64 = 4;
+/// In a fleet a refill comes with any exchange when less than this part is left.
+const TOP_UP_DIVISOR: i64 = 2;
 /// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A first grant covers this many requests like the one that waits.
@@ -37,6 +39,8 @@ const SLOT_GUARD: Duration = Duration::from_millis(60);
 const TYPICAL_OVER: i64 = 8;
 /// Slots without use are given back to a shared pool this long after the store last answered.
 const SLOTS_KEPT: Duration = Duration::from_secs(1);
+/// But for those that so much use will need.
+const SLOTS_AHEAD: Duration = Duration::from_secs(2);
 
 /// What an account is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +293,7 @@ impl LocalAccount {
         if self.minute.is_none() || now.mono.since(self.told_at) < SLOTS_KEPT {
             return Units::ZERO;
         }
-        let kept = if self.sips { Units::ZERO } else { self.two_seconds(now) };
+        let kept = if self.sips { Units::ZERO } else { self.use_in(SLOTS_AHEAD, now) };
         let idle = self.in_hand(now).minus(kept).or_zero();
         self.give(idle, now)
     }
@@ -314,9 +318,22 @@ impl LocalAccount {
 
     /// Whether a refill should be asked for ahead of need.
     pub fn is_low(&mut self, terms: &Terms, now: Now) -> bool {
+        self.has_less_than(LOW_WATER_DIVISOR, terms, now)
+    }
+
+    /// Whether an exchange that takes place anyway should bring a refill.
+    pub fn wants_refill(&mut self, terms: &Terms, now: Now) -> bool {
+        let part = match terms.sharing {
+            Sharing::Alone => LOW_WATER_DIVISOR,
+            Sharing::Fleet => TOP_UP_DIVISOR,
+        };
+        self.has_less_than(part, terms, now)
+    }
+
+    fn has_less_than(&mut self, part: i64, terms: &Terms, now: Now) -> bool {
         // A lone replica draws all slots of a rolling minute at once.
         let refills = self.minute.is_none() || terms.sharing == Sharing::Fleet;
-        let low_water = self.full.get().checked_div(LOW_WATER_DIVISOR).unwrap_or(0);
+        let low_water = self.full.get().checked_div(part).unwrap_or(0);
         refills && !self.sips && self.free > Units::ZERO && self.in_hand(now).get() < low_water
     }
 
@@ -340,21 +357,21 @@ impl LocalAccount {
         self.lease.seq > 0 && now.mono.plus(third) >= self.deadline
     }
 
-    /// What a grant should cover, given what waiting requests lack: two seconds of use at the rate seen since the store last
+    /// What a grant should cover, given what waiting requests lack: so much time of use at the rate seen since the store last
     /// answered, or a few requests like the waiting ones.
-    pub fn want(&self, need: Units, now: Now) -> Units {
+    pub fn want(&self, need: Units, horizon: Duration, now: Now) -> Units {
         if self.sips {
             return need;
         }
         let first = Units::new(need.get().saturating_mul(FIRST_GRANT_REQUESTS));
-        need.max(first).max(self.two_seconds(now))
+        need.max(first).max(self.use_in(horizon, now))
     }
 
-    /// Two seconds of use at the rate seen since the store last answered.
-    fn two_seconds(&self, now: Now) -> Units {
-        let since = now.mono.since(self.told_at).max(RATE_INTERVAL_MIN);
-        let ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(1);
-        Units::new(self.demand.get().saturating_mul(2000).checked_div(ms).unwrap_or(0))
+    /// What will be used in this time at the rate seen since the store last answered.
+    fn use_in(&self, time: Duration, now: Now) -> Units {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let since = ms(now.mono.since(self.told_at).max(RATE_INTERVAL_MIN)).max(1);
+        Units::new(self.demand.get().saturating_mul(ms(time)).checked_div(since).unwrap_or(0))
     }
 
     /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.

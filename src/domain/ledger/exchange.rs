@@ -14,6 +14,12 @@ use crate::domain::time::{Mono, Now};
 
 /// Exchanges in one batch at the most, which bounds a transaction; what is left goes into the next.
 const EXCHANGES_MAX: usize = 2_000;
+/// How often [`Ledger::tend_leases`] is called.
+pub const TICK: Duration = Duration::from_millis(250);
+/// So many replicas may each send what nobody waits for once a tick: a fleet of any size sends some 32 such batches a second.
+const HOLDERS_PER_TICK: u32 = 8;
+/// A refill covers at least so much use.
+const REFILL_MIN: Duration = Duration::from_secs(2);
 /// Settlements that wait for each other at the most.
 const SETTLEMENTS_MAX: usize = 500;
 /// Accounts looked at in one search for idle leases: about a millisecond's work.
@@ -134,7 +140,7 @@ impl Ledger {
             false => self.queue.len(),
         };
         let telling = self.queue.drain(..rest).collect();
-        self.has_lingered = false;
+        self.lingered = 0;
         self.is_pressing &= !self.queue.is_empty();
         Parts { settlements, again: Vec::new(), telling }
     }
@@ -145,6 +151,9 @@ impl Ledger {
         if pending.len() != grants.len() {
             self.pending = Some(pending);
             return Applied::Stray;
+        }
+        if let Some(most) = grants.iter().map(|grant| grant.holders).max() {
+            self.holders = most;
         }
         for (sent, grant) in pending.iter().zip(grants) {
             self.take_grant(sent, grant, now);
@@ -183,11 +192,10 @@ impl Ledger {
         }
     }
 
-    /// Looks at some more accounts: leases in use are renewed before they expire, those without use are closed.
+    /// Looks at some more accounts: leases in use are renewed before they expire, those without use are closed. Called each
+    /// [`TICK`].
     pub fn tend_leases(&mut self, now: Now) {
-        let lingers = self.has_more() && self.pending.is_none();
-        self.is_pressing |= lingers && self.has_lingered;
-        self.has_lingered = lingers;
+        self.linger();
         let places = self.accounts.places();
         let end = self.swept_to.saturating_add(SWEEP_PLACES).min(places);
         for at in self.swept_to..end {
@@ -196,11 +204,10 @@ impl Ledger {
             let shared = self.terms.sharing == Sharing::Fleet;
             if idle && account.has_no_lease() {
                 self.vacate(at);
-            } else if idle
-                || (shared && account.give_idle_slots(now) > Units::ZERO)
-                || (account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now))
-            {
+            } else if idle || (shared && account.give_idle_slots(now) > Units::ZERO) {
                 self.enqueue(at);
+            } else if account.is_in_use(now) && account.wants_renewal(self.terms.lease_ttl, now) {
+                self.press(at);
             }
         }
         self.swept_to = if end >= places { 0 } else { end };
@@ -214,6 +221,28 @@ impl Ledger {
                 account.doubt();
             }
         }
+    }
+
+    /// What nobody waits for has waited once more, and goes out when it did so often enough.
+    fn linger(&mut self) {
+        if !self.has_more() || self.pending.is_some() {
+            return;
+        }
+        let ticks = self.patience().as_millis().checked_div(TICK.as_millis()).unwrap_or(0);
+        self.is_pressing |= u128::from(self.lingered) >= ticks;
+        self.lingered = self.lingered.saturating_add(1);
+    }
+
+    /// How long news wait for others that nobody waits for: the longer, the more replicas tell the same store, and always less
+    /// than a lease lasts.
+    fn patience(&self) -> Duration {
+        let fair = TICK.saturating_mul(self.holders.div_ceil(HOLDERS_PER_TICK).max(1));
+        fair.min(self.terms.lease_ttl.saturating_mul(3).checked_div(5).unwrap_or_default())
+    }
+
+    /// What a refill covers: a few batches' worth of use.
+    fn horizon(&self) -> Duration {
+        REFILL_MIN.max(self.patience().saturating_mul(3))
     }
 
     /// Hands everything back that no reservation holds, and asks for the leases to be closed.
@@ -266,6 +295,7 @@ impl Ledger {
     }
 
     fn draw(&mut self, at: AccountIndex, sum: Units, least: Units, now: Now) -> Option<Draw> {
+        let horizon = self.horizon();
         let Self { accounts, budgets, terms, .. } = self;
         let account = accounts.get_mut(at)?;
         let budget = budgets.get(account.budget)?;
@@ -285,12 +315,12 @@ impl Ledger {
         let waits = sum > Units::ZERO && in_hand < sum;
         // A lease that nobody uses any more is about to be closed, not refilled.
         let is_unused = now.mono.since(account.last_used) > terms.lease_ttl;
-        if !waits && (is_unused || !account.is_low(terms, now)) {
+        if !waits && (is_unused || !account.wants_refill(terms, now)) {
             return None;
         }
         let need = sum.minus(in_hand).max(Units::ONE);
         let need_min = least.minus(in_hand).max(Units::ONE).min(need);
-        Some(Draw { need_min, need, want: account.want(need, now) })
+        Some(Draw { need_min, need, want: account.want(need, horizon, now) })
     }
 
     /// One exchange; `None` for an account that has nothing to say.

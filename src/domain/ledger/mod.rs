@@ -33,7 +33,7 @@ use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 pub use self::accounts::ACCOUNTS_MAX;
-pub use self::exchange::{Applied, Outgoing};
+pub use self::exchange::{Applied, Outgoing, TICK};
 pub use self::reserve::{Verdict, WaiterId};
 pub use self::restore::{RestoredHold, RestoredReservation, Stamp};
 pub use self::settle::{Actual, Correcting};
@@ -145,8 +145,10 @@ pub struct Ledger {
     recalls: HashMap<AccountIndex, Recall, RandomState>,
     /// Somebody waits for what the next batch says, or for its answer.
     is_pressing: bool,
-    /// What there is to tell was there at the last look as well.
-    has_lingered: bool,
+    /// How often in a row there was something to tell when the leases were tended.
+    lingered: u32,
+    /// The most replicas that hold leases on one account, by the store's last word.
+    holders: u32,
     /// What was admitted without a lease since the store last answered, per account.
     blind: HashMap<AccountIndex, Units, RandomState>,
     /// The window of request accounts.
@@ -176,7 +178,8 @@ impl Ledger {
             swept_to: 0,
             recalls: HashMap::default(),
             is_pressing: false,
-            has_lingered: false,
+            lingered: 0,
+            holders: 0,
             blind: HashMap::default(),
             always: Arc::new(Window { start: Wall::from_ms(0), end: None, label: Arc::from("") }),
         }

@@ -280,10 +280,8 @@ impl Ledger {
         if gate.shadow {
             return;
         }
-        if account.is_low(&terms, now) {
+        if account.is_low(&terms, now) || account.wants_renewal(terms.lease_ttl, now) {
             self.press(gate.account);
-        } else if account.wants_renewal(terms.lease_ttl, now) {
-            self.enqueue(gate.account);
         }
     }
 

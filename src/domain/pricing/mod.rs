@@ -31,10 +31,24 @@ pub struct ModelPrice {
     pub max_input_tokens: Option<u64>,
     /// The most output it writes in one choice, where known; zero for a model that only reads.
     pub max_output_tokens: Option<u64>,
+    /// Whether it thinks before it answers.
+    pub reasons: Reasons,
     /// What it is offered for; of several that hold, the last counts.
     offers: Box<[Offer]>,
     /// The dearest of all offers, by input, in ascending order; the first holds from the first token.
     ceilings: Box<[Ceiling]>,
+}
+
+/// Whether a model thinks before it answers, in output that is billed and that most providers hide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Reasons {
+    /// Nothing says so.
+    #[default]
+    Never,
+    /// When its request asks for it.
+    WhenAsked,
+    /// Unless its request declines.
+    ByItself,
 }
 
 /// The dearest rates over all offers that can apply to a request with more input than this.
@@ -80,6 +94,7 @@ impl ModelPrice {
             name: name.into(),
             max_input_tokens: None,
             max_output_tokens: None,
+            reasons: Reasons::default(),
             ceilings: ceilings(&offers),
             offers: offers.into(),
         }

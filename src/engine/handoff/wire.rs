@@ -74,6 +74,7 @@ enum UsedJson {
     Usage { model: Option<String>, usage: UsageJson },
     Cost { nano_usd: i64, model: Option<String>, usage: Option<UsageJson> },
     Metered { record: RecordJson, path: String },
+    Seen { record: RecordJson, path: String },
     Reserved,
 }
 
@@ -180,6 +181,9 @@ impl From<&Used> for UsedJson {
             Used::Metered { record, path } => {
                 Self::Metered { record: RecordJson::from(&**record), path: path.to_string() }
             }
+            Used::Seen { record, path } => {
+                Self::Seen { record: RecordJson::from(&**record), path: path.to_string() }
+            }
             Used::Reserved => Self::Reserved,
         }
     }
@@ -198,6 +202,9 @@ impl UsedJson {
             },
             Self::Metered { record, path } => {
                 Used::Metered { record: Box::new(record.into()), path: path.into() }
+            }
+            Self::Seen { record, path } => {
+                Used::Seen { record: Box::new(record.into()), path: path.into() }
             }
             Self::Reserved => Used::Reserved,
         })

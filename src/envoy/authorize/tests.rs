@@ -1,5 +1,7 @@
 //! The deadline of a call, and that a request is set aside for what its like used.
 
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
 
 use super::*;
@@ -12,7 +14,9 @@ use crate::domain::usage::Usage;
 use crate::engine::clock::ManualClock;
 use crate::engine::{self, Against, Correction, Report, Used};
 use crate::envoy::testing::{self, Form};
+use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::sqlite::SqliteStore;
 
 #[test]
 fn the_deadline_of_a_call_is_read_in_every_unit_and_nonsense_is_none() {
@@ -36,6 +40,10 @@ const INPUT: i64 = 7 + 64;
 
 /// An authorizer over an empty store, whose one model costs a nano-dollar a token and writes 2,000 tokens at the most.
 async fn authorizer(learn: Learn) -> Authorizer {
+    authorizer_over(learn, Arc::new(MemoryStore::new(Duration::from_secs(10)))).await
+}
+
+async fn authorizer_over(learn: Learn, store: Arc<dyn Store>) -> Authorizer {
     let lease_ttl = Duration::from_secs(10);
     let reservation_timeout = Duration::from_secs(600);
     let terms = Terms {
@@ -50,7 +58,6 @@ async fn authorizer(learn: Learn) -> Authorizer {
     price.max_output_tokens = Some(2_000);
     let entries = [("m".into(), Entry::Priced(Arc::new(price)))].into_iter().collect();
     let (_, prices) = watch::channel(Arc::new(PriceTable::new("test", entries)));
-    let store = Arc::new(MemoryStore::new(lease_ttl));
     let clock = Arc::new(ManualClock::at(Wall::from_ms(1_795_305_600_000)));
     let metrics = Metrics::new();
     let engine = Engine::start(settings, store, prices, clock, metrics.clone()).await.unwrap();
@@ -110,4 +117,32 @@ async fn nothing_is_learned_from_answers_with_a_cap_or_when_learning_is_off() {
         }
         assert_eq!(authorizer.serve(0, 300).await, 2_000, "{learn:?}");
     }
+}
+
+#[tokio::test]
+async fn a_body_with_two_models_is_refused() {
+    let authorizer = authorizer(Learn::Off).await;
+    let body = r#"{"model":"m","messages":[],"model":"dearer"}"#;
+    let request = testing::Request::new(Form::Raw).body(body).build();
+    let asked = authorizer.ask(&Attributes::of(&request), PATIENCE).await;
+    let Err(Unasked::Rejected(rejection)) = asked else { panic!("not refused") };
+    assert_eq!(rejection.code, RefusalCode::UnknownSubject);
+}
+
+#[tokio::test]
+async fn a_providers_key_passes_while_nobody_can_say_whether_it_is_on_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("bursar.db").display());
+    let store = SqliteStore::open(&url, Duration::from_secs(10)).await.unwrap();
+    let authorizer = authorizer_over(Learn::Off, Arc::new(store)).await;
+    let file = SqliteConnectOptions::new().filename(directory.path().join("bursar.db"));
+    let mut connection = file.connect().await.unwrap();
+    sqlx::query("ALTER TABLE api_key RENAME TO away").execute(&mut connection).await.unwrap();
+
+    let ask = async |key: &str| {
+        let request = testing::Request::new(Form::Raw).header("authorization", key).build();
+        authorizer.known_key(&Attributes::of(&request), PATIENCE).await.map(|(key, _)| key)
+    };
+    assert!(matches!(ask("Bearer sk-1").await, Ok(None)));
+    assert!(matches!(ask("Bearer bsr_1").await, Err(Unasked::Unavailable(_))));
 }

@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpHeaders, ProcessingRequest};
 use tonic::Streaming;
 
+use crate::domain::estimate::Reasoning;
 use crate::domain::ids::Id;
 use crate::domain::response::{Ending, Response};
 use crate::domain::usage::{Hints, Meter};
@@ -142,6 +143,11 @@ impl Watched {
             // The text before it says nothing of the rest.
             text_bytes: if self.unreadable.is_some() { 0 } else { self.text.bytes() },
             input_tokens: handover.input_tokens,
+            reasoning: if self.text.shows_reasoning() {
+                Reasoning::Possible
+            } else {
+                handover.reasoning
+            },
         };
         let verdict = response.verdict();
         Ended { handover, method: self.method, path: self.path, response_id, verdict }

@@ -162,6 +162,34 @@ async fn a_response_made_in_the_background_costs_what_was_set_aside_until_it_is_
 }
 
 #[tokio::test]
+async fn what_was_seen_of_hidden_reasoning_costs_no_less_than_was_set_aside() {
+    let bench = Bench::start().await;
+    let seen = |output| {
+        let usage = Usage { input: 10, output, ..Usage::default() };
+        let record = Record { usage, ..Record::default() };
+        Verdict::ChargeSeen(Certainty::AtLeast, Box::new(record))
+    };
+    assert_eq!(bench.respond("POST", seen(5)).await, 100);
+    assert_eq!(bench.respond("POST", seen(150)).await, 100 + 160);
+}
+
+#[tokio::test]
+async fn what_a_provider_says_in_the_end_replaces_what_was_set_aside_for_its_reasoning() {
+    let bench = Bench::start().await;
+    let handover = bench.admit().await;
+    for (verdict, spent) in [
+        (Verdict::ChargeSeen(Certainty::AtLeast, Box::default()), 100),
+        (used(70), 70),
+        (Verdict::ChargeSeen(Certainty::AtLeast, Box::default()), 70),
+    ] {
+        let (handover, method) = (handover.clone(), "POST".to_owned());
+        let path = "/v1/chat/completions".to_owned();
+        bench.settler.settle(Ended { handover, method, path, response_id: None, verdict }).await;
+        assert_eq!(bench.spent().await, spent);
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_nobody_saw_being_made_costs_when_it_is_first_fetched() {
     let bench = Bench::start().await;
     for _ in 0..3 {

@@ -20,7 +20,7 @@ contract!(
     an_alert_is_replaced_and_removed,
 );
 
-pub(super) fn grant(name: &str, amount: i64) -> CreditGrant {
+pub(in crate::store) fn grant(name: &str, amount: i64) -> CreditGrant {
     CreditGrant {
         id: id(name),
         amount: NanoUsd::new(amount),

@@ -1,7 +1,7 @@
 //! What every store promises: one suite, run on each of them.
 
 mod budgets;
-mod credits;
+pub(super) mod credits;
 mod fleet;
 mod leases;
 mod settlements;

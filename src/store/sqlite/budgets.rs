@@ -202,7 +202,8 @@ async fn check_scope_is_free(db: &mut SqliteConnection, budget: &Budget) -> Resu
     existing.map_or(Ok(()), |existing| Err(StoreError::Conflict { existing }))
 }
 
-/// Opens the accounts of a new generation with what was charged in the window.
+/// Opens the accounts of a new generation with what was charged in the window. Sums saturate, as they do everywhere: SQLite's own
+/// would fail, so thousands of millions and the rest are added up apart.
 async fn open_seeded(
     db: &mut SqliteConnection,
     budget: &Budget,
@@ -211,12 +212,15 @@ async fn open_seeded(
     sqlx::query(
         "INSERT INTO account (workspace, budget, generation, dimension, target, window_label,
            spent, base, leased, forfeited, overdraft, holders)
-         SELECT workspace, budget, ?3, dimension, target, ?4, SUM(amount), 0, 0, 0, 0, 0
+         SELECT workspace, budget, ?3, dimension, target, ?4,
+           1000000000 * MIN(MAX(SUM(amount / 1000000000) + SUM(amount % 1000000000) / 1000000000, -9223372035), 9223372035)
+             + SUM(amount % 1000000000) % 1000000000, 0, 0, 0, 0, 0
          FROM usage_event
          WHERE workspace = ?1 AND budget = ?2 AND dimension IN ('cost', 'tokens')
            AND at_ms >= ?5 AND (?6 IS NULL OR at_ms < ?6)
          GROUP BY dimension, target
-         ON CONFLICT DO UPDATE SET spent = spent + excluded.spent",
+         ON CONFLICT DO UPDATE 
+           SET spent = spent + MAX(MIN(excluded.spent, 9223372036854775807 - MAX(spent, 0)), -9223372036854775807 - MIN(spent, 0))",
     )
     .bind(budget.workspace.as_str())
     .bind(budget.id.to_string())

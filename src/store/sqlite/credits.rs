@@ -390,6 +390,13 @@ async fn page(
     Ok(EntryPage { entries, has_more })
 }
 
+/// A sum in two columns, whole dollars and the rest: SQLite's sum of both would fail where it does not fit.
+fn sum_of(whole: i64, rest: i64) -> NanoUsd {
+    let sum = i128::from(whole) * 1_000_000_000 + i128::from(rest);
+    let nearest = if sum < 0 { i64::MIN } else { i64::MAX };
+    NanoUsd::new(i64::try_from(sum).unwrap_or(nearest))
+}
+
 /// Adds up what entries were recorded from an instant to before another.
 async fn statement(
     db: &mut SqliteConnection,
@@ -397,18 +404,20 @@ async fn statement(
     from: Wall,
     to: Wall,
 ) -> Result<Statement, StoreError> {
-    const SUM: &str = "SELECT kind, SUM(amount) FROM credit_entry
+    const SUM: &str =
+        "SELECT kind, SUM(amount / 1000000000), SUM(amount % 1000000000) FROM credit_entry
          WHERE workspace = ?1 AND at_ms >= ?2 AND at_ms < ?3 GROUP BY kind";
     let mut sums = Vec::new();
     for (from, to) in [(i64::MIN, from.as_ms()), (from.as_ms(), to.as_ms())] {
         let sum = sqlx::query_as(SUM).bind(workspace.as_str()).bind(from).bind(to);
-        let sum: Vec<(String, i64)> = sum.fetch_all(&mut *db).await?;
+        let sum: Vec<(String, i64, i64)> = sum.fetch_all(&mut *db).await?;
         sums.push(sum);
     }
     let spend: Vec<SpendRow> = sqlx::query_as(
-        "SELECT project, api_key, model, SUM(amount) AS amount FROM credit_entry
+        "SELECT project, api_key, model, SUM(amount / 1000000000) AS whole, SUM(amount % 1000000000) AS rest
+         FROM credit_entry
          WHERE workspace = ?1 AND at_ms >= ?2 AND at_ms < ?3 AND kind = 'usage'
-         GROUP BY project, api_key, model ORDER BY amount, project, api_key, model LIMIT ?4",
+         GROUP BY project, api_key, model ORDER BY TOTAL(amount), project, api_key, model LIMIT ?4",
     )
     .bind(workspace.as_str())
     .bind(from.as_ms())
@@ -418,12 +427,12 @@ async fn statement(
     .await?;
     let spend = spend
         .into_iter()
-        .map(|row| Ok((row.spender.try_into()?, NanoUsd::new(row.amount))))
+        .map(|row| Ok((row.spender.try_into()?, sum_of(row.whole, row.rest))))
         .collect::<Result<Vec<(Spender, NanoUsd)>, StoreError>>()?;
-    let sum = |sums: Option<&Vec<(String, i64)>>, of: Option<EntryKind>| {
+    let sum = |sums: Option<&Vec<(String, i64, i64)>>, of: Option<EntryKind>| {
         let of_kind = |name: &str| of.is_none_or(|kind| kind.as_str() == name);
-        let sums = sums.into_iter().flatten().filter(|(name, _)| of_kind(name));
-        sums.fold(NanoUsd::ZERO, |all, (_, sum)| all.plus(NanoUsd::new(*sum)))
+        let sums = sums.into_iter().flatten().filter(|(name, ..)| of_kind(name));
+        sums.fold(NanoUsd::ZERO, |all, (_, whole, rest)| all.plus(sum_of(*whole, *rest)))
     };
     let within = |kind| sum(sums.get(1), Some(kind));
     let on_lines = spend.iter().fold(NanoUsd::ZERO, |all, (_, sum)| all.plus(*sum));
@@ -441,5 +450,6 @@ async fn statement(
 struct SpendRow {
     #[sqlx(flatten)]
     spender: SpenderRow,
-    amount: i64,
+    whole: i64,
+    rest: i64,
 }

@@ -16,12 +16,14 @@ pub(crate) struct Envoy {
 }
 
 impl Envoy {
-    /// Starts it and waits until it serves. `lines` are values for more of the named lines.
+    /// Starts it and waits until it serves. `lines` are values for more of the named lines; `additions` are lines to put behind
+    /// the one line that is this.
     pub(crate) async fn start(
         directory: &Path,
         upstream: &Upstream,
         socket: &Path,
         lines: &[(&str, &str)],
+        additions: &[(&str, &str)],
     ) -> Self {
         let mut config = shipped();
         let (port, socket) = (upstream.address.port().to_string(), socket.display().to_string());
@@ -36,6 +38,10 @@ impl Envoy {
         ];
         for (name, value) in ours.iter().chain(lines) {
             config = adapted(&config, name, value);
+        }
+        for (line, more) in additions {
+            assert_eq!(config.lines().filter(|other| other == line).count(), 1, "lines: {line}");
+            config = config.replace(&format!("\n{line}\n"), &format!("\n{line}\n{more}\n"));
         }
         fs::write(directory.join("envoy.yaml"), config).expect("a writable directory");
         let mut command = Command::new(tool("envoy"));
@@ -72,6 +78,30 @@ impl Envoy {
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
+}
+
+/// The line behind which filters stand that come after Bursar was asked.
+pub(crate) const FILTERS: &str = "                          - exact: x-request-id";
+/// The line behind which settings of the route stand.
+pub(crate) const ROUTE: &str = "                            timeout: 0s";
+
+/// A filter that keeps what a JSON reply says of its usage as dynamic metadata, under these names of a namespace.
+pub(crate) fn usage_to_metadata(namespace: &str, input: &str, output: &str) -> String {
+    let rule = |field: &str, key: &str| {
+        format!(
+            "
+                            - selectors: [{{ key: usage }}, {{ key: {field} }}]
+                              on_present: {{ metadata_namespace: {namespace}, key: {key}, type: NUMBER }}"
+        )
+    };
+    let (input, output) = (rule("prompt_tokens", input), rule("completion_tokens", output));
+    format!(
+        "                  - name: envoy.filters.http.json_to_metadata
+                    typed_config:
+                      \"@type\": type.googleapis.com/envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata
+                      response_rules:
+                        rules:{input}{output}"
+    )
 }
 
 /// A program that `scripts/tools` installs.

@@ -61,6 +61,41 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// [`Process::pause`] for it and the processes that it started.
+    pub(crate) fn pause_all(&self) {
+        self.signal(Signal::STOP);
+        // What it starts no others any more, so that none is missed.
+        for child in self.children() {
+            // It may have ended meanwhile.
+            let _ = kill_process(child, Signal::STOP);
+        }
+    }
+
+    /// After [`Process::pause_all`].
+    pub(crate) fn go_on_all(&self) {
+        for child in self.children() {
+            let _ = kill_process(child, Signal::CONT);
+        }
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of this process").is_some()
+    }
+
+    /// The processes that it started.
+    fn children(&self) -> impl Iterator<Item = Pid> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let ids: Vec<i32> = children
+            .expect("it is running")
+            .split_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .collect();
+        ids.into_iter().filter_map(Pid::from_raw)
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is running");
     }

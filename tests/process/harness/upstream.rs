@@ -24,7 +24,7 @@ impl Upstream {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
-        tokio::spawn(async move { axum::serve(listener, provider::routes()).await });
+        tokio::spawn(provider::serve(listener));
         Self { address }
     }
 

@@ -6,7 +6,10 @@ mod bursar;
 mod client;
 mod envoy;
 pub(crate) mod grpc;
+mod postgres;
 mod process;
+mod provider;
+mod proxy;
 mod upstream;
 
 use std::time::Duration;
@@ -16,8 +19,11 @@ use tempfile::TempDir;
 pub(crate) use api::{Api, Spent};
 pub(crate) use bursar::{Bursar, KEY, Setup, open_database};
 pub(crate) use client::{Question, Reply};
-pub(crate) use envoy::{Envoy, tool};
+pub(crate) use envoy::{Envoy, FILTERS, ROUTE, tool, usage_to_metadata};
+pub(crate) use postgres::Postgres;
 pub(crate) use process::Process;
+pub(crate) use provider::{ESTIMATE, Provider};
+pub(crate) use proxy::Proxy;
 pub(crate) use upstream::Upstream;
 
 /// How long anything may take that happens by itself, on a machine that is very busy. Reached only by a test that fails.
@@ -69,10 +75,20 @@ impl Stage {
 
     /// With another set-up of Bursar, and other values on the lines of Envoy's configuration that have these names.
     pub(crate) async fn with(setup: Setup, lines: &[(&str, &str)]) -> Self {
+        Self::extended(setup, lines, &[]).await
+    }
+
+    /// The same with more lines in Envoy's configuration, each behind a line that is there.
+    pub(crate) async fn extended(
+        setup: Setup,
+        lines: &[(&str, &str)],
+        additions: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let upstream = Upstream::start().await;
         let bursar = Bursar::start(directory.path(), setup).await;
-        let envoy = Envoy::start(directory.path(), &upstream, &bursar.socket(), lines).await;
+        let envoy =
+            Envoy::start(directory.path(), &upstream, &bursar.socket(), lines, additions).await;
         Self { envoy, bursar, upstream, directory }
     }
 

@@ -1,0 +1,162 @@
+//! What metering costs the client: nothing. Two Envoys on the shipped configuration, over one Bursar and one provider: one shows
+//! Bursar every response and tells it of every request that is over, the other does neither. They take turns at the same
+//! requests, one every five milliseconds. `cargo bench --bench road -- ROUNDS`.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a benchmark measures time, prints its figures, and may panic"
+)]
+
+#[expect(dead_code, unused_imports, reason = "a part of what the tests start is enough here")]
+#[path = "../tests/process/harness/mod.rs"]
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Client;
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
+
+use harness::{Bursar, Envoy, Question, Setup, UNMETERED, Upstream, until};
+
+/// Rounds when the command line names no other number.
+const ROUNDS: usize = 15;
+/// Requests of one measurement, after some that are not counted.
+const REQUESTS: usize = 200;
+const WARM_UP: usize = 20;
+/// Time between the beginnings of two requests: more than both need, so that no request waits for what the one before it left to do.
+const PACE: Duration = Duration::from_millis(5);
+/// Nobody settles what the second Envoy's requests set aside.
+const SETTINGS: &str = "reservation: {timeout: 1s, on_timeout: release}\nlog: {filter: warn}\n";
+/// Keeps entries of the access log from Bursar: no response has this status.
+const UNLOGGED: (&str, &str) = (
+    "                  - name: envoy.access_loggers.http_grpc",
+    "                    filter: { status_code_filter: { comparison: { op: EQ, value: { default_value: 999, runtime_key: none } } } }",
+);
+
+/// The requests that are measured.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Json,
+    Stream,
+}
+
+/// The time to the last byte, in microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    p50: f64,
+    p99: f64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let rounds = std::env::args().skip(1).find(|argument| argument != "--bench");
+    let rounds = rounds.map_or(Ok(ROUNDS), |rounds| rounds.parse());
+    let rounds = rounds.context("the only argument is the number of rounds")?;
+    ensure!(rounds > 0, "there must be a round");
+    let directory = tempfile::tempdir()?;
+    let upstream = Upstream::start().await;
+    let bursar = Bursar::start(directory.path(), Setup::config(SETTINGS)).await;
+    let limits = json!({ "period": "BUDGET_PERIOD_MONTHLY", "amount": 1_000_000 });
+    let scope = json!({ "identity": { "identity_external_id": "*" } });
+    bursar.create_budget(json!({ "scope": scope, "limits": limits })).await;
+    let [plain, metered] = ["plain", "metered"].map(|name| directory.path().join(name));
+    std::fs::create_dir(&plain)?;
+    std::fs::create_dir(&metered)?;
+    let socket = bursar.socket();
+    let envoys = [
+        Envoy::start(&plain, &upstream, &socket, &[UNMETERED], &[UNLOGGED]).await,
+        Envoy::start(&metered, &upstream, &socket, &[], &[]).await,
+    ];
+    println!("{rounds} rounds of {REQUESTS} requests, one every {PACE:?}: median [min-max].");
+    for asked in [Asked::Json, Asked::Stream] {
+        let mut measured: [Vec<Figures>; 2] = [Vec::new(), Vec::new()];
+        for round in 0..rounds {
+            // Whoever comes first in a round comes second in the next.
+            for at in [round % 2, (round + 1) % 2] {
+                measured[at].push(measure(&envoys[at], asked).await?);
+                settled(&bursar).await;
+            }
+        }
+        show(asked, &measured);
+    }
+    let watched = bursar.metric("bursar_watched_responses_total").await;
+    let expected = 2 * rounds * (WARM_UP + REQUESTS);
+    ensure!(watched == u64::try_from(expected)?, "{watched} responses were metered of {expected}");
+    Ok(())
+}
+
+/// Waits until nothing is left to do for requests that are over.
+async fn settled(bursar: &Bursar) {
+    until("all reservations to end", async || {
+        (bursar.metric("bursar_open_reservations").await == 0).then_some(())
+    })
+    .await;
+}
+
+async fn measure(envoy: &Envoy, asked: Asked) -> Result<Figures> {
+    let client = Client::builder().no_proxy().tcp_nodelay(true).build()?;
+    let question = asked.question();
+    let mut latencies = Vec::with_capacity(REQUESTS);
+    let mut beats = interval(PACE);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for at in 0..WARM_UP + REQUESTS {
+        beats.tick().await;
+        let began = Instant::now();
+        ask(&client, &question, envoy).await?;
+        if at >= WARM_UP {
+            latencies.push(began.elapsed());
+        }
+    }
+    latencies.sort_unstable();
+    let percentile = |percent: usize| latencies[REQUESTS * percent / 100].as_secs_f64() * 1e6;
+    Ok(Figures { p50: percentile(50), p99: percentile(99) })
+}
+
+async fn ask(client: &Client, question: &Question, envoy: &Envoy) -> Result<()> {
+    let mut request = client.post(format!("{}{}", envoy.url, question.path));
+    for (name, value) in &question.headers {
+        request = request.header(*name, value.as_slice());
+    }
+    let request = request.header("content-type", "application/json").body(question.body.clone());
+    let reply = request.send().await?;
+    ensure!(reply.status() == 200, "a request was answered {}", reply.status());
+    reply.bytes().await?;
+    Ok(())
+}
+
+impl Asked {
+    /// Of 1,000 tokens of output, which are 63 events in a stream.
+    fn question(self) -> Question {
+        let stream = matches!(self, Self::Stream);
+        let messages = json!([{ "role": "user", "content": "Say many words." }]);
+        let body = json!({ "model": "gpt-4o-mini", "max_tokens": 1_000, "stream": stream, "messages": messages });
+        Question::of("ada").body(body.to_string())
+    }
+}
+
+fn show(asked: Asked, [plain, metered]: &[Vec<Figures>; 2]) {
+    for (name, figure) in
+        [("p50", (|it| it.p50) as fn(&Figures) -> f64), ("p99", |it: &Figures| it.p99)]
+    {
+        let of = |figures: &[Figures]| spread(figures.iter().map(figure).collect(), 0);
+        let ratios =
+            plain.iter().zip(metered).map(|(plain, metered)| figure(metered) / figure(plain));
+        println!(
+            "{asked:?} {name}: {} us without metering, {} us with it, ratio {}",
+            of(plain),
+            of(metered),
+            spread(ratios.collect(), 2)
+        );
+    }
+}
+
+fn spread(mut figures: Vec<f64>, digits: usize) -> String {
+    figures.sort_unstable_by(f64::total_cmp);
+    let (least, most) = (figures[0], figures[figures.len() - 1]);
+    let median = figures[figures.len() / 2];
+    format!("{median:.digits$} [{least:.digits$}-{most:.digits$}]")
+}

@@ -1,0 +1,144 @@
+//! A PostgreSQL of the test's own: it keeps its files in a directory of its own, listens on a Unix socket only, and can be
+//! paused, killed and started again. What it acknowledged is on the disk.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
+use tempfile::TempDir;
+
+use super::{Process, until};
+
+/// PostgreSQL does not run as root; this user is on every machine.
+const NOBODY: u32 = 65534;
+/// The name of its user with all rights.
+const USER: &str = "bursar";
+
+/// A running PostgreSQL.
+pub(crate) struct Postgres {
+    process: Process,
+    directory: TempDir,
+}
+
+impl Postgres {
+    /// Makes a cluster and starts it.
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path();
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a directory of ours");
+        fs::create_dir(data(path)).expect("a writable directory");
+        if is_root() {
+            for directory in [path, &data(path)] {
+                chown(directory, Some(NOBODY), Some(NOBODY)).expect("root may");
+            }
+        }
+        let mut initdb = program("initdb");
+        initdb.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
+        initdb.arg(format!("--username={USER}")).arg("-D").arg(data(path));
+        let made = initdb.output().expect("initdb runs");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let process = Self::run(path);
+        let mut postgres = Self { process, directory };
+        postgres.wait_until_ready().await;
+        postgres
+    }
+
+    fn run(directory: &Path) -> Process {
+        let mut server = program("postgres");
+        server.arg("-D").arg(data(directory)).arg("-k").arg(directory);
+        server.args(["-c", "listen_addresses=", "-c", "max_connections=200"]);
+        Process::start("postgres", directory, &mut server)
+    }
+
+    async fn wait_until_ready(&mut self) {
+        until("PostgreSQL to answer", async || {
+            self.process.assert_running();
+            self.try_open().await
+        })
+        .await;
+    }
+
+    /// A connection for the test itself.
+    pub(crate) async fn open(&self) -> PgConnection {
+        self.try_open().await.expect("PostgreSQL answers")
+    }
+
+    async fn try_open(&self) -> Option<PgConnection> {
+        let options = PgConnectOptions::new_without_pgpass();
+        options
+            .socket(self.directory.path())
+            .username(USER)
+            .database("postgres")
+            .connect()
+            .await
+            .ok()
+    }
+
+    /// Its Unix socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join(".s.PGSQL.5432")
+    }
+
+    /// How Bursar names it, behind this address.
+    pub(crate) fn url(address: &str) -> String {
+        format!("postgres://{USER}@{address}/postgres?sslmode=disable")
+    }
+
+    /// All its processes stand still, with every connection open.
+    pub(crate) fn pause(&self) {
+        self.process.pause_all();
+    }
+
+    /// After [`Postgres::pause`].
+    pub(crate) fn go_on(&self) {
+        self.process.go_on_all();
+    }
+
+    /// It dies with everything that was under way, and comes back with everything that it acknowledged.
+    pub(crate) async fn crash(&mut self) {
+        self.process.kill();
+        // Its children see that it is gone and end; until then they hold the shared memory that a new one needs.
+        let directory = self.directory.path().to_owned();
+        let mut process = Self::run(&directory);
+        until("PostgreSQL to start again", async || {
+            if process.has_ended() {
+                process = Self::run(&directory);
+                return None;
+            }
+            self.try_open().await
+        })
+        .await;
+        self.process = process;
+    }
+}
+
+fn data(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// One of PostgreSQL's programs, as a user that may run it.
+fn program(name: &str) -> Command {
+    let path = newest(name);
+    if !is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    let nobody = NOBODY.to_string();
+    command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"]).arg(path);
+    command
+}
+
+/// The program of the newest PostgreSQL on this machine.
+fn newest(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let programs = versions.map(|version| version.path().join("bin").join(name));
+    let newest = programs.filter(|path| path.exists()).max();
+    newest.expect("PostgreSQL is missing: run scripts/tools (make test does)")
+}
