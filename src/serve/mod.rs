@@ -42,6 +42,7 @@ use crate::envoy::authorize::Authorizer;
 use crate::envoy::settling::Settler;
 use crate::envoy::{access_log, process, rate_limit};
 use crate::notify;
+use crate::store::Store as _;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
 use connections::Connections;

@@ -4,9 +4,12 @@
 #[cfg(test)]
 mod contract;
 mod credits;
+mod errors;
 mod fleet;
 pub mod memory;
+pub mod postgres;
 mod posting;
+mod rows;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -245,4 +248,7 @@ pub trait Store: CreditStore + FleetStore {
 
     /// Whether the store answers and can write.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Lets go of files and connections. Calls after it fail.
+    async fn close(&self) {}
 }

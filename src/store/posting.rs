@@ -46,7 +46,7 @@ pub(super) struct LeaseKey<'a> {
 }
 
 impl<'a> LeaseKey<'a> {
-    fn of(exchange: &'a Exchange) -> Self {
+    pub(super) fn of(exchange: &'a Exchange) -> Self {
         Self { account: &exchange.account, holder: exchange.holder, epoch: exchange.epoch }
     }
 }

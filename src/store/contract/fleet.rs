@@ -181,7 +181,7 @@ async fn a_handoff_reaches_its_holder_once_settled_never_again(store: &dyn Store
     store.handoff_settled(&first, &[]).await.unwrap();
     store.handoff_settled(&first, &[]).await.unwrap();
     store.hand_over(&first).await.unwrap();
-    assert_eq!(handed_over(store, &[1, 3]).await, [second.clone()]);
+    assert_eq!(handed_over(store, &[1, 3]).await, std::slice::from_ref(&second));
     assert_eq!(store.untaken_handoffs(seconds(90)).await.unwrap().len(), 2);
 }
 

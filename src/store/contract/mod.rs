@@ -44,6 +44,14 @@ macro_rules! contract {
                 super::$promise(&crate::store::contract::sqlite_in(directory.path()).await).await;
             })*
         }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $promise() {
+                let database = crate::store::postgres::testing::Database::new().await;
+                super::$promise(&database.store).await;
+                database.remove().await;
+            })*
+        }
     };
 }
 use contract;
@@ -51,6 +59,14 @@ use contract;
 /// The same for what only a store that replicas share promises.
 macro_rules! shared_contract {
     ($($promise:ident),* $(,)?) => {
+        mod shared_postgres {
+            $(#[tokio::test]
+            async fn $promise() {
+                let database = crate::store::postgres::testing::Database::new().await;
+                super::$promise(&database.store).await;
+                database.remove().await;
+            })*
+        }
         mod shared_memory {
             $(#[tokio::test]
             async fn $promise() {

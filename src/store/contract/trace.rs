@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::credits::{self, CreditGrant};
 use crate::domain::period::Window;
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::testing::Database;
 use crate::store::{BudgetFilter, Cursor};
 
 const BUDGETS: u128 = 3;
@@ -112,7 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the caller of both stores remembers.
+/// What the caller of the stores remembers.
 #[derive(Default)]
 struct Caller {
     now: Wall,
@@ -267,18 +268,27 @@ async fn compare(steps: Vec<Step>) {
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryStore::new(TTL);
     let sqlite = sqlite_in(directory.path()).await;
+    let database = Database::new().await;
+    let postgres = &database.store;
     let mut caller = Caller::default();
-    for store in [&memory as &dyn Store, &sqlite] {
+    for store in [&memory as &dyn Store, &sqlite, postgres] {
         store.set_credit_alert(&id("ws"), Some(&super::credits::terms(300))).await.unwrap();
     }
     let first = [Step::Create { budget: 1, scope: 0 }, Step::Create { budget: 2, scope: 1 }];
     for step in first.into_iter().chain(steps) {
         let sent = caller.batch(&step);
         let result = caller.run(&memory, &step, sent.as_ref()).await;
-        assert_eq!(caller.run(&sqlite, &step, sent.as_ref()).await, result, "{step:?}");
+        for (name, store) in [("SQLite", &sqlite as &dyn Store), ("PostgreSQL", postgres)] {
+            let theirs = caller.run(store, &step, sent.as_ref()).await;
+            assert_eq!(theirs, result, "{name}: {step:?}");
+        }
         caller.learn(&step, sent, &result);
-        assert_eq!(state(&sqlite).await, state(&memory).await, "after {step:?}");
+        let expected = state(&memory).await;
+        for (name, store) in [("SQLite", &sqlite as &dyn Store), ("PostgreSQL", postgres)] {
+            assert_eq!(state(store).await, expected, "{name}: after {step:?}");
+        }
     }
+    database.remove().await;
 }
 
 proptest! {
@@ -286,7 +296,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_and_sqlite_cannot_be_told_apart(steps in proptest::collection::vec(step(), 1..40)) {
+    fn the_stores_cannot_be_told_apart(steps in proptest::collection::vec(step(), 1..40)) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(compare(steps));
     }
 }

@@ -1,16 +1,13 @@
 //! Low-balance alerts.
 
-use std::sync::Arc;
-
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::domain::credits::{self, Alert, AlertTerms, Crossing, Secret, Watch};
+use crate::domain::credits::{self, Alert, Watch};
 use crate::domain::ids::Id;
 use crate::domain::money::NanoUsd;
 use crate::domain::time::Wall;
 use crate::store::StoreError;
-use crate::store::sqlite::errors::unreadable;
-use crate::store::sqlite::rows::id;
+use crate::store::rows::{AlertRow, id};
 
 /// Every alert with the balance that it watches.
 const WITH_BALANCES: &str = "SELECT credit_alert.*, granted - COALESCE(spent, 0) AS balance
@@ -19,19 +16,6 @@ const WITH_BALANCES: &str = "SELECT credit_alert.*, granted - COALESCE(spent, 0)
          LEFT JOIN account ON account.workspace = credit.workspace AND budget = ?1 AND generation = 0
            AND dimension = 'cost' AND target = credit.workspace AND window_label = ''
          ORDER BY credit_alert.workspace";
-
-#[derive(FromRow)]
-struct AlertRow {
-    workspace: String,
-    threshold: i64,
-    url: String,
-    secret: String,
-    watch: String,
-    crossed_balance: Option<i64>,
-    crossed_at_ms: Option<i64>,
-    attempts: Option<u32>,
-    due_at_ms: Option<i64>,
-}
 
 #[derive(FromRow)]
 struct SeenRow {
@@ -53,31 +37,6 @@ impl Seen {
         let mut alert = self.alert.clone();
         alert.observe(&self.workspace, self.balance, now);
         alert != self.alert
-    }
-}
-
-impl TryFrom<AlertRow> for Alert {
-    type Error = StoreError;
-
-    fn try_from(row: AlertRow) -> Result<Self, StoreError> {
-        let telling =
-            row.crossed_balance.zip(row.crossed_at_ms).zip(row.attempts).zip(row.due_at_ms);
-        let watch = match (row.watch.as_str(), telling) {
-            ("armed", _) => Watch::Armed,
-            ("told", _) => Watch::Told,
-            ("telling", Some((((balance, at), attempts), due_at))) => Watch::Telling {
-                crossing: Crossing { balance: NanoUsd::new(balance), at: Wall::from_ms(at) },
-                attempts,
-                due_at: Wall::from_ms(due_at),
-            },
-            (other, _) => return Err(unreadable("state of an alert", other, "is not known")),
-        };
-        let terms = AlertTerms {
-            threshold: NanoUsd::new(row.threshold),
-            url: Arc::from(row.url),
-            secret: Secret(Arc::from(row.secret)),
-        };
-        Ok(Self { terms, watch })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
-use crate::store::sqlite::rows::{BudgetRow, when_unavailable_columns};
+use crate::store::rows::{BudgetRow, when_unavailable_columns};
 use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
 
 const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = ?1 AND id = ?2";
@@ -33,7 +33,7 @@ pub(super) async fn replace(
     budget: &Budget,
     seed: Option<&Window>,
 ) -> Result<(), StoreError> {
-    let generation: Option<u32> =
+    let generation: Option<i64> =
         sqlx::query_scalar("SELECT generation FROM budget WHERE workspace = ?1 AND id = ?2")
             .bind(budget.workspace.as_str())
             .bind(budget.id.to_string())
@@ -41,7 +41,7 @@ pub(super) async fn replace(
             .await?;
     let generation = generation.ok_or(StoreError::NotFound)?;
     check_scope_is_free(db, budget).await?;
-    if let Some(window) = seed.filter(|_| budget.generation > generation) {
+    if let Some(window) = seed.filter(|_| i64::from(budget.generation) > generation) {
         open_seeded(db, budget, window).await?;
     }
     by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;

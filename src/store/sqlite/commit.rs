@@ -13,10 +13,9 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 use crate::store::posting::{self, Allowance, Rows};
+use crate::store::rows::{LimitsRow, number, road_name, unreadable};
 use crate::store::sqlite::credits;
-use crate::store::sqlite::errors::unreadable;
-use crate::store::sqlite::rows::{LimitsRow, account_key_json, road_name};
-use crate::store::sqlite::tables;
+use crate::store::sqlite::tables::{self, account_key_json};
 use crate::store::{Batch, StoreError};
 
 pub(super) async fn apply(
@@ -48,7 +47,7 @@ pub(super) async fn apply(
 #[derive(FromRow)]
 struct AllowanceRow {
     id: String,
-    generation: u32,
+    generation: i64,
     #[sqlx(flatten)]
     limits: LimitsRow,
 }
@@ -70,8 +69,8 @@ async fn load_budgets(
     .await?;
     for row in found {
         let id = BudgetId::parse(&row.id).map_err(|why| unreadable("budget id", &row.id, why))?;
-        rows.budgets
-            .insert(id, Allowance { generation: row.generation, limits: row.limits.into() });
+        let generation = number("generation", row.generation)?;
+        rows.budgets.insert(id, Allowance { generation, limits: row.limits.into() });
     }
     if rows.accounts.keys().any(|account| account.budget == BUDGET)
         && let Some(granted) = credits::granted(db, &batch.workspace).await?

@@ -12,7 +12,7 @@ use crate::domain::ids::Id;
 use crate::domain::ledger::escrow::Account;
 use crate::domain::money::NanoUsd;
 use crate::domain::time::Wall;
-use crate::store::sqlite::rows::{id, named, optional_id};
+use crate::store::rows::{EntryRow, GrantRow, SpenderRow, id};
 use crate::store::sqlite::{SqliteStore, alerts, tables};
 use crate::store::{CreditStore, EntryPage, StoreError};
 
@@ -21,78 +21,6 @@ pub(super) const ENTRIES: &str =
     "SELECT kind, id, amount, reason, project, api_key, model, at_ms FROM credit_entry
          WHERE workspace = ?1 AND (?2 IS NULL OR (at_ms, kind, id) < (?2, ?3, ?4))
          ORDER BY at_ms DESC, kind DESC, id DESC LIMIT ?5";
-
-#[derive(FromRow)]
-struct GrantRow {
-    id: String,
-    amount: i64,
-    priority: u8,
-    expires_at_ms: Option<i64>,
-    reason: String,
-    created_at_ms: i64,
-    unspent: i64,
-}
-
-#[derive(FromRow)]
-struct SpenderRow {
-    project: Option<String>,
-    api_key: Option<String>,
-    model: Option<String>,
-}
-
-#[derive(FromRow)]
-struct EntryRow {
-    kind: String,
-    id: String,
-    amount: i64,
-    reason: String,
-    #[sqlx(flatten)]
-    spender: SpenderRow,
-    at_ms: i64,
-}
-
-impl TryFrom<GrantRow> for OpenGrant {
-    type Error = StoreError;
-
-    fn try_from(row: GrantRow) -> Result<Self, StoreError> {
-        let grant = CreditGrant {
-            id: id(&row.id)?,
-            amount: NanoUsd::new(row.amount),
-            priority: row.priority,
-            expires_at: row.expires_at_ms.map(Wall::from_ms),
-            reason: id(&row.reason)?,
-            created_at: Wall::from_ms(row.created_at_ms),
-        };
-        Ok(Self { grant, left: NanoUsd::new(row.unspent) })
-    }
-}
-
-impl TryFrom<SpenderRow> for Spender {
-    type Error = StoreError;
-
-    fn try_from(row: SpenderRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            project: optional_id(row.project.as_deref())?,
-            api_key: optional_id(row.api_key.as_deref())?,
-            model: optional_id(row.model.as_deref())?,
-        })
-    }
-}
-
-impl TryFrom<EntryRow> for Entry {
-    type Error = StoreError;
-
-    fn try_from(row: EntryRow) -> Result<Self, StoreError> {
-        let kind = named("kind of entry", &row.kind, EntryKind::from_name)?;
-        Ok(Self {
-            id: EntryId { kind, of: id(&row.id)? },
-            amount: NanoUsd::new(row.amount),
-            reason: id(&row.reason)?,
-            spender: row.spender.try_into()?,
-            at: Wall::from_ms(row.at_ms),
-        })
-    }
-}
 
 #[async_trait]
 impl CreditStore for SqliteStore {

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use crate::domain::ids::Id;
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::store::StoreError;
-use crate::store::sqlite::rows::ApiKeyRow;
+use crate::store::rows::ApiKeyRow;
 
 pub(super) async fn create(db: &mut SqliteConnection, key: &ApiKey) -> Result<(), StoreError> {
     let existing: Option<String> = sqlx::query_scalar(

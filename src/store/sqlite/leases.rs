@@ -12,7 +12,7 @@ use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
-use crate::store::sqlite::rows::KeyedLeaseRow;
+use crate::store::rows::KeyedLeaseRow;
 use crate::store::sqlite::tables;
 use crate::store::{AdoptedLease, StoreError};
 

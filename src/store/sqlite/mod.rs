@@ -8,7 +8,6 @@ mod credits;
 mod errors;
 mod keys;
 mod leases;
-mod rows;
 mod settlements;
 mod tables;
 #[cfg(test)]
@@ -22,6 +21,8 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Sqlite, Transaction};
+
+pub(super) use self::errors::refused;
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -88,15 +89,9 @@ impl SqliteStore {
         sqlx::migrate!("migrations/sqlite")
             .run(&writer)
             .await
-            .map_err(|error| errors::opening(&path, errors::migrating(error)))?;
+            .map_err(|error| errors::opening(&path, crate::store::errors::migrating(error)))?;
         let readers = pool.max_connections(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { ttl, writer, readers })
-    }
-
-    /// Closes the file, so that its log is merged into it.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
     }
 
     /// A transaction that holds the write lock from its start: what it reads cannot change under it.
@@ -281,5 +276,11 @@ impl Store for SqliteStore {
             .execute(&self.writer)
             .await?;
         Ok(())
+    }
+
+    /// Closes the file, so that its log is merged into it.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }

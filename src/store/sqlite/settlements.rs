@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::settlement::{Charge, Settlement};
 use crate::store::StoreError;
-use crate::store::sqlite::rows::{ChargeRow, SettlementRow};
+use crate::store::rows::{ChargeRow, SettlementRow};
 
 pub(super) async fn one(
     db: &mut SqliteConnection,

@@ -12,9 +12,7 @@ use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::{Account, AccountKey, Lease};
 use crate::store::StoreError;
 use crate::store::posting::LeaseKey;
-use crate::store::sqlite::rows::{
-    AccountKeyRow, AccountRow, LeaseRow, account_key_json, state_name,
-};
+use crate::store::rows::{AccountKeyRow, AccountRow, LeaseRow, state_name};
 
 const LOAD_ACCOUNTS: &str = "SELECT asked.key AS place, spent, base, leased, forfeited, overdraft, holders, recalls
          FROM json_each(?1) AS asked CROSS JOIN account
@@ -210,4 +208,16 @@ pub(super) async fn delete_lease(
 
 fn lease_key_json(account: &AccountKey, holder: HolderId, epoch: u32) -> Value {
     json!([account_key_json(account), holder.to_string(), epoch])
+}
+
+/// The key columns of an account as the first six elements of a JSON row.
+pub(super) fn account_key_json(key: &AccountKey) -> Value {
+    json!([
+        key.workspace.as_str(),
+        key.budget.to_string(),
+        key.generation,
+        key.dimension.as_str(),
+        key.target.as_str(),
+        &*key.window,
+    ])
 }

@@ -1,9 +1,10 @@
-//! The shapes of the rows and how they turn into the domain's values and back, by hand.
+//! The shapes of the rows that SQL stores have in common, and how they turn into the domain's values and back, by hand.
+
+mod credits;
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
@@ -17,14 +18,15 @@ use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 use crate::store::StoreError;
-use crate::store::sqlite::errors::unreadable;
+
+pub(in crate::store) use self::credits::{AlertRow, EntryRow, GrantRow, SpenderRow};
 
 #[derive(FromRow)]
-pub(super) struct BudgetRow {
+pub(in crate::store) struct BudgetRow {
     workspace: String,
     id: String,
-    generation: u32,
-    resets: u32,
+    generation: i64,
+    resets: i64,
     scope_kind: String,
     target: String,
     #[sqlx(flatten)]
@@ -44,36 +46,36 @@ pub(super) struct BudgetRow {
 
 /// The limits of a budget without its schedule.
 #[derive(FromRow)]
-pub(super) struct LimitsRow {
+pub(in crate::store) struct LimitsRow {
     cost_limit: Option<i64>,
     tokens_limit: Option<i64>,
-    requests_per_minute: Option<u32>,
+    requests_per_minute: Option<i64>,
 }
 
 #[derive(FromRow)]
-pub(super) struct AccountKeyRow {
+pub(in crate::store) struct AccountKeyRow {
     workspace: String,
     budget: String,
-    generation: u32,
+    generation: i64,
     dimension: String,
     target: String,
     window_label: String,
 }
 
 #[derive(FromRow)]
-pub(super) struct AccountRow {
+pub(in crate::store) struct AccountRow {
     spent: i64,
     base: i64,
     leased: i64,
     forfeited: i64,
     overdraft: i64,
-    holders: u32,
-    recalls: u32,
+    holders: i64,
+    recalls: i64,
 }
 
 #[derive(FromRow)]
-pub(super) struct LeaseRow {
-    seq: u32,
+pub(in crate::store) struct LeaseRow {
+    seq: i64,
     granted: i64,
     consumed: i64,
     returned: i64,
@@ -84,17 +86,17 @@ pub(super) struct LeaseRow {
 
 /// A lease with its whole key.
 #[derive(FromRow)]
-pub(super) struct KeyedLeaseRow {
+pub(in crate::store) struct KeyedLeaseRow {
     #[sqlx(flatten)]
     account: AccountKeyRow,
     holder: String,
-    epoch: u32,
+    epoch: i64,
     #[sqlx(flatten)]
     lease: LeaseRow,
 }
 
 #[derive(FromRow)]
-pub(super) struct SettlementRow {
+pub(in crate::store) struct SettlementRow {
     workspace: String,
     id: String,
     project: Option<String>,
@@ -118,7 +120,7 @@ pub(super) struct SettlementRow {
 }
 
 #[derive(FromRow)]
-pub(super) struct ChargeRow {
+pub(in crate::store) struct ChargeRow {
     #[sqlx(flatten)]
     account: AccountKeyRow,
     amount: i64,
@@ -126,7 +128,7 @@ pub(super) struct ChargeRow {
 }
 
 #[derive(FromRow)]
-pub(super) struct ApiKeyRow {
+pub(in crate::store) struct ApiKeyRow {
     workspace: String,
     id: String,
     project: Option<String>,
@@ -150,8 +152,8 @@ impl TryFrom<BudgetRow> for Budget {
         Ok(Self {
             workspace: id(&row.workspace)?,
             id: parsed("budget id", &row.id, BudgetId::parse)?,
-            generation: row.generation,
-            resets: row.resets,
+            generation: number("generation", row.generation)?,
+            resets: number("number of resets", row.resets)?,
             scope: Scope {
                 kind: named("scope kind", &row.scope_kind, ScopeKind::from_name)?,
                 target,
@@ -174,7 +176,7 @@ impl From<LimitsRow> for Limits {
             cost: row.cost_limit.map(NanoUsd::new),
             tokens: row.tokens_limit.map(Tokens::new),
             schedule: None,
-            requests_per_minute: row.requests_per_minute,
+            requests_per_minute: row.requests_per_minute.map(clamped),
         }
     }
 }
@@ -186,7 +188,7 @@ impl TryFrom<AccountKeyRow> for AccountKey {
         Ok(Self {
             workspace: id(&row.workspace)?,
             budget: parsed("budget id", &row.budget, BudgetId::parse)?,
-            generation: row.generation,
+            generation: number("generation", row.generation)?,
             dimension: named("dimension", &row.dimension, Dimension::from_name)?,
             target: id(&row.target)?,
             window: Arc::from(row.window_label),
@@ -202,8 +204,8 @@ impl From<AccountRow> for Account {
             leased: Units::new(row.leased),
             forfeited: Units::new(row.forfeited),
             overdraft: Units::new(row.overdraft),
-            holders: row.holders,
-            recalls: row.recalls,
+            holders: clamped(row.holders),
+            recalls: clamped(row.recalls),
         }
     }
 }
@@ -213,7 +215,7 @@ impl TryFrom<LeaseRow> for Lease {
 
     fn try_from(row: LeaseRow) -> Result<Self, StoreError> {
         Ok(Self {
-            seq: row.seq,
+            seq: number("sequence number", row.seq)?,
             granted: Units::new(row.granted),
             consumed: Units::new(row.consumed),
             returned: Units::new(row.returned),
@@ -229,17 +231,21 @@ impl TryFrom<KeyedLeaseRow> for ((AccountKey, HolderId, u32), Lease) {
 
     fn try_from(row: KeyedLeaseRow) -> Result<Self, StoreError> {
         let holder = parsed("holder id", &row.holder, HolderId::parse)?;
-        Ok(((row.account.try_into()?, holder, row.epoch), row.lease.try_into()?))
+        let epoch = number("epoch", row.epoch)?;
+        Ok(((row.account.try_into()?, holder, epoch), row.lease.try_into()?))
     }
 }
 
 impl SettlementRow {
     /// The workspace and the id.
-    pub(super) fn key(&self) -> (&str, &str) {
+    pub(in crate::store) fn key(&self) -> (&str, &str) {
         (&self.workspace, &self.id)
     }
 
-    pub(super) fn into_settlement(self, charges: Vec<Charge>) -> Result<Settlement, StoreError> {
+    pub(in crate::store) fn into_settlement(
+        self,
+        charges: Vec<Charge>,
+    ) -> Result<Settlement, StoreError> {
         let subject = Subject {
             workspace: id(&self.workspace)?,
             project: optional_id(self.project.as_deref())?,
@@ -308,20 +314,10 @@ impl TryFrom<ApiKeyRow> for ApiKey {
     }
 }
 
-/// The key columns of an account as the first six elements of a JSON row.
-pub(super) fn account_key_json(key: &AccountKey) -> Value {
-    json!([
-        key.workspace.as_str(),
-        key.budget.to_string(),
-        key.generation,
-        key.dimension.as_str(),
-        key.target.as_str(),
-        &*key.window,
-    ])
-}
-
 /// `deny`, `allow` or `allow_up_to`, and the amount of the last.
-pub(super) fn when_unavailable_columns(policy: WhenUnavailable) -> (&'static str, Option<i64>) {
+pub(in crate::store) fn when_unavailable_columns(
+    policy: WhenUnavailable,
+) -> (&'static str, Option<i64>) {
     match policy {
         WhenUnavailable::Deny => ("deny", None),
         WhenUnavailable::Allow => ("allow", None),
@@ -329,7 +325,7 @@ pub(super) fn when_unavailable_columns(policy: WhenUnavailable) -> (&'static str
     }
 }
 
-pub(super) const fn state_name(state: LeaseState) -> &'static str {
+pub(in crate::store) const fn state_name(state: LeaseState) -> &'static str {
     match state {
         LeaseState::Active => "active",
         LeaseState::Expired => "expired",
@@ -337,7 +333,7 @@ pub(super) const fn state_name(state: LeaseState) -> &'static str {
     }
 }
 
-pub(super) const fn road_name(road: Road) -> &'static str {
+pub(in crate::store) const fn road_name(road: Road) -> &'static str {
     match road {
         Road::Lease => "lease",
         Road::Direct => "direct",
@@ -369,12 +365,31 @@ fn schedule(
     }))
 }
 
-pub(super) fn id(text: &str) -> Result<Id, StoreError> {
+pub(in crate::store) fn id(text: &str) -> Result<Id, StoreError> {
     parsed("id", text, Id::parse)
 }
 
-pub(super) fn optional_id(text: Option<&str>) -> Result<Option<Id>, StoreError> {
+pub(in crate::store) fn optional_id(text: Option<&str>) -> Result<Option<Id>, StoreError> {
     text.map(id).transpose()
+}
+
+/// A row whose text or number means nothing to us.
+pub(in crate::store) fn unreadable(
+    what: &str,
+    value: impl fmt::Display,
+    why: impl fmt::Display,
+) -> StoreError {
+    StoreError::Corrupt(format!("{what} {value:.300} {why}"))
+}
+
+/// A number that only grows by one at a time.
+pub(in crate::store) fn number(what: &str, value: i64) -> Result<u32, StoreError> {
+    u32::try_from(value).map_err(|_| unreadable(what, value, "is out of range"))
+}
+
+/// A count that the columns themselves keep from being negative.
+fn clamped(value: i64) -> u32 {
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
 }
 
 fn parsed<T, E: fmt::Display>(
@@ -385,7 +400,7 @@ fn parsed<T, E: fmt::Display>(
     parse(text).map_err(|why| unreadable(what, text, why))
 }
 
-pub(super) fn named<T>(
+pub(in crate::store) fn named<T>(
     what: &str,
     name: &str,
     from_name: impl Fn(&str) -> Option<T>,

@@ -1,0 +1,293 @@
+-- One batch in one call. The rule is that of src/domain/ledger/escrow.rs and src/store/posting.rs, line by line: the
+-- contract suite and its random trace hold all stores to the same results.
+
+-- The clock of all replicas, in milliseconds; a test brings its own.
+CREATE FUNCTION bursar_now(given BIGINT) RETURNS BIGINT LANGUAGE sql VOLATILE AS
+$$ SELECT COALESCE(given, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) $$;
+
+-- Sums saturate, as they do in the replicas.
+CREATE FUNCTION bursar_plus(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE AS
+$$ SELECT GREATEST(-9223372036854775808, LEAST(9223372036854775807, a::numeric + b))::bigint $$;
+
+CREATE FUNCTION bursar_minus(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE AS
+$$ SELECT GREATEST(-9223372036854775808, LEAST(9223372036854775807, a::numeric - b))::bigint $$;
+
+-- What every transaction that writes does first. What is acknowledged must survive a crash whatever the server's
+-- default is, and no lock is waited for longer than a caller waits.
+CREATE FUNCTION bursar_begin(timeout_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  PERFORM set_config('statement_timeout', timeout_ms::text, true),
+          set_config('lock_timeout', timeout_ms::text, true),
+          set_config('idle_in_transaction_session_timeout', timeout_ms::text, true);
+END $$;
+
+-- Counts a change of a workspace and tells it. Locks the workspace against other changes until the transaction ends.
+CREATE FUNCTION bursar_changed(of_workspace TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO change VALUES (of_workspace, 1, now_ms)
+    ON CONFLICT (workspace) DO UPDATE SET count = change.count + 1, changed_at_ms = excluded.changed_at_ms;
+  PERFORM pg_notify('bursar', json_build_array('changed', of_workspace)::text);
+END $$;
+
+-- a_: the accounts that the batch names, in the order of their keys. l_: its leases, each with the place of its
+-- account. x_: its exchanges in their order, each with the place of its lease; the draw is null where there is none.
+-- c_: charges without a lease, each with the places of its settlement and its account. The settlements are a JSON array of objects with
+-- the names of columns and `n`, their place; so are the events and the entries, whose `n` is the place of their settlement.
+-- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail.
+CREATE FUNCTION bursar_commit(
+  p_workspace TEXT,
+  a_budget TEXT[], a_generation BIGINT[], a_dimension TEXT[], a_target TEXT[], a_window TEXT[],
+  l_account INT[], l_holder TEXT[], l_epoch BIGINT[],
+  x_lease INT[], x_seq BIGINT[], x_consumed BIGINT[], x_returned BIGINT[], x_overrun BIGINT[],
+  x_need_min BIGINT[], x_need BIGINT[], x_want BIGINT[], x_closes BOOLEAN[],
+  c_settlement INT[], c_account INT[], c_amount BIGINT[],
+  p_settlements TEXT, p_events TEXT, p_entries TEXT,
+  p_ttl_ms BIGINT, p_now_ms BIGINT
+) RETURNS TABLE (
+  o_granted BIGINT, o_limit BIGINT, o_spent BIGINT, o_forfeited BIGINT, o_free BIGINT, o_holders BIGINT,
+  o_recalls BIGINT, o_ttl_ms BIGINT
+) LANGUAGE plpgsql
+-- Every table is reached by its key, however small or unknown it was when the plan was made.
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+AS $$
+-- Columns are always named with their table.
+#variable_conflict use_variable
+DECLARE
+  credits CONSTANT TEXT := '00000000000000000000000000';
+  now_ms BIGINT;
+  is_fresh BOOLEAN[];
+  named INT[];
+  -- Accounts, by place; null where there is none.
+  allowed BIGINT[]; spent BIGINT[]; base BIGINT[]; leased BIGINT[]; forfeited BIGINT[]; overdraft BIGINT[];
+  holders BIGINT[]; recalls BIGINT[]; changed BOOLEAN[]; recalled BOOLEAN[];
+  -- Leases, by place; null where there is none.
+  seq BIGINT[]; granted BIGINT[]; consumed BIGINT[]; returned BIGINT[]; overrun BIGINT[]; state TEXT[];
+  renewed BOOLEAN[];
+  a INT; l INT; ttl BIGINT;
+  outstanding BIGINT; used BIGINT; beyond BIGINT; free BIGINT; fair BIGINT; lent BIGINT;
+BEGIN
+  PERFORM bursar_begin(2000);
+  now_ms := bursar_now(p_now_ms);
+
+  -- Settlements come before accounts: who waits for another's settlement holds no account.
+  IF p_settlements IS NOT NULL THEN
+    WITH given AS MATERIALIZED (
+      SELECT * FROM json_to_recordset(p_settlements::json) AS s(
+        n INT, id TEXT, project TEXT, identity TEXT, api_key TEXT, provider TEXT, subject_model TEXT, reservation TEXT,
+        certainty TEXT, cost BIGINT, tokens BIGINT, input BIGINT, cached BIGINT, cache_write BIGINT,
+        cache_write_1h BIGINT, output BIGINT, reasoning BIGINT, model TEXT, rates TEXT, at_ms BIGINT)
+    ), fresh AS (
+      INSERT INTO settlement (workspace, id, ordinal, project, identity, api_key, provider, subject_model, reservation,
+        certainty, cost, tokens, input, cached, cache_write, cache_write_1h, output, reasoning, model, rates, at_ms)
+      SELECT p_workspace, g.id,
+        g.n + COALESCE((SELECT max(s.ordinal) FROM settlement s
+                        WHERE s.workspace = p_workspace AND s.reservation = g.reservation), 0),
+        g.project, g.identity, g.api_key, g.provider, g.subject_model, g.reservation, g.certainty, g.cost, g.tokens,
+        g.input, g.cached, g.cache_write, g.cache_write_1h, g.output, g.reasoning, g.model, g.rates, g.at_ms
+      FROM given g ORDER BY g.id COLLATE "C"
+      ON CONFLICT DO NOTHING
+      RETURNING id
+    )
+    SELECT array_agg(f.id IS NOT NULL ORDER BY g.n) INTO is_fresh FROM given g LEFT JOIN fresh f ON f.id = g.id;
+  END IF;
+
+  -- Accounts that are not there are made, in the order of their keys, unless their budget is gone.
+  named := ARRAY(SELECT DISTINCT l_account[x.lease] FROM unnest(x_lease) AS x(lease)
+           UNION SELECT c.account FROM unnest(c_settlement, c_account) AS c(settlement, account)
+                 WHERE is_fresh[c.settlement]);
+  INSERT INTO account (workspace, budget, generation, dimension, target, window_label)
+  SELECT p_workspace, k.budget, k.generation, k.dimension, k.target, k.window_label
+  FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
+         AS k(budget, generation, dimension, target, window_label, n)
+  WHERE k.n = ANY (named)
+    AND NOT EXISTS (SELECT FROM account t
+      WHERE t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
+        AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label)
+    AND CASE WHEN k.budget = credits THEN EXISTS (SELECT FROM credit c WHERE c.workspace = p_workspace)
+        ELSE EXISTS (SELECT FROM budget b WHERE b.workspace = p_workspace AND b.id = k.budget) END
+  ORDER BY k.n
+  ON CONFLICT DO NOTHING;
+
+  WITH locked AS MATERIALIZED (
+    SELECT k.n, t.spent, t.base, t.leased, t.forfeited, t.overdraft, t.holders, t.recalls
+    FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
+           AS k(budget, generation, dimension, target, window_label, n)
+    JOIN account t ON t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
+      AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label
+    ORDER BY k.n
+    FOR NO KEY UPDATE OF t
+  )
+  SELECT array_agg(t.spent ORDER BY k.n), array_agg(t.base ORDER BY k.n), array_agg(t.leased ORDER BY k.n),
+         array_agg(t.forfeited ORDER BY k.n), array_agg(t.overdraft ORDER BY k.n), array_agg(t.holders ORDER BY k.n),
+         array_agg(t.recalls ORDER BY k.n), array_agg(false), array_agg(false)
+    INTO spent, base, leased, forfeited, overdraft, holders, recalls, changed, recalled
+    FROM generate_series(1, cardinality(a_budget)) AS k(n) LEFT JOIN locked t ON t.n = k.n;
+
+  -- From here on nobody else writes these accounts and their leases, and each statement sees them as they are.
+  SELECT array_agg(CASE
+      WHEN k.budget = credits AND c.granted IS NULL THEN NULL
+      WHEN k.budget = credits AND k.generation = 0 AND k.dimension = 'cost' THEN c.granted
+      WHEN k.budget = credits THEN 0
+      WHEN b.id IS NULL THEN NULL
+      WHEN b.generation <> k.generation THEN 0
+      ELSE COALESCE(CASE k.dimension WHEN 'cost' THEN b.cost_limit WHEN 'tokens' THEN b.tokens_limit
+                                     WHEN 'requests' THEN b.requests_per_minute END, 0)
+    END ORDER BY k.n)
+    INTO allowed
+    FROM unnest(a_budget, a_generation, a_dimension) WITH ORDINALITY AS k(budget, generation, dimension, n)
+    LEFT JOIN budget b ON b.workspace = p_workspace AND b.id = k.budget
+    LEFT JOIN credit c ON k.budget = credits AND c.workspace = p_workspace;
+
+  SELECT array_agg(t.seq ORDER BY k.n), array_agg(t.granted ORDER BY k.n), array_agg(t.consumed ORDER BY k.n),
+         array_agg(t.returned ORDER BY k.n), array_agg(t.overrun ORDER BY k.n), array_agg(t.state ORDER BY k.n),
+         array_agg(false)
+    INTO seq, granted, consumed, returned, overrun, state, renewed
+    FROM unnest(l_account, l_holder, l_epoch) WITH ORDINALITY AS k(account, holder, epoch, n)
+    LEFT JOIN lease t ON t.workspace = p_workspace AND t.budget = a_budget[k.account]
+      AND t.generation = a_generation[k.account] AND t.dimension = a_dimension[k.account]
+      AND t.target = a_target[k.account] AND t.window_label = a_window[k.account]
+      AND t.holder = k.holder AND t.epoch = k.epoch;
+
+  -- An account of a budget that is gone is not made again; its charge stays in the audit trail.
+  FOR i IN 1 .. cardinality(c_account) LOOP
+    a := c_account[i];
+    CONTINUE WHEN allowed[a] IS NULL OR NOT is_fresh[c_settlement[i]];
+    IF spent[a] IS NULL THEN RAISE serialization_failure; END IF;
+    free := bursar_minus(bursar_minus(bursar_minus(bursar_plus(allowed[a], base[a]), spent[a]), leased[a]), forfeited[a]);
+    beyond := GREATEST(bursar_minus(c_amount[i], GREATEST(free, 0)), 0);
+    spent[a] := bursar_plus(spent[a], c_amount[i]);
+    overdraft[a] := bursar_plus(overdraft[a], beyond);
+    changed[a] := true;
+  END LOOP;
+
+  FOR i IN 1 .. cardinality(x_lease) LOOP
+    l := x_lease[i];
+    a := l_account[l];
+    IF allowed[a] IS NULL THEN
+      -- The budget is gone: nothing is lent and nothing is owed.
+      RETURN QUERY SELECT bursar_plus(x_consumed[i], x_returned[i]), 0::bigint, 0::bigint, 0::bigint, 0::bigint,
+                          0::bigint, 0::bigint, p_ttl_ms;
+      CONTINUE;
+    END IF;
+    -- The budget was made between two statements above.
+    IF spent[a] IS NULL THEN RAISE serialization_failure; END IF;
+    ttl := p_ttl_ms;
+    IF seq[l] = x_seq[i] THEN
+      -- A replay. A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more.
+      IF state[l] = 'closed' AND NOT x_closes[i] THEN ttl := 0; END IF;
+    ELSE
+      IF seq[l] IS NULL THEN
+        seq[l] := 0; granted[l] := 0; consumed[l] := 0; returned[l] := 0; overrun[l] := 0; state[l] := 'expired';
+      END IF;
+      IF state[l] = 'closed' OR seq[l] + 1 <> x_seq[i] OR consumed[l] > x_consumed[i] OR returned[l] > x_returned[i]
+         OR overrun[l] > x_overrun[i] THEN
+        RAISE EXCEPTION 'the lease is lost' USING ERRCODE = 'BU001', DETAIL = a::text;
+      END IF;
+      -- Revive.
+      outstanding := bursar_minus(bursar_minus(granted[l], consumed[l]), returned[l]);
+      IF state[l] = 'expired' THEN
+        forfeited[a] := bursar_minus(forfeited[a], outstanding);
+        leased[a] := bursar_plus(leased[a], outstanding);
+        holders[a] := holders[a] + 1;
+        state[l] := 'active';
+      END IF;
+      -- Settle.
+      used := bursar_plus(bursar_minus(x_consumed[i], consumed[l]), bursar_minus(x_returned[i], returned[l]));
+      beyond := bursar_minus(x_overrun[i], overrun[l]);
+      beyond := bursar_plus(beyond, GREATEST(bursar_minus(used, bursar_plus(outstanding, beyond)), 0));
+      spent[a] := bursar_plus(spent[a], bursar_minus(x_consumed[i], consumed[l]));
+      leased[a] := bursar_minus(bursar_plus(leased[a], beyond), used);
+      overdraft[a] := bursar_plus(overdraft[a], beyond);
+      granted[l] := bursar_plus(granted[l], beyond);
+      consumed[l] := x_consumed[i];
+      returned[l] := x_returned[i];
+      overrun[l] := x_overrun[i];
+      outstanding := bursar_minus(bursar_minus(granted[l], consumed[l]), returned[l]);
+      IF x_closes[i] THEN
+        leased[a] := bursar_minus(leased[a], outstanding);
+        holders[a] := GREATEST(holders[a] - 1, 0);
+        returned[l] := bursar_plus(returned[l], outstanding);
+        state[l] := 'closed';
+      ELSIF x_want[i] IS NOT NULL THEN
+        -- Lend.
+        free := bursar_minus(bursar_minus(bursar_minus(bursar_plus(allowed[a], base[a]), spent[a]), leased[a]),
+                             forfeited[a]);
+        IF free <= 0 OR free < x_need_min[i] THEN
+          IF leased[a] > outstanding THEN
+            recalls[a] := recalls[a] + 1;
+            recalled[a] := true;
+          END IF;
+        ELSE
+          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / (holders[a] * 2)) ELSE free END;
+          lent := GREATEST(LEAST(x_want[i], free, fair), 0);
+          leased[a] := bursar_plus(leased[a], lent);
+          granted[l] := bursar_plus(granted[l], lent);
+        END IF;
+      END IF;
+      seq[l] := x_seq[i];
+      changed[a] := true;
+      renewed[l] := true;
+    END IF;
+    o_granted := granted[l];
+    o_limit := allowed[a];
+    o_spent := bursar_minus(spent[a], base[a]);
+    o_forfeited := forfeited[a];
+    o_free := bursar_minus(bursar_minus(bursar_minus(bursar_plus(allowed[a], base[a]), spent[a]), leased[a]), forfeited[a]);
+    o_holders := holders[a];
+    o_recalls := recalls[a];
+    o_ttl_ms := ttl;
+    RETURN NEXT;
+  END LOOP;
+
+  UPDATE account t SET spent = k.spent, leased = k.leased, forfeited = k.forfeited, overdraft = k.overdraft,
+      holders = k.holders, recalls = k.recalls,
+      recalled_at_ms = CASE WHEN k.recalled THEN now_ms ELSE t.recalled_at_ms END
+  FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window, spent, leased, forfeited, overdraft, holders,
+              recalls, changed, recalled)
+         AS k(budget, generation, dimension, target, window_label, spent, leased, forfeited, overdraft, holders,
+              recalls, changed, recalled)
+  WHERE k.changed AND t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
+    AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label;
+
+  INSERT INTO lease AS t (workspace, budget, generation, dimension, target, window_label, holder, epoch, seq, granted,
+    consumed, returned, overrun, state, expires_at_ms)
+  SELECT p_workspace, a_budget[k.account], a_generation[k.account], a_dimension[k.account], a_target[k.account],
+    a_window[k.account], k.holder, k.epoch, k.seq, k.granted, k.consumed, k.returned, k.overrun, k.state,
+    bursar_plus(now_ms, p_ttl_ms)
+  FROM unnest(l_account, l_holder, l_epoch, seq, granted, consumed, returned, overrun, state, renewed)
+         AS k(account, holder, epoch, seq, granted, consumed, returned, overrun, state, renewed)
+  WHERE k.renewed
+  ON CONFLICT (workspace, budget, generation, dimension, target, window_label, holder, epoch) DO UPDATE
+    SET seq = excluded.seq, granted = excluded.granted, consumed = excluded.consumed, returned = excluded.returned,
+      overrun = excluded.overrun, state = excluded.state, expires_at_ms = excluded.expires_at_ms;
+
+  IF p_events IS NOT NULL THEN
+    INSERT INTO usage_event (workspace, settlement_id, budget, generation, dimension, target, window_label, amount, kind,
+      at_ms, road)
+    SELECT p_workspace, e.settlement_id, e.budget, e.generation, e.dimension, e.target, e.window_label, e.amount, e.kind,
+      e.at_ms, e.road
+    FROM json_to_recordset(p_events::json) AS e(n INT, settlement_id TEXT, budget TEXT, generation BIGINT,
+      dimension TEXT, target TEXT, window_label TEXT, amount BIGINT, kind TEXT, at_ms BIGINT, road TEXT)
+    WHERE is_fresh[e.n];
+  END IF;
+
+  IF p_entries IS NOT NULL THEN
+    INSERT INTO credit_entry (workspace, kind, id, amount, reason, project, api_key, model, at_ms)
+    SELECT p_workspace, e.kind, e.id, e.amount, e.reason, e.project, e.api_key, e.model, now_ms
+    FROM json_to_recordset(p_entries::json) AS e(n INT, kind TEXT, id TEXT, amount BIGINT, reason TEXT, project TEXT,
+      api_key TEXT, model TEXT)
+    WHERE is_fresh[e.n]
+    ON CONFLICT DO NOTHING;
+  END IF;
+
+  IF true = ANY (recalled) THEN
+    PERFORM pg_notify('bursar', json_build_array('recalled', p_workspace, k.budget, k.generation, k.dimension, k.target,
+                                                 k.window_label, k.recalls)::text)
+      FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window, recalls, recalled)
+             AS k(budget, generation, dimension, target, window_label, recalls, recalled)
+      WHERE k.recalled;
+  END IF;
+END $$;

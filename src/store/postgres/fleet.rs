@@ -1,0 +1,225 @@
+//! What replicas tell each other: changes and recalls by the columns that others look at, usage by rows of its own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{FromRow, PgConnection};
+
+use super::errors::Failure;
+use super::turn::{in_turn, query, query_as};
+use super::{PostgresStore, clock, leases};
+use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
+use crate::domain::money::Units;
+use crate::domain::time::Wall;
+use crate::store::rows::{AccountKeyRow, id, number, unreadable};
+use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+
+/// A transaction shows what it stamped at most this much later: it ends in less.
+const OVERLAP: Duration = Duration::from_secs(10);
+
+/// Handoffs that are given at a time; the rest waits for the next.
+const HANDOFFS_MAX: i64 = 500;
+
+/// The channel of all words.
+pub(super) const CHANNEL: &str = "bursar";
+
+#[derive(FromRow)]
+struct RecalledRow {
+    #[sqlx(flatten)]
+    account: AccountKeyRow,
+    recalls: i64,
+}
+
+#[derive(FromRow)]
+struct HandoffRow {
+    workspace: String,
+    reservation: String,
+    settlement_id: String,
+    report: Vec<u8>,
+}
+
+impl TryFrom<HandoffRow> for Handoff {
+    type Error = StoreError;
+
+    fn try_from(row: HandoffRow) -> Result<Self, StoreError> {
+        let reservation = ReservationId::parse(&row.reservation)
+            .map_err(|why| unreadable("reservation id", &row.reservation, why))?;
+        Ok(Self {
+            workspace: id(&row.workspace)?,
+            reservation,
+            report: String::from_utf8(row.report)
+                .map_err(|why| unreadable("report", &row.settlement_id, why))?,
+            settlement: id(&row.settlement_id)?,
+        })
+    }
+}
+
+#[async_trait]
+impl FleetStore for PostgresStore {
+    async fn news(&self, holders: &[HolderId], since: Wall) -> Result<News, StoreError> {
+        let given = self.last_given();
+        self.in_time(async { in_turn!(&self.pool, READ, |turn| news(turn, holders, since, given)) })
+            .await
+    }
+
+    async fn told(&self) -> Told {
+        self.ear.next().await
+    }
+
+    async fn hand_over(&self, handoff: &Handoff) -> Result<(), StoreError> {
+        handoff.check()?;
+        let given = self.last_given();
+        self.in_time(async { in_turn!(&self.pool, WRITE, |turn| hand_over(turn, handoff, given)) })
+            .await
+    }
+
+    async fn handoff_settled(
+        &self,
+        handoff: &Handoff,
+        against: &[(AccountKey, Units)],
+    ) -> Result<(), StoreError> {
+        let given = self.last_given();
+        self.in_time(async {
+            in_turn!(&self.pool, WRITE, |turn| settled(turn, handoff, against, given))
+        })
+        .await
+    }
+
+    async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
+        let given = self.given(now);
+        self.in_time(async { in_turn!(&self.pool, WRITE, |turn| untaken(turn, given)) }).await
+    }
+
+    async fn release_forfeits(
+        &self,
+        workspace: &Id,
+        budget: BudgetId,
+        before: Wall,
+    ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
+        self.in_time(async {
+            in_turn!(&self.pool, WRITE, |turn| leases::release(turn, workspace, budget, before))
+        })
+        .await
+    }
+}
+
+async fn news(
+    db: &mut PgConnection,
+    holders: &[HolderId],
+    since: Wall,
+    given: Option<Wall>,
+) -> Result<News, Failure> {
+    let upto = clock(&mut *db, given).await?;
+    let from = since.minus(OVERLAP).as_ms();
+    let holders: Vec<_> = holders.iter().map(HolderId::to_string).collect();
+    let changed: Vec<(String, i64)> = query_as(
+        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
+    )
+    .bind(from)
+    .fetch_all(&mut *db)
+    .await?;
+    let recalled: Vec<RecalledRow> = query_as(
+        "SELECT * FROM account t WHERE recalled_at_ms >= $1 AND EXISTS (SELECT FROM lease l
+           WHERE l.workspace = t.workspace AND l.budget = t.budget AND l.generation = t.generation
+             AND l.dimension = t.dimension AND l.target = t.target AND l.window_label = t.window_label
+             AND l.holder = ANY ($2) AND l.state = 'active')",
+    )
+    .bind(from)
+    .bind(&holders)
+    .fetch_all(&mut *db)
+    .await?;
+    let handed_over: Vec<HandoffRow> =
+        query_as("SELECT * FROM handoff WHERE holder = ANY ($1) AND NOT is_settled LIMIT $2")
+            .bind(&holders)
+            .bind(HANDOFFS_MAX)
+            .fetch_all(db)
+            .await?;
+    let changed = changed.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
+    let recalled = recalled
+        .into_iter()
+        .map(|row| Ok((row.account.try_into()?, number("number of recalls", row.recalls)?)));
+    Ok(News {
+        upto,
+        changed: changed.collect::<Result<_, StoreError>>()?,
+        recalled: recalled.collect::<Result<_, StoreError>>()?,
+        handed_over: handed_over.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?,
+    })
+}
+
+async fn hand_over(
+    db: &mut PgConnection,
+    handoff: &Handoff,
+    given: Option<Wall>,
+) -> Result<(), Failure> {
+    query(
+        "WITH written AS (
+           INSERT INTO handoff (workspace, reservation, settlement_id, holder, report, is_settled, since_ms)
+           VALUES ($1, $2, $3, $4, $5, false, bursar_now($6)) ON CONFLICT DO NOTHING RETURNING holder)
+         SELECT pg_notify('bursar', json_build_array('handed_over', holder)::text) FROM written",
+    )
+    .bind(handoff.workspace.as_str())
+    .bind(handoff.reservation.to_string())
+    .bind(handoff.settlement.as_str())
+    .bind(handoff.reservation.holder.to_string())
+    .bind(handoff.report.as_bytes())
+    .bind(given.map(Wall::as_ms))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn settled(
+    db: &mut PgConnection,
+    handoff: &Handoff,
+    against: &[(AccountKey, Units)],
+    given: Option<Wall>,
+) -> Result<(), Failure> {
+    // The row stays for a while, so that the same usage that is handed over again is known to be settled.
+    let settled = query(
+        "UPDATE handoff SET is_settled = true, report = '', since_ms = bursar_now($4)
+         WHERE workspace = $1 AND reservation = $2 AND settlement_id = $3 AND NOT is_settled",
+    )
+    .bind(handoff.workspace.as_str())
+    .bind(handoff.reservation.to_string())
+    .bind(handoff.settlement.as_str())
+    .bind(given.map(Wall::as_ms))
+    .execute(&mut *db)
+    .await?;
+    if settled.rows_affected() == 0 {
+        return Ok(());
+    }
+    leases::take_back(db, handoff.reservation.holder, against).await
+}
+
+async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Handoff>, Failure> {
+    let now = clock(&mut *db, given).await?;
+    let rows: Vec<HandoffRow> = query_as(
+        "WITH taken AS (
+           SELECT workspace, reservation, settlement_id FROM handoff
+           WHERE NOT is_settled AND since_ms < $1 ORDER BY since_ms LIMIT $2 FOR UPDATE SKIP LOCKED)
+         UPDATE handoff t SET since_ms = $3 FROM taken
+         WHERE t.workspace = taken.workspace AND t.reservation = taken.reservation
+           AND t.settlement_id = taken.settlement_id
+         RETURNING t.*",
+    )
+    .bind(now.minus(UNTAKEN_AFTER).as_ms())
+    .bind(HANDOFFS_MAX)
+    .bind(now.as_ms())
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?)
+}
+
+/// Deletes handoffs that were settled long ago.
+pub(super) async fn forget_handoffs(db: &mut PgConnection, now: Wall) -> Result<(), Failure> {
+    query(
+        "DELETE FROM handoff WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM handoff WHERE is_settled AND since_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(now.minus(CLOSED_KEPT).as_ms())
+    .bind(HANDOFFS_MAX)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! What befalls leases outside of exchanges: adoption after a restart, the passing of time, a reset, a release. Each
+//! finds the leases, locks their accounts, and reads them again: whoever has locked an account is the only one who
+//! writes its leases.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::errors::Failure;
+use super::tables::{self, Accounts, Busy, Leases};
+use super::turn::{query, query_as};
+use crate::domain::budget::{Budget, Dimension};
+use crate::domain::ids::{BudgetId, HolderId, Id};
+use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, LeaseState};
+use crate::domain::money::Units;
+use crate::domain::time::Wall;
+use crate::store::rows::KeyedLeaseRow;
+use crate::store::{AdoptedLease, StoreError};
+
+/// The most leases that one sweep takes, so that it never holds accounts for long. The rest waits for the next.
+const SWEEP_LEASES_MAX: i64 = 1000;
+
+pub(super) async fn adopt(
+    db: &mut PgConnection,
+    from: &[HolderId],
+    to: HolderId,
+    ttl: Duration,
+    now: Wall,
+) -> Result<Vec<AdoptedLease>, Failure> {
+    let holders: Vec<_> = from.iter().copied().chain([to]).collect();
+    let found = tables::leases_of(&mut *db, &holders).await?;
+    let mut accounts = lock_accounts_of(&mut *db, &found, Busy::Wait).await?;
+    let found = tables::leases_of(&mut *db, &holders).await?.into_iter().filter(
+        |((account, holder, _), lease)| {
+            accounts.contains_key(account) && (lease.state != LeaseState::Closed || *holder == to)
+        },
+    );
+    let (mut own, theirs): (Leases, Leases) = found.partition(|((_, holder, _), _)| *holder == to);
+    let mut left = Vec::new();
+    for (key, lease) in theirs {
+        // Two earlier holders never have the same epoch of an account; should they, the second lease just expires.
+        if let Entry::Vacant(place) = own.entry((key.0.clone(), to, key.2)) {
+            place.insert(lease);
+            left.push(key);
+        }
+    }
+    for (key, lease) in &mut own {
+        escrow::adopt(account_in(&mut accounts, &key.0)?, lease, ttl, now);
+    }
+    save(&mut *db, &accounts, &own).await?;
+    tables::delete_leases(db, &left).await?;
+    let live = own.into_iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
+    Ok(live.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+}
+
+/// Accounts that others are at are left for the next sweep.
+pub(super) async fn sweep(db: &mut PgConnection, now: Wall) -> Result<u64, Failure> {
+    let found = due(&mut *db, now).await?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let mut accounts = lock_accounts_of(&mut *db, &found, Busy::Skip).await?;
+    let locked = found.keys().filter(|(account, ..)| accounts.contains_key(account));
+    let mut leases = tables::load_leases(&mut *db, locked).await?;
+    let mut forgotten = Vec::new();
+    let mut touched: u64 = 0;
+    for (key, lease) in &mut leases {
+        let due = escrow::due(key.0.dimension, lease, now);
+        touched = touched.saturating_add(due.is_some().into());
+        match due {
+            Some(Due::Expire) => escrow::expire(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::FreeSlots) => escrow::free_slots(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::Forget) => forgotten.push(key.clone()),
+            None => {}
+        }
+    }
+    save(&mut *db, &accounts, &leases).await?;
+    tables::delete_leases(db, &forgotten).await?;
+    Ok(touched)
+}
+
+async fn due(db: &mut PgConnection, now: Wall) -> Result<Leases, Failure> {
+    let rows: Vec<KeyedLeaseRow> = query_as(
+        // Each part repeats the condition of the partial index `lease_due`, or it would not be used.
+        "(SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND expires_at_ms < $1 LIMIT $4)
+         UNION ALL
+         (SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND expires_at_ms < $2 LIMIT $4)
+         UNION ALL
+         (SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND expires_at_ms < $3 LIMIT $4)
+         LIMIT $4",
+    )
+    .bind(now.minus(escrow::GRACE).as_ms())
+    .bind(now.minus(escrow::GRACE.saturating_add(escrow::ROLLING_MINUTE)).as_ms())
+    .bind(now.minus(escrow::CLOSED_KEPT).as_ms())
+    .bind(SWEEP_LEASES_MAX)
+    .fetch_all(db)
+    .await?;
+    Ok(tables::keyed(rows)?)
+}
+
+pub(super) async fn reset(
+    db: &mut PgConnection,
+    budget: &Budget,
+    label: &str,
+) -> Result<(), Failure> {
+    let counted = query("UPDATE budget SET resets = resets + 1 WHERE workspace = $1 AND id = $2")
+        .bind(budget.workspace.as_str())
+        .bind(budget.id.to_string())
+        .execute(&mut *db)
+        .await?;
+    if counted.rows_affected() == 0 {
+        return Err(StoreError::NotFound.into());
+    }
+    let current = tables::current_accounts(&mut *db, budget, label).await?;
+    // A rolling minute is not reset: its slots are free when the minute is over, and not before.
+    let counted = current.keys().filter(|key| key.dimension != Dimension::Requests);
+    let mut accounts = tables::lock_accounts(&mut *db, counted, Busy::Wait).await?;
+    let mut leases =
+        expired(&mut *db, &budget.workspace, budget.id, Wall::from_ms(i64::MAX)).await?;
+    leases.retain(|(key, ..), _| accounts.contains_key(key));
+    for (key, lease) in &mut leases {
+        escrow::write_off(account_in(&mut accounts, &key.0)?, lease);
+    }
+    accounts.values_mut().for_each(escrow::reset);
+    save(db, &accounts, &leases).await
+}
+
+/// Closes expired leases that ran out before an instant, and gives what they had outstanding.
+pub(super) async fn release(
+    db: &mut PgConnection,
+    workspace: &Id,
+    budget: BudgetId,
+    before: Wall,
+) -> Result<Vec<(AccountKey, Units)>, Failure> {
+    let found = expired(&mut *db, workspace, budget, before).await?;
+    let mut accounts = lock_accounts_of(&mut *db, &found, Busy::Wait).await?;
+    let mut leases = tables::load_leases(&mut *db, found.keys()).await?;
+    leases.retain(|(key, ..), lease| {
+        accounts.contains_key(key)
+            && lease.state == LeaseState::Expired
+            && lease.expires_at < before
+    });
+    let mut released: BTreeMap<AccountKey, Units> = BTreeMap::new();
+    for ((key, ..), lease) in &mut leases {
+        let sum = released.entry(key.clone()).or_default();
+        *sum = sum.plus(lease.outstanding());
+        escrow::free_slots(account_in(&mut accounts, key)?, lease);
+    }
+    save(db, &accounts, &leases).await?;
+    Ok(released.into_iter().collect())
+}
+
+/// Takes amounts out of what a holder has forfeited on these accounts, as far as there is any.
+pub(super) async fn take_back(
+    db: &mut PgConnection,
+    holder: HolderId,
+    against: &[(AccountKey, Units)],
+) -> Result<(), Failure> {
+    let keys = against.iter().map(|(account, _)| account);
+    let mut accounts = tables::lock_accounts(&mut *db, keys, Busy::Wait).await?;
+    let mut leases = expired_on(&mut *db, &accounts, holder).await?;
+    for (account, amount) in against {
+        let mut left = *amount;
+        for ((key, ..), lease) in &mut leases {
+            if key == account {
+                left = left.minus(escrow::take_back(account_in(&mut accounts, key)?, lease, left));
+            }
+        }
+    }
+    save(db, &accounts, &leases).await
+}
+
+async fn expired_on(
+    db: &mut PgConnection,
+    accounts: &Accounts,
+    holder: HolderId,
+) -> Result<Leases, Failure> {
+    let mut leases = tables::leases_of(db, &[holder]).await?;
+    leases.retain(|(key, ..), lease| {
+        accounts.contains_key(key) && lease.state == LeaseState::Expired
+    });
+    Ok(leases)
+}
+
+/// Expired leases of a budget on money and tokens that ran out before an instant.
+async fn expired(
+    db: &mut PgConnection,
+    workspace: &Id,
+    budget: BudgetId,
+    before: Wall,
+) -> Result<Leases, Failure> {
+    let rows: Vec<KeyedLeaseRow> = query_as(
+        "SELECT * FROM lease WHERE workspace = $1 AND budget = $2 AND dimension <> 'requests'
+           AND state = 'expired' AND expires_at_ms < $3",
+    )
+    .bind(workspace.as_str())
+    .bind(budget.to_string())
+    .bind(before.as_ms())
+    .fetch_all(db)
+    .await?;
+    Ok(tables::keyed(rows)?)
+}
+
+async fn lock_accounts_of(
+    db: &mut PgConnection,
+    leases: &Leases,
+    busy: Busy,
+) -> Result<Accounts, Failure> {
+    tables::lock_accounts(db, leases.keys().map(|(account, ..)| account), busy).await
+}
+
+fn account_in<'a>(
+    accounts: &'a mut Accounts,
+    key: &AccountKey,
+) -> Result<&'a mut Account, StoreError> {
+    accounts.get_mut(key).ok_or_else(|| {
+        StoreError::Corrupt(format!("there is a lease on {key:?}, which does not exist"))
+    })
+}
+
+async fn save(db: &mut PgConnection, accounts: &Accounts, leases: &Leases) -> Result<(), Failure> {
+    tables::save_accounts(&mut *db, accounts).await?;
+    tables::save_leases(db, leases).await
+}

@@ -1,0 +1,266 @@
+//! What only a server can do: be missing, hang, refuse, be shared.
+
+mod line;
+mod pgbouncer;
+
+use std::time::Instant;
+
+use sqlx::{AssertSqlSafe, Connection};
+
+use self::line::Line;
+use super::testing::{Database, settings};
+use super::*;
+use crate::domain::settlement::Road;
+use crate::store::contract::{
+    MONTH, NOON, account, api_key, batch, budget, cost_of, exchange, id, settlement,
+};
+use crate::store::{FleetStore, Told};
+
+async fn refusal(url: &str) -> String {
+    let settings = PostgresSettings { url: url.into(), ..settings("nothing") };
+    PostgresStore::open(&settings).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_url_that_makes_no_sense_is_refused_without_its_password() {
+    for (url, why) in [
+        ("sqlite:bursar.db", "does not begin with postgres://"),
+        ("postgres://me:hunter2@host:port/db", "a port"),
+        ("postgres://me:hunter2@host:99999/db", "a port"),
+        ("postgres://me:hunter2@host/db?sslmode=always", "sslmode"),
+        ("postgres://me:hunter2@host/db?pasword=hunter2", "\"pasword\""),
+        ("postgres://me:hunter2@ho st/db", "percent-encode"),
+        ("postgres://me:hunter2%ff@host/db", "percent-encode"),
+    ] {
+        let refusal = refusal(url).await;
+        assert!(refusal.contains(why) && !refusal.contains("hunter2"), "{url}: {refusal}");
+        assert!(refusal.contains("store.url"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_or_database_that_is_not_there_is_told() {
+    let refused = refusal("postgres://bursar@127.0.0.1:1/bursar").await;
+    assert!(refused.contains("unavailable: cannot open the database"), "{refused}");
+    let missing = settings("missing");
+    let refused = PostgresStore::open(&missing).await.unwrap_err().to_string();
+    assert!(refused.contains("make the database"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let begun = Instant::now();
+    let refused = refusal(&format!("postgres://bursar@127.0.0.1:{port}/bursar")).await;
+    assert!(refused.contains("unavailable"), "{refused}");
+    assert!(begun.elapsed() < CALL_TIMEOUT * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up_and_found_again() {
+    let database = Database::new().await;
+    let line = Line::to_server().await;
+    let settings = PostgresSettings {
+        url: line.url(&database.settings),
+        connections: 2,
+        ..database.settings.clone()
+    };
+    let store = PostgresStore::open(&settings).await.unwrap();
+    let budget = budget(1, "p1");
+    store.create_budget(&budget).await.unwrap();
+    line.stall();
+    let sent = batch(&[], &[exchange(&cost_of(&budget), 1, 100)]);
+    let begun = Instant::now();
+    let calls = futures_util::future::join_all((0..4).map(|_| store.commit(&sent, NOON))).await;
+    assert!(begun.elapsed() < CALL_TIMEOUT * 2, "{:?}", begun.elapsed());
+    assert!(calls.iter().all(|call| matches!(call, Err(StoreError::Unavailable(_)))), "{calls:?}");
+    line.flow();
+    // It may take the server a moment to let go of what it was asked before.
+    let grants = store.commit(&sent, NOON).await.unwrap();
+    assert_eq!(grants[0].granted.get(), 100);
+    store.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn an_account_that_somebody_holds_locked_is_waited_for_in_bounds() {
+    let database = Database::new().await;
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    database.store.create_budget(&budget).await.unwrap();
+    database.store.commit(&batch(&[], &[exchange(&cost, 1, 10)]), NOON).await.unwrap();
+    let mut other = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT * FROM account FOR UPDATE").execute(&mut other).await.unwrap();
+    let sent =
+        batch(&[settlement("s1", 1, &[(&cost, 5, Road::Direct)])], &[exchange(&cost, 2, 10)]);
+    let refused = database.store.commit(&sent, NOON).await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Unavailable(why) if why.contains("too slow")),
+        "{refused}"
+    );
+    assert_eq!(database.store.sweep(NOON.plus(Duration::from_secs(60))).await.unwrap(), 0);
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(database.store.commit(&sent, NOON).await.unwrap()[0].spent.get(), 5);
+    other.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_make_the_schema_once() {
+    let name = Database::create("template1").await;
+    let settings = settings(&name);
+    let starts = (0..3).map(|_| PostgresStore::open(&settings));
+    let stores = futures_util::future::join_all(starts).await;
+    let (first, last) = (stores[0].as_ref().unwrap(), stores[2].as_ref().unwrap());
+    first.create_budget(&budget(1, "p1")).await.unwrap();
+    assert_eq!(last.load_budgets().await.unwrap(), [budget(1, "p1")]);
+    for store in stores {
+        store.unwrap().close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_bursar_is_left_alone() {
+    let database = Database::new().await;
+    let mut db = database.connect().await;
+    sqlx::raw_sql(
+        "INSERT INTO _sqlx_migrations SELECT 999, description, installed_on, success, checksum, 0
+         FROM _sqlx_migrations WHERE version = 1",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    let refused = PostgresStore::open(&database.settings).await.unwrap_err().to_string();
+    assert!(refused.contains("version 999") && refused.contains("newer Bursar"), "{refused}");
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+/// The server of these tests does not wait for the disk unless it is asked to.
+#[tokio::test]
+async fn what_is_acknowledged_was_written_with_synchronous_commit() {
+    let database = Database::new().await;
+    let mut db = database.connect().await;
+    for write in [
+        "SELECT bursar_begin(1000)",
+        "SELECT * FROM bursar_commit('ws', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+           '{}', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, NULL, 1000, NULL)",
+    ] {
+        let shown = async |db: &mut PgConnection| -> String {
+            sqlx::query_scalar("SHOW synchronous_commit").fetch_one(db).await.unwrap()
+        };
+        assert_eq!(shown(&mut db).await, "off");
+        let begun = format!("BEGIN; {write}");
+        sqlx::raw_sql(AssertSqlSafe(begun)).execute(&mut db).await.unwrap();
+        assert_eq!(shown(&mut db).await, "on", "{write}");
+        sqlx::raw_sql("COMMIT").execute(&mut db).await.unwrap();
+    }
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_is_told() {
+    let database = Database::new().await;
+    let mut db = database.connect().await;
+    sqlx::raw_sql(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    let store = PostgresStore::open(&database.settings).await.unwrap();
+    let refused = store.ping().await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Unavailable(why) if why.contains("is it a standby")),
+        "{refused}"
+    );
+    let refused = store.create_budget(&budget(1, "p1")).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    assert_eq!(store.load_budgets().await.unwrap(), []);
+    store.close().await;
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_is_corrupt_and_named() {
+    let database = Database::new().await;
+    database.store.create_budget(&budget(1, "p1")).await.unwrap();
+    let mut db = database.connect().await;
+    sqlx::raw_sql("UPDATE budget SET zone = 'Mars/Olympus'").execute(&mut db).await.unwrap();
+    let refused = database.store.load_budgets().await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Corrupt(why) if why.contains("Mars/Olympus")),
+        "{refused}"
+    );
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_broken_total_stops_the_batch_and_is_corrupt() {
+    let database = Database::new().await;
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    database.store.create_budget(&budget).await.unwrap();
+    database.store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
+    let mut db = database.connect().await;
+    sqlx::raw_sql("UPDATE account SET leased = 0").execute(&mut db).await.unwrap();
+    let report = crate::domain::ledger::escrow::Exchange {
+        returned: crate::domain::money::Units::new(100),
+        ..exchange(&cost, 2, 0)
+    };
+    let refused = database.store.commit(&batch(&[], &[report]), NOON).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Corrupt(why) if why.contains("23514")), "{refused}");
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn replicas_hear_of_each_other_and_again_after_their_connection_was_cut() {
+    let database = Database::new().await;
+    let other = PostgresStore::open(&database.settings).await.unwrap();
+    other.create_budget(&budget(1, "p1")).await.unwrap();
+    assert_eq!(database.store.told().await, Told::Changed(id("ws")));
+    let mut db = database.connect().await;
+    sqlx::raw_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    assert_eq!(database.store.told().await, Told::Missed);
+    other.create_key(&api_key("k1", 1)).await.unwrap();
+    assert_eq!(database.store.told().await, Told::Changed(id("ws")));
+    let deaf = PostgresSettings { listen: false, ..database.settings.clone() };
+    let deaf = PostgresStore::open(&deaf).await.unwrap();
+    let word = tokio::time::timeout(Duration::from_millis(50), deaf.told()).await;
+    assert!(word.is_err(), "{word:?}");
+    db.close().await.unwrap();
+    other.close().await;
+    deaf.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn the_time_is_that_of_the_database() {
+    let database = Database::new().await;
+    let settings = PostgresSettings { clock: Clock::Database, ..database.settings.clone() };
+    let store = PostgresStore::open(&settings).await.unwrap();
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    // A replica whose clock is years ahead takes nobody's lease.
+    let wrong = Wall::from_ms(i64::MAX / 2);
+    store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), wrong).await.unwrap();
+    assert_eq!(store.sweep(wrong).await.unwrap(), 0);
+    assert_eq!(account(&store, &budget, &cost).await.unwrap().leased.get(), 100);
+    let upto = store.news(&[], wrong).await.unwrap().upto;
+    assert!(upto < wrong && upto > Wall::from_ms(0), "{upto:?}");
+    assert!(store.accounts(&budget, MONTH).await.unwrap().len() == 1);
+    store.close().await;
+    database.remove().await;
+}
