@@ -27,7 +27,7 @@ bench: ## The figures of the README
 lint: ## Formatting and lints only
 	@scripts/test fmt clippy
 
-audit: ## Licences, duplicates, advisories and unused dependencies (builds its tools the first time)
+audit: ## Licences, duplicates, advisories, unused dependencies and fuzz targets (builds its tools the first time)
 	@scripts/audit
 
 update-prices: ## The price tables anew from the releases that scripts/update-prices pins, and what changed
