@@ -107,7 +107,9 @@ pub(super) async fn bring_up_to_date(
     pool: &PgPool,
     settings: &PostgresSettings,
 ) -> Result<(), StoreError> {
-    if bounded(START_TIMEOUT, is_up_to_date(pool)).await.map_err(opening)? {
+    let own = pool.connect_options();
+    let is_up_to_date = bounded(START_TIMEOUT, is_up_to_date(pool)).await;
+    if is_up_to_date.map_err(|error| opening(&own, error))? {
         return Ok(());
     }
     let url = match &settings.migration_url {
@@ -121,13 +123,11 @@ pub(super) async fn bring_up_to_date(
             ));
         }
     };
-    let migrating = async {
-        let mut connection = url.connect().await?;
-        let done = MIGRATIONS.run(&mut connection).await.map_err(errors::migrating);
-        let _ = connection.close().await;
-        Ok(done?)
-    };
-    bounded(START_TIMEOUT, migrating).await.map_err(opening)
+    let direct = self::pool(&url, 1);
+    let migrating = async { Ok(MIGRATIONS.run(&direct).await.map_err(errors::migrating)?) };
+    let migrated = bounded(START_TIMEOUT, migrating).await.map_err(|error| opening(&url, error));
+    direct.close().await;
+    migrated
 }
 
 /// Whether all migrations were made, and no other.
@@ -148,8 +148,16 @@ async fn is_up_to_date(pool: &PgPool) -> Result<bool, Failure> {
     Ok(made == MIGRATIONS.iter().map(|migration| migration.version).collect())
 }
 
-fn opening(error: StoreError) -> StoreError {
-    let told = |why| format!("cannot open the database: {why}");
+/// Names the database that could not be opened.
+fn opening(place: &PgConnectOptions, error: StoreError) -> StoreError {
+    let name = place.get_database().unwrap_or("of the user");
+    let told = |why| {
+        format!(
+            "cannot open the database {name} on {}:{}: {why}",
+            place.get_host(),
+            place.get_port()
+        )
+    };
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(told(why)),

@@ -3,9 +3,9 @@
 mod line;
 mod pgbouncer;
 
-use std::time::Instant;
-
+use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection};
+use tokio::time::timeout;
 
 use self::line::Line;
 use super::testing::{Database, settings};
@@ -41,7 +41,10 @@ async fn a_url_that_makes_no_sense_is_refused_without_its_password() {
 #[tokio::test]
 async fn a_server_or_database_that_is_not_there_is_told() {
     let refused = refusal("postgres://bursar@127.0.0.1:1/bursar").await;
-    assert!(refused.contains("unavailable: cannot open the database"), "{refused}");
+    assert!(
+        refused.contains("unavailable: cannot open the database bursar on 127.0.0.1:1:"),
+        "{refused}"
+    );
     let missing = settings("missing");
     let refused = PostgresStore::open(&missing).await.unwrap_err().to_string();
     assert!(refused.contains("make the database"), "{refused}");
@@ -51,10 +54,9 @@ async fn a_server_or_database_that_is_not_there_is_told() {
 async fn a_server_that_never_answers_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
-    let begun = Instant::now();
-    let refused = refusal(&format!("postgres://bursar@127.0.0.1:{port}/bursar")).await;
+    let url = format!("postgres://bursar@127.0.0.1:{port}/bursar");
+    let refused = timeout(CALL_TIMEOUT * 2, refusal(&url)).await.expect("in time");
     assert!(refused.contains("unavailable"), "{refused}");
-    assert!(begun.elapsed() < CALL_TIMEOUT * 2, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -71,9 +73,8 @@ async fn a_server_that_hangs_is_given_up_and_found_again() {
     store.create_budget(&budget).await.unwrap();
     line.stall();
     let sent = batch(&[], &[exchange(&cost_of(&budget), 1, 100)]);
-    let begun = Instant::now();
-    let calls = futures_util::future::join_all((0..4).map(|_| store.commit(&sent, NOON))).await;
-    assert!(begun.elapsed() < CALL_TIMEOUT * 2, "{:?}", begun.elapsed());
+    let calls = join_all((0..4).map(|_| store.commit(&sent, NOON)));
+    let calls = timeout(CALL_TIMEOUT * 2, calls).await.expect("in time");
     assert!(calls.iter().all(|call| matches!(call, Err(StoreError::Unavailable(_)))), "{calls:?}");
     line.flow();
     // It may take the server a moment to let go of what it was asked before.
@@ -111,7 +112,7 @@ async fn replicas_that_start_together_make_the_schema_once() {
     let name = Database::create("template1").await;
     let settings = settings(&name);
     let starts = (0..3).map(|_| PostgresStore::open(&settings));
-    let stores = futures_util::future::join_all(starts).await;
+    let stores = join_all(starts).await;
     let (first, last) = (stores[0].as_ref().unwrap(), stores[2].as_ref().unwrap());
     first.create_budget(&budget(1, "p1")).await.unwrap();
     assert_eq!(last.load_budgets().await.unwrap(), [budget(1, "p1")]);
@@ -237,7 +238,7 @@ async fn replicas_hear_of_each_other_and_again_after_their_connection_was_cut() 
     assert_eq!(database.store.told().await, Told::Changed(id("ws")));
     let deaf = PostgresSettings { listen: false, ..database.settings.clone() };
     let deaf = PostgresStore::open(&deaf).await.unwrap();
-    let word = tokio::time::timeout(Duration::from_millis(50), deaf.told()).await;
+    let word = timeout(Duration::from_millis(50), deaf.told()).await;
     assert!(word.is_err(), "{word:?}");
     db.close().await.unwrap();
     other.close().await;
