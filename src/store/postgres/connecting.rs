@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::PostgresSettings;
 use super::errors::Failure;
-use super::turn::{START_TIMEOUT, Turn, bounded, query_scalar};
+use super::turn::{SESSION, START_TIMEOUT, Turn, bounded, query_scalar};
 use crate::store::{StoreError, errors};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -82,8 +82,23 @@ pub(super) fn options(url: &str, setting: &str) -> Result<PgConnectOptions, Stor
     Ok(options.application_name(&name).extra_float_digits(None).disable_statement_logging())
 }
 
-/// Connections that are opened when they are needed.
-pub(super) fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
+/// Connections that are opened when they are needed. What a session is told may reach anybody's behind PgBouncer; there
+/// each transaction is told instead.
+pub(super) fn pool(options: &PgConnectOptions, settings: &PostgresSettings) -> PgPool {
+    let session = settings.prepared_statements.then_some(SESSION);
+    basic_pool(settings.connections)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if let Some(session) = session {
+                    sqlx::raw_sql(session).execute(connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+fn basic_pool(connections: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -99,7 +114,6 @@ pub(super) fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
                 ))
             })
         })
-        .connect_lazy_with(options.clone())
 }
 
 /// Brings the schema up to date, or makes sure that it is. One replica does it and the others wait, by an advisory lock.
@@ -123,7 +137,7 @@ pub(super) async fn bring_up_to_date(
             ));
         }
     };
-    let direct = self::pool(&url, 1);
+    let direct = basic_pool(1).connect_lazy_with(url.clone());
     let migrating = async { Ok(MIGRATIONS.run(&direct).await.map_err(errors::migrating)?) };
     let migrated = bounded(START_TIMEOUT, migrating).await.map_err(|error| opening(&url, error));
     direct.close().await;

@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use self::line::Line;
 use super::testing::{Database, settings};
 use super::*;
+use crate::domain::ledger::escrow;
+use crate::domain::money::Units;
 use crate::domain::settlement::Road;
 use crate::store::contract::{
     MONTH, NOON, account, api_key, batch, budget, cost_of, exchange, id, settlement,
@@ -162,6 +164,35 @@ async fn what_is_acknowledged_was_written_with_synchronous_commit() {
 }
 
 #[tokio::test]
+async fn a_stricter_isolation_is_not_taken_over_from_the_server() {
+    let database = Database::new().await;
+    let mut db = database.connect().await;
+    sqlx::raw_sql(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable',
+           current_database()); END $$",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    let store = PostgresStore::open(&database.settings).await.unwrap();
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    let asks: Vec<_> = (1..=20)
+        .map(|holder| {
+            let first = exchange(&cost, 1, 1);
+            batch(&[], &[escrow::Exchange { holder: HolderId(holder), ..first }])
+        })
+        .collect();
+    let done = join_all(asks.iter().map(|batch| store.commit(batch, NOON))).await;
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    assert_eq!(account(&store, &budget, &cost).await.unwrap().leased.get(), 20);
+    store.close().await;
+    db.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn a_database_that_takes_no_writes_is_told() {
     let database = Database::new().await;
     let mut db = database.connect().await;
@@ -209,10 +240,7 @@ async fn a_broken_total_stops_the_batch_and_is_corrupt() {
     database.store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
     let mut db = database.connect().await;
     sqlx::raw_sql("UPDATE account SET leased = 0").execute(&mut db).await.unwrap();
-    let report = crate::domain::ledger::escrow::Exchange {
-        returned: crate::domain::money::Units::new(100),
-        ..exchange(&cost, 2, 0)
-    };
+    let report = escrow::Exchange { returned: Units::new(100), ..exchange(&cost, 2, 0) };
     let refused = database.store.commit(&batch(&[], &[report]), NOON).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Corrupt(why) if why.contains("23514")), "{refused}");
     db.close().await.unwrap();
