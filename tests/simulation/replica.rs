@@ -31,6 +31,8 @@ const RETRY_MAX: u64 = SECOND;
 const CLOSE_PATIENCE: u64 = 2 * SECOND;
 /// After this time a call to the store has failed.
 const CALL_PATIENCE: u64 = 2 * SECOND;
+/// A ledger that has nothing to say after all decides on who waits, which may give it something to say, but not so often.
+const EMPTY_MAX: u32 = 20;
 /// A journal that has grown past this is written anew.
 const JOURNAL_MAX: usize = 16 * 1024;
 /// The machine is never started anew with its journal.
@@ -295,12 +297,20 @@ impl World {
     /// Sends a batch if there is one to send.
     pub fn talk(&mut self, at: usize) -> Result<(), Fault> {
         self.take_decided(at)?;
+        let mut empty = 0;
         while self.replicas[at].sent.is_none() && self.replicas[at].ledger.has_batch() {
             let now = self.clocks(at);
             let replica = &mut self.replicas[at];
             let Some(Outgoing { settlements, exchanges }) = replica.ledger.next_batch(now) else {
                 self.take_decided(at)?;
                 self.count_down(at);
+                empty += 1;
+                if empty > EMPTY_MAX {
+                    let accounts: Vec<_> = self.replicas[at].ledger.accounts().collect();
+                    return Err(format!(
+                        "r{at} has something to say and never says it: {accounts:?}"
+                    ));
+                }
                 continue;
             };
             let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });

@@ -261,6 +261,7 @@ impl World {
         let in_force = rates.iter().zip(ends).filter(|(_, end)| *end >= since);
         let most = in_force.map(|((_, limit), _)| u64::from(*limit)).max().unwrap_or(0);
         let resets = self.resets.get(&id).into_iter().flatten().filter(|at| **at >= since).count();
-        most * (1 + u64::try_from(resets).expect("a few"))
+        // What was admitted here before the reset was heard of is forgotten here as well, and its slots may come from elsewhere.
+        most * (1 + 2 * u64::try_from(resets).expect("a few"))
     }
 }
