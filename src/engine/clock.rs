@@ -54,6 +54,12 @@ impl ManualClock {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *now = Now { wall: now.wall.plus(by), mono: now.mono.plus(by) };
     }
+
+    /// Steps the wall clock forward, as when a machine learns the time after it stood still.
+    pub fn step_wall(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        now.wall = now.wall.plus(by);
+    }
 }
 
 impl Clock for ManualClock {

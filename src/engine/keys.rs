@@ -68,12 +68,6 @@ impl KeyCache {
         }
     }
 
-    /// What was said of a key last, and when.
-    fn last(&self, hash: &KeyHash) -> Option<(Option<Arc<ApiKey>>, Mono)> {
-        let known = self.known.get(hash).map(|(key, since)| (Some(key), since));
-        known.or_else(|| self.unknown.get(hash).map(|since| (None, since)))
-    }
-
     /// Another replica may have changed keys of a workspace: what is remembered is asked for again, and holds as long as the
     /// store is away.
     pub(super) fn doubt(&self, workspace: &Id) {
@@ -92,8 +86,16 @@ impl KeyCache {
                 self.known.insert(*hash, (key, Mono::default()));
             }
         }
-        // What was on no record may be a key by now.
-        self.unknown.invalidate_all();
+        // One of these may have been made meanwhile.
+        for (hash, _) in &self.unknown {
+            self.unknown.insert(*hash, Mono::default());
+        }
+    }
+
+    /// What was said of a key last, and when.
+    fn last(&self, hash: &KeyHash) -> Option<(Option<Arc<ApiKey>>, Mono)> {
+        let known = self.known.get(hash).map(|(key, since)| (Some(key), since));
+        known.or_else(|| self.unknown.get(hash).map(|since| (None, since)))
     }
 
     fn forget_all(&self) {

@@ -87,7 +87,7 @@ impl Heard {
         let now = shared.now();
         let news = shared.store.news(&[shared.holder], now.wall).await?;
         let versions = BTreeMap::new();
-        Ok(Self { upto: news.upto.minus(OVERLAP), at: now.mono, versions })
+        Ok(Self { upto: news.upto, at: now.mono, versions })
     }
 }
 
@@ -97,9 +97,10 @@ impl Engine {
         let shared = &self.shared;
         let began = shared.now();
         let news = shared.store.news(&shared.holders, heard.upto.minus(OVERLAP));
-        let news = in_time(news).await.inspect_err(|_| shared.metrics.news_failure());
+        let news = in_time(news).await;
         shared.metrics.news_age(began.mono.since(heard.at));
-        let news = news?;
+        shared.metrics.store_up(i64::from(news.is_ok()));
+        let news = news.inspect_err(|_| shared.metrics.news_failure())?;
         for (account, recalls) in &news.recalled {
             shared.recalled(account, *recalls);
         }

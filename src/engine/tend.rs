@@ -8,9 +8,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{Journal, Room, Shared};
 use crate::domain::budget::Dimension;
+use crate::domain::time::Now;
 
 /// How often leases are tended, overdue reservations ended and the journal looked after.
 const TICK: Duration = Duration::from_millis(250);
+/// A wall clock that gains more than this on the other between two ticks has learnt of time that the other did not count: the machine
+/// was paused from outside, or its clock was set. Either way each lease is asked for anew, which costs one exchange.
+const GAIN_MAX: Duration = Duration::from_secs(1);
 /// How often the store is asked to sweep expired leases.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long it may take for it.
@@ -20,8 +24,10 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn tend(shared: Arc<Shared>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = shared.now();
     loop {
         ticks.tick().await;
+        last = shared.mind_the_clock(last);
         shared.tick();
         shared.work.notify_one();
     }
@@ -38,6 +44,20 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Lets leases lapse when time has passed that their clock did not count. Returns the time.
+    pub(super) fn mind_the_clock(&self, last: Now) -> Now {
+        let mut state = self.state();
+        let now = self.now();
+        let expected = last.wall.plus(now.mono.since(last.mono)).plus(GAIN_MAX);
+        if now.wall > expected {
+            tracing::warn!("the wall clock has jumped ahead; leases are asked for anew");
+            for room in state.rooms.values_mut() {
+                room.ledger.lapse_leases();
+            }
+        }
+        now
+    }
+
     /// What happens four times a second.
     pub(super) fn tick(&self) {
         let mut state = self.state();

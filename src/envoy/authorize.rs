@@ -143,6 +143,9 @@ impl Authorizer {
         let style = &self.settings.style;
         match asked.held.hand_over() {
             Decision::Allow(admission) => {
+                if admission.unavailable {
+                    tracing::info!(workspace = %asked.subject.workspace, "allowed without asking the store, as its budget says");
+                }
                 tracing::debug!(
                     workspace = %asked.subject.workspace,
                     reservation = admission.reservation.map(tracing::field::display),
@@ -155,11 +158,11 @@ impl Authorizer {
                     workspace: asked.subject.workspace.clone(),
                     provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
-                    reasoning: asked.reasoning,
-                    origin: Some(Origin {
+                    origin: self.engine.is_in_fleet().then(|| Origin {
                         subject: Arc::clone(&asked.subject),
                         at: self.engine.wall(),
                     }),
+                    reasoning: asked.reasoning,
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)

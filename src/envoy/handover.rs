@@ -18,13 +18,13 @@ const RESERVATION: &str = "reservation_id";
 const WORKSPACE: &str = "workspace";
 const PROVIDER: &str = "provider";
 const INPUT_TOKENS: &str = "input_tokens";
-/// There where the model may reason; its value says no more.
-const REASONING: &str = "reasoning";
 const PROJECT: &str = "project_id";
 const IDENTITY: &str = "identity_external_id";
 const API_KEY: &str = "api_key_id";
 const MODEL: &str = "model_id";
 const MADE_AT: &str = "made_at_ms";
+/// There where the model may reason; its value says no more.
+const REASONING: &str = "reasoning";
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub(super) struct Handover {
     pub(super) provider: Option<Id>,
     /// The input that it was estimated at, for a response that ends before it tells.
     pub(super) input_tokens: u64,
-    /// Whether its response may cost what nobody sees of it.
-    pub(super) reasoning: Reasoning,
     /// Who asked, and when, for a replica that does not hold the reservation while the one that did is gone.
     pub(super) origin: Option<Origin>,
+    /// Whether its response may cost what nobody sees of it.
+    pub(super) reasoning: Reasoning,
 }
 
 impl Handover {

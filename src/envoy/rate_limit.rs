@@ -117,8 +117,8 @@ impl<'a> Told<'a> {
             workspace: self.workspace.clone(),
             provider: None,
             input_tokens: self.usage.input,
-            reasoning: Reasoning::Unlikely,
             origin: None,
+            reasoning: Reasoning::Unlikely,
         })
     }
 

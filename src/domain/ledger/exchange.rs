@@ -213,6 +213,16 @@ impl Ledger {
         self.swept_to = if end >= places { 0 } else { end };
     }
 
+    /// Time has passed that the clock did not count: no lease is admitted against before it is renewed.
+    pub fn lapse_leases(&mut self) {
+        for at in 0..self.accounts.places() {
+            if let Some(account) = self.accounts.get_mut(at) {
+                account.deadline = Mono::default();
+                account.doubt();
+            }
+        }
+    }
+
     /// What nobody waits for has waited once more, and goes out when it did so often enough.
     fn linger(&mut self) {
         if !self.has_more() || self.pending.is_some() {

@@ -25,6 +25,7 @@ use crate::domain::ids::{Id, ReservationId};
 use crate::domain::money::Amounts;
 use crate::domain::settlement::Settlement;
 use crate::domain::subject::Subject;
+use crate::domain::usage::Record;
 use crate::store::{Handoff, REPORT_BYTES_MAX, StoreError};
 
 pub(super) use self::untaken::settle_untaken;
@@ -91,6 +92,12 @@ impl Engine {
         Ok(Released::HandedOver)
     }
 
+    /// Whether other replicas draw from the same store, so that usage may reach one that does not hold its reservation.
+    #[must_use]
+    pub fn is_in_fleet(&self) -> bool {
+        self.shared.is_in_fleet()
+    }
+
     /// Whether another replica holds a reservation, or held it until it went.
     #[must_use]
     pub fn is_elsewhere(&self, reservation: ReservationId) -> bool {
@@ -131,9 +138,7 @@ impl Engine {
         }
         let mut text = wire::report(report);
         if text.len() > REPORT_BYTES_MAX {
-            let actual = self.actual(report, &subject)?;
-            let (cost, model, usage) = (actual.amounts.cost, actual.model, actual.usage);
-            let used = Used::Cost { cost, model, usage };
+            let used = self.in_short(report, &subject)?;
             text = wire::report(&Report { used, ..report.clone() });
         }
         Ok(Handoff {
@@ -142,6 +147,17 @@ impl Engine {
             settlement: report.settlement.clone(),
             report: text,
         })
+    }
+
+    /// What was used, in few words: a long record is priced here. What is only seen is left without its parts and its path.
+    fn in_short(&self, report: &Report, subject: &Subject) -> Result<Used, ReportError> {
+        if let Used::Seen { record, .. } = &report.used {
+            let record = Record { usage: record.total(), parts: Vec::new(), ..(**record).clone() };
+            return Ok(Used::Seen { record: Box::new(record), path: "".into() });
+        }
+        let actual = self.actual(report, subject)?;
+        let (cost, model, usage) = (actual.amounts.cost, actual.model, actual.usage);
+        Ok(Used::Cost { cost, model, usage })
     }
 
     /// The entry of this report, as soon as the holder has recorded it.
@@ -181,7 +197,7 @@ impl Engine {
         let (mut reports, mut releases) = (Vec::new(), Vec::new());
         for handoff in waiting {
             match self.read(&handoff) {
-                Some(Said::Report(report)) => reports.push((handoff, report)),
+                Some(Said::Report(report)) => reports.push((handoff, *report)),
                 Some(Said::Release) => releases.push(handoff),
                 None => {}
             }

@@ -8,7 +8,7 @@ use crate::domain::ids::HolderId;
 use crate::domain::money::NanoUsd;
 use crate::domain::settlement::Certainty;
 use crate::domain::time::Wall;
-use crate::domain::usage::{Extras, MediaTokens, Part, Record, Usage};
+use crate::domain::usage::{Extras, MediaTokens, Part, Usage};
 use crate::engine::report::{Against, Correction, Origin};
 
 fn id(text: &str) -> Id {
@@ -78,6 +78,7 @@ fn a_report_is_read_as_what_was_written_whatever_it_says() {
         Used::Usage { model: Some(id("m")), usage: usage() },
         Used::Cost { cost: NanoUsd::new(i64::MAX), model: None, usage: Some(usage()) },
         Used::Metered { record: Box::new(record()), path: "/v1/x?y=\"z\"".into() },
+        Used::Seen { record: Box::new(record()), path: "/v1/x".into() },
         Used::Reserved,
     ];
     for used in all {

@@ -100,7 +100,9 @@ impl Engine {
         let (settlement, durable) = self.book_directly(report, reservation, origin, actual)?;
         self.until_durable(&report.workspace, durable).await?;
         self.count_settlement(&settlement, Amounts::default());
-        Ok(directly_charged(&settlement))
+        // Had the holder come back and been sooner, the entry on record would be its own, and nothing have been charged here.
+        let on_record = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
+        Ok(directly_charged(&on_record.ok_or_else(unconfirmed)?))
     }
 
     fn book_directly(

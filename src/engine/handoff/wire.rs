@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone)]
 pub(super) enum Said {
     /// It was used.
-    Report(Report),
+    Report(Box<Report>),
     /// It was not used.
     Release,
 }
@@ -139,7 +139,7 @@ pub(super) fn read(handoff: &Handoff) -> Result<Said, Unreadable> {
     let SaidJson::Report(said) = said else { return Ok(Said::Release) };
     let certainty = Certainty::from_name(&said.certainty);
     let origin = said.origin.map(|origin| origin.read(&handoff.workspace)).transpose()?;
-    Ok(Said::Report(Report {
+    Ok(Said::Report(Box::new(Report {
         settlement: handoff.settlement.clone(),
         workspace: handoff.workspace.clone(),
         against: Against::Reservation(handoff.reservation),
@@ -148,7 +148,7 @@ pub(super) fn read(handoff: &Handoff) -> Result<Said, Unreadable> {
         correction: if said.correction { Correction::Yes } else { Correction::No },
         at: None,
         origin,
-    }))
+    })))
 }
 
 /// Texts, numbers and lists of them are always JSON.

@@ -109,6 +109,22 @@ async fn a_lease_in_hand_decides_without_the_store_until_it_expires() {
 }
 
 #[tokio::test]
+async fn a_lease_is_asked_for_anew_when_the_machine_stood_still_without_its_clock_counting_it() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(1).await;
+    bench.store.turn(Weather::Away);
+    let shared = &bench.engine.shared;
+    let last = shared.mind_the_clock(shared.now());
+    bench.clock.advance(TTL / 2);
+    let last = shared.mind_the_clock(last);
+    bench.admitted(1).await;
+    bench.clock.step_wall(Duration::from_millis(1_001));
+    shared.mind_the_clock(last);
+    let asked = bench.engine.reserve(request(1), SHORT).await;
+    assert!(matches!(asked.decision(), Decision::Undecided { .. }), "{:?}", asked.decision());
+}
+
+#[tokio::test]
 async fn a_budget_that_allows_up_to_an_amount_admits_that_much_blind_and_records_it_as_overdraft() {
     let rule = WhenUnavailable::AllowUpTo(NanoUsd::new(50));
     let bench = Bench::with([Budget { when_unavailable: rule, ..dollars(1) }]).await;

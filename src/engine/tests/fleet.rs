@@ -1,5 +1,7 @@
 //! Several engines on one store: what each sees of the others.
 
+use futures_util::future::join_all;
+
 use super::unsteady::Weather;
 use super::*;
 use crate::domain::credits::CreditGrant;
@@ -96,8 +98,7 @@ async fn within(most: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool
 async fn two_replicas_spend_a_budget_together_to_its_last_unit_and_no_further() {
     let fleet = Fleet::with([dollars(1000)]).await;
     let mut admitted = 0;
-    let mut asks = [40, 40, 7, 7, 1, 1].into_iter().flat_map(|cost| std::iter::repeat_n(cost, 40));
-    while let Some(cost) = asks.next() {
+    for cost in [40, 7, 1].into_iter().flat_map(|cost| std::iter::repeat_n(cost, 40)) {
         for replica in &fleet.replicas {
             if let Decision::Allow(admission) = replica.ask(cost).await {
                 admitted += cost;
@@ -273,25 +274,26 @@ async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_
 
 #[tokio::test]
 async fn whichever_step_of_it_fails_it_is_charged_once_and_the_forfeits_give_way_once() {
-    for step in ["settlements_of", "commit", "handoff_settled"] {
-        for weather in [Weather::Away, Weather::Mute] {
-            let clock = Arc::new(ManualClock::at(NOON));
-            let (fleet, _) = abandoned(&clock).await;
-            let (_, other) = fleet.pair();
-            let before = fleet.account().await;
-            other.store.turn_only(step, weather);
-            let first =
-                tokio::time::timeout(Duration::from_millis(100), other.engine.settle_untaken());
-            let _ = first.await;
-            other.store.turn_only(step, Weather::Fair);
-            other.engine.flush(&id(WORKSPACE)).await.unwrap();
-            clock.advance(Duration::from_secs(61));
-            other.engine.settle_untaken().await;
-            let after = fleet.account().await;
-            let moved = (after.spent.minus(before.spent), before.forfeited.minus(after.forfeited));
-            assert_eq!(moved, (units(60), units(60)), "{step} met {weather:?}");
-        }
-    }
+    let steps = ["settlements_of", "commit", "handoff_settled"];
+    let both = |step| [Weather::Away, Weather::Mute].map(|weather| failing(step, weather));
+    join_all(steps.into_iter().flat_map(both)).await;
+}
+
+async fn failing(step: &'static str, weather: Weather) {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let (fleet, _) = abandoned(&clock).await;
+    let (_, other) = fleet.pair();
+    let before = fleet.account().await;
+    other.store.turn_only(step, weather);
+    let first = tokio::time::timeout(Duration::from_millis(100), other.engine.settle_untaken());
+    let _ = first.await;
+    other.store.turn_only(step, Weather::Fair);
+    other.engine.flush(&id(WORKSPACE)).await.unwrap();
+    clock.advance(Duration::from_secs(61));
+    other.engine.settle_untaken().await;
+    let after = fleet.account().await;
+    let moved = (after.spent.minus(before.spent), before.forfeited.minus(after.forfeited));
+    assert_eq!(moved, (units(60), units(60)), "{step} met {weather:?}");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ impl Series {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "handoffs",
-            "Usage and releases for reservations of other replicas, by what became of them: written here, settled here as their holder, untaken and so settled here for a holder that is gone, refused because nothing can be booked, unreadable",
+            "Usage and releases for reservations of other replicas, by what became of them: written here, settled here as their holder, untaken and so settled here for a holder that is gone, refused because nothing can be booked, unreadable; workspace_only where the subject is not known",
             self.handoffs.clone(),
         );
         registry.register(
@@ -46,8 +46,8 @@ impl Series {
 }
 
 impl Metrics {
-    /// Usage or a release for another replica's reservation, and what became of it: `written`, `settled`, `untaken`, `refused` or
-    /// `unreadable`.
+    /// Usage or a release for another replica's reservation, and what became of it: `written`, `settled`, `untaken`, `refused`,
+    /// `unreadable` or `workspace_only`.
     pub fn handoff(&self, outcome: &'static str) {
         self.series().fleet.handoffs.get_or_create(&[("outcome", outcome)]).inc();
     }
