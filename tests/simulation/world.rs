@@ -20,6 +20,9 @@ use super::store::{Fault, Store};
 use super::trace::Trace;
 use super::truth::Truth;
 
+/// Many times what any world has seen happen.
+const EVENTS_MAX: u64 = 2_000_000;
+
 /// What happens at a time.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -215,6 +218,9 @@ impl World {
             let ((at, _), event) = entry.remove_entry();
             self.now = self.now.max(at);
             self.tally.events += 1;
+            if self.tally.events > EVENTS_MAX {
+                return Err(format!("it does not come to rest: {event:?}"));
+            }
             self.happen(event)?;
         }
         self.now = end;
