@@ -1,6 +1,6 @@
 # What a person does with this repository. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet run test soak bench lint audit update-prices
+.PHONY: help demo demo-fleet run test simulate mutants soak bench lint audit update-prices
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ run: ## Bursar alone with its defaults: gRPC on 127.0.0.1:9191, HTTP on 127.0.0.
 
 test: ## Everything that must pass before a change is taken: formatting, lints, tests, documentation
 	@scripts/test
+
+simulate: ## A simulated fleet in all weathers (SEEDS=600 FIRST_SEED=1)
+	@scripts/simulate
+
+mutants: ## Plants one bug after the other and sees that the simulated fleet finds each (takes half an hour)
+	@scripts/mutants
 
 soak: ## 10,000 mixed requests through a real Envoy, then the books must agree (a smaller one is among the tests)
 	@scripts/tools

@@ -13,7 +13,7 @@ use super::world::World;
 
 impl World {
     /// I6: what is reserved is what open reservations hold, and none of it lacks cover.
-    pub fn check_ledger(&self, at: usize) -> Result<(), Fault> {
+    pub(crate) fn check_ledger(&self, at: usize) -> Result<(), Fault> {
         let ledger = &self.replicas[at].ledger;
         let mut held: BTreeMap<AccountIndex, (Units, u32)> = BTreeMap::new();
         for (_, reservation) in ledger.reservations() {
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// I9: a holder admits against leases only that the store still counts for it.
-    pub fn check_admission(&self, at: usize, id: ReservationId) -> Result<(), Fault> {
+    pub(crate) fn check_admission(&self, at: usize, id: ReservationId) -> Result<(), Fault> {
         let replica = &self.replicas[at];
         let Some(reservation) = replica.ledger.reservation(id) else { return Ok(()) };
         for hold in &reservation.holds {
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// I7 and I10: what was admitted fits into what was allowed, counted by nobody but the world.
-    pub fn check_limits(&mut self, keys: &[AccountKey], at: usize) -> Result<(), Fault> {
+    pub(crate) fn check_limits(&mut self, keys: &[AccountKey], at: usize) -> Result<(), Fault> {
         self.store.raise_ceilings_of(keys, &mut self.truth);
         for key in keys {
             if self.was_shadow(key) {
@@ -105,14 +105,14 @@ impl World {
     }
 
     /// I13 for some accounts: what was used is counted, or is overrun that its replica has still to report.
-    pub fn check_covers<'a>(
+    pub(crate) fn check_covers<'a>(
         &self,
         keys: impl Iterator<Item = &'a AccountKey>,
     ) -> Result<(), Fault> {
         keys.filter(|key| !self.was_shadow(key)).try_for_each(|key| self.check_cover(key))
     }
 
-    pub fn check_all_covers(&self) -> Result<(), Fault> {
+    pub(crate) fn check_all_covers(&self) -> Result<(), Fault> {
         self.check_covers(self.store.memory.account_keys().iter())
     }
 

@@ -17,7 +17,7 @@ use super::world::{Event, Inbox, Phase, World};
 
 /// What becomes of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// Its exact usage is reported until that is acknowledged.
     Reported,
     /// It is metered here, which nobody waits for.
@@ -32,7 +32,7 @@ pub enum Fate {
 
 /// How a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     Asking,
     Admitted,
     /// Answered with no, or its client left.
@@ -40,29 +40,29 @@ pub enum Standing {
 }
 
 #[derive(Debug)]
-pub struct Request {
-    pub subject: Arc<Subject>,
-    pub estimate: Amounts,
-    pub actual: Amounts,
-    pub at: usize,
-    pub arrived: u64,
-    pub reservation: ReservationId,
-    pub fate: Fate,
-    pub standing: Standing,
+pub(crate) struct Request {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) estimate: Amounts,
+    pub(crate) actual: Amounts,
+    pub(crate) at: usize,
+    pub(crate) arrived: u64,
+    pub(crate) reservation: ReservationId,
+    pub(crate) fate: Fate,
+    pub(crate) standing: Standing,
     /// Times that a report was tried.
-    pub tries: u32,
+    pub(crate) tries: u32,
     /// Reports that were acknowledged: of [`Fate::InParts`] there are two.
-    pub acknowledged: u32,
+    pub(crate) acknowledged: u32,
 }
 
 impl Request {
     /// Whether there is nothing more to report.
-    pub fn is_acknowledged(&self) -> bool {
+    pub(crate) fn is_acknowledged(&self) -> bool {
         self.acknowledged > u32::from(self.fate == Fate::InParts)
     }
 
     /// Its client is gone.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if self.standing == Standing::Asking {
             self.standing = Standing::Over;
         }
@@ -71,7 +71,7 @@ impl Request {
 
 impl World {
     /// The next request arrives.
-    pub fn arrive(&mut self) {
+    pub(crate) fn arrive(&mut self) {
         if self.phase == Phase::Healed {
             return;
         }
@@ -84,7 +84,7 @@ impl World {
     }
 
     /// Makes a request of a replica. Returns its number.
-    pub fn request(&mut self, at: usize, subject: Arc<Subject>, fate: Fate) -> usize {
+    pub(crate) fn request(&mut self, at: usize, subject: Arc<Subject>, fate: Fate) -> usize {
         let estimate = self.amounts();
         let actual = self.actual(estimate, fate);
         let holder = self.replicas[at].holder;
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// A request reaches its replica.
-    pub fn ask(&mut self, at: usize, number: usize) -> Result<(), Fault> {
+    pub(crate) fn ask(&mut self, at: usize, number: usize) -> Result<(), Fault> {
         let replica = &mut self.replicas[at];
         if replica.stage != Stage::Running || self.requests[number].standing == Standing::Over {
             self.requests[number].leave();
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// A request has waited long enough.
-    pub fn give_up(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
+    pub(crate) fn give_up(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
         let Some(number) = self.replicas[at].waiting.remove(&waiter) else { return Ok(()) };
         let now = self.clocks(at);
         if self.random.chance(100) {
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Passes on what the ledger decided for those who wait.
-    pub fn take_decided(&mut self, at: usize) -> Result<(), Fault> {
+    pub(crate) fn take_decided(&mut self, at: usize) -> Result<(), Fault> {
         for (waiter, decision) in self.replicas[at].ledger.take_decided() {
             let number = self.replicas[at].waiting.remove(&waiter);
             let number = number.ok_or_else(|| format!("nobody waits as {waiter:?}"))?;
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// What is lost when a message finds nobody.
-    pub fn nobody_there(&mut self, what: &Inbox) {
+    pub(crate) fn nobody_there(&mut self, what: &Inbox) {
         match what {
             Inbox::Ask(request) => self.requests[*request].leave(),
             Inbox::Finished(request) if self.requests[*request].fate != Fate::Silent => {
@@ -250,7 +250,7 @@ impl World {
     }
 
     /// A response is complete.
-    pub fn finished(&mut self, at: usize, number: usize) {
+    pub(crate) fn finished(&mut self, at: usize, number: usize) {
         let request = &self.requests[number];
         let (id, fate) = (request.reservation, request.fate);
         match fate {

@@ -20,10 +20,11 @@ const TRIES: u32 = 6;
 
 impl World {
     /// Lives through everything.
-    pub fn live(&mut self) -> Result<(), Fault> {
+    pub(crate) fn live(&mut self) -> Result<(), Fault> {
         self.run_until(self.plan.length)?;
         self.heal();
-        self.run_until(self.now + CALM)?;
+        let awake = self.replicas.iter().map(|replica| replica.stopped_until).max();
+        self.run_until(awake.unwrap_or(0).max(self.now) + CALM)?;
         for _ in 0..4 {
             self.probe()?;
         }

@@ -13,7 +13,7 @@ use super::world::{Event, Inbox, Phase, World};
 
 impl World {
     /// Plans the next fault.
-    pub fn plan_fault(&mut self) {
+    pub(crate) fn plan_fault(&mut self) {
         if let Some(mean) = self.plan.weather.between_faults {
             let pause = self.random.between(MS, mean * 2);
             self.after(pause, Event::Break);
@@ -21,7 +21,7 @@ impl World {
     }
 
     /// Plans the next change by a person.
-    pub fn plan_change(&mut self) {
+    pub(crate) fn plan_change(&mut self) {
         if let Some(mean) = self.plan.weather.between_changes {
             let pause = self.random.between(MS, mean * 2);
             self.after(pause, Event::Administer);
@@ -29,7 +29,7 @@ impl World {
     }
 
     /// Something breaks.
-    pub fn break_something(&mut self) {
+    pub(crate) fn break_something(&mut self) {
         if self.phase == Phase::Healed {
             return;
         }
@@ -93,13 +93,13 @@ impl World {
         }
     }
 
-    pub fn mend(&mut self, at: usize) {
+    pub(crate) fn mend(&mut self, at: usize) {
         self.replicas[at].hears_nothing = false;
         self.replicas[at].says_nothing = false;
     }
 
     /// From now on nothing breaks any more, and all replicas run.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.trace.mark(self.now, "heals", 0, String::new);
         self.phase = Phase::Healed;
         let weather = &mut self.plan.weather;
@@ -107,13 +107,12 @@ impl World {
         self.store_away_until = 0;
         for at in 0..self.replicas.len() {
             self.mend(at);
-            self.replicas[at].stopped_until = self.replicas[at].stopped_until.min(self.now);
             self.after(MS, Event::Start(at));
         }
     }
 
     /// A person changes a budget by way of some replica, which has it in force at once.
-    pub fn administer(&mut self) -> Result<(), Fault> {
+    pub(crate) fn administer(&mut self) -> Result<(), Fault> {
         if self.phase == Phase::Healed {
             return Ok(());
         }

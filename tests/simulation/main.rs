@@ -18,11 +18,17 @@ mod truth;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bursar::engine::clock::{Clock as _, SystemClock};
 
 use self::plan::Plan;
 use self::random::Random;
 use self::world::{Tally, World};
+
+/// Seeds that found something once, and a few more.
+const FOUND: [u64; 8] = [1, 7, 65, 113, 214, 272, 374, 500];
 
 /// What one seed came to.
 struct Outcome {
@@ -55,8 +61,16 @@ fn run(seed: u64, in_words: bool) -> Outcome {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// What the environment says, or else a few: `make test` and `make simulate` say how many.
+fn seeds() -> Vec<u64> {
+    let said = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    match said("SEEDS") {
+        Some(count) => {
+            let first = said("FIRST_SEED").unwrap_or(1);
+            (first..first + count).collect()
+        }
+        None => FOUND.to_vec(),
+    }
 }
 
 #[test]
@@ -68,50 +82,66 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn no_world_overspends_or_loses_anything() {
-    let (first, seeds) = (number("FIRST_SEED", 1), number("SEEDS", 20));
-    let next = AtomicU64::new(first);
-    let failed = AtomicU64::new(u64::MAX);
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let outcomes: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
-        let worker = || {
-            let mut outcomes = Vec::new();
-            loop {
-                let seed = next.fetch_add(1, Ordering::SeqCst);
-                if seed >= first + seeds || failed.load(Ordering::SeqCst) < seed {
-                    return outcomes;
-                }
-                let outcome = run(seed, false);
-                if outcome.fault.is_some() {
-                    failed.fetch_min(seed, Ordering::SeqCst);
-                }
-                outcomes.push((seed, outcome));
+    let seeds = seeds();
+    let began = SystemClock.now().mono;
+    let outcomes = run_all(&seeds);
+    say(&outcomes, SystemClock.now().mono.since(began));
+    let failed = outcomes.iter().filter(|(_, outcome)| outcome.fault.is_some());
+    let Some(seed) = failed.map(|(seed, _)| *seed).min() else { return };
+    let again = run(seed, true);
+    let path = format!("{}/simulation-{seed}.trace", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, &again.tail).expect("the trace can be written");
+    say_tail(&again.tail);
+    let fault = again.fault.unwrap_or_default();
+    panic!("make simulate FIRST_SEED={seed} SEEDS=1\n{fault}\nThe trace is in {path}.");
+}
+
+/// Runs all seeds on all processors, and none after one that failed.
+fn run_all(seeds: &[u64]) -> Vec<(u64, Outcome)> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut outcomes = Vec::new();
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::SeqCst)) {
+            let outcome = run(*seed, false);
+            if outcome.fault.is_some() {
+                next.store(seeds.len(), Ordering::SeqCst);
             }
-        };
+            outcomes.push((*seed, outcome));
+        }
+        outcomes
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
-    });
-    let sum =
-        |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<u64>();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a worker ends well")).collect()
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what a person runs it for")]
+fn say(outcomes: &[(u64, Outcome)], took: Duration) {
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, world)| of(world)).sum::<u64>();
+    let passed = Duration::from_nanos(sum(|world| world.passed));
     println!(
-        "{} worlds, {} s of their time, {} events, {} admitted, {} refused, {} undecided, {} commits, {} leases lost, {} starts",
+        "{} worlds lived {} s in {:.1} s: {:.0} times real time. {} events, {} requests admitted, {} refused, {} undecided, \
+         {} transactions, {} leases lost, {} starts.",
         outcomes.len(),
-        sum(|o| o.passed) / 1_000_000_000,
-        sum(|o| o.tally.events),
-        sum(|o| o.tally.admitted),
-        sum(|o| o.tally.refused),
-        sum(|o| o.tally.undecided),
-        sum(|o| o.commits),
-        sum(|o| o.tally.lost_leases),
-        sum(|o| o.tally.restarts),
+        passed.as_secs(),
+        took.as_secs_f64(),
+        passed.as_secs_f64() / took.as_secs_f64(),
+        sum(|world| world.tally.events),
+        sum(|world| world.tally.admitted),
+        sum(|world| world.tally.refused),
+        sum(|world| world.tally.undecided),
+        sum(|world| world.commits),
+        sum(|world| world.tally.lost_leases),
+        sum(|world| world.tally.restarts),
     );
-    let failed = failed.into_inner();
-    if failed < u64::MAX {
-        let outcome = run(failed, true);
-        let path = format!("{}/simulation-{failed}.trace", env!("CARGO_TARGET_TMPDIR"));
-        std::fs::write(&path, &outcome.tail).expect("the trace can be written");
-        let short = |line: &str| line.chars().take(200).collect::<String>();
-        let last = outcome.tail.lines().rev().take(30).map(short).collect::<Vec<_>>();
-        last.iter().rev().for_each(|line| println!("{line}"));
-        panic!("make simulate FIRST_SEED={failed} SEEDS=1\n{}", outcome.fault.unwrap_or_default());
+}
+
+#[expect(clippy::print_stdout, reason = "the end of a failed world is what a person looks for")]
+fn say_tail(trace: &str) {
+    let lines: Vec<_> = trace.lines().collect();
+    for line in lines.iter().skip(lines.len().saturating_sub(30)) {
+        println!("{}", line.chars().take(200).collect::<String>());
     }
 }

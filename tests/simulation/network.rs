@@ -10,7 +10,7 @@ use super::world::{Answer, Call, Event, Inbox, News, Query, World};
 
 impl World {
     /// A message reaches the store. Its answer goes back, if nothing comes in between.
-    pub fn at_store(&mut self, call: Call) -> Result<(), Fault> {
+    pub(crate) fn at_store(&mut self, call: Call) -> Result<(), Fault> {
         let is_away = self.store_away_until > self.now;
         if is_away && self.random.chance(500) {
             // It hangs.

@@ -13,67 +13,67 @@ use bursar::domain::time::Wall;
 use super::random::Random;
 
 /// A second, in the world's unit of time.
-pub const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 /// A millisecond.
-pub const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 /// How often things go wrong, in thousandths.
 #[derive(Debug, Clone, Copy)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// Messages that are lost, each way.
-    pub loss: u64,
+    pub(crate) loss: u64,
     /// Requests that reach the store twice.
-    pub twice: u64,
+    pub(crate) twice: u64,
     /// Requests that the store turns down without applying them.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Messages that take seconds.
-    pub slow: u64,
+    pub(crate) slow: u64,
     /// The mean time between two faults; `None` for none.
-    pub between_faults: Option<u64>,
+    pub(crate) between_faults: Option<u64>,
     /// The mean time between two changes by people; `None` for none.
-    pub between_changes: Option<u64>,
+    pub(crate) between_changes: Option<u64>,
 }
 
 /// The plan of one world.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    pub replicas: usize,
+pub(crate) struct Plan {
+    pub(crate) replicas: usize,
     /// Whether the one replica has the store for itself.
-    pub is_alone: bool,
-    pub ttl: Duration,
-    pub reservation_timeout: Duration,
+    pub(crate) is_alone: bool,
+    pub(crate) ttl: Duration,
+    pub(crate) reservation_timeout: Duration,
     /// How long the clients make requests.
-    pub length: u64,
+    pub(crate) length: u64,
     /// The mean time between two requests.
-    pub between_requests: u64,
+    pub(crate) between_requests: u64,
     /// The most that a message takes when it is not slow.
-    pub latency: u64,
+    pub(crate) latency: u64,
     /// How long a response takes at the most.
-    pub response: u64,
+    pub(crate) response: u64,
     /// How long a request waits for a lease.
-    pub patience: u64,
+    pub(crate) patience: u64,
     /// The largest estimate.
-    pub estimate: u64,
+    pub(crate) estimate: u64,
     /// Responses in a thousand that cost more than was estimated.
-    pub beyond: u64,
+    pub(crate) beyond: u64,
     /// Responses in a thousand whose usage is never reported.
-    pub silent: u64,
+    pub(crate) silent: u64,
     /// Reports in a thousand that first reach another replica.
-    pub elsewhere: u64,
-    pub weather: Weather,
+    pub(crate) elsewhere: u64,
+    pub(crate) weather: Weather,
     /// Whether the store tells replicas of recalls; otherwise they ask.
-    pub is_notified: bool,
+    pub(crate) is_notified: bool,
     /// The wall clock when the world begins.
-    pub begins_at: Wall,
-    pub budgets: Vec<Budget>,
-    pub projects: u64,
-    pub identities: u64,
+    pub(crate) begins_at: Wall,
+    pub(crate) budgets: Vec<Budget>,
+    pub(crate) projects: u64,
+    pub(crate) identities: u64,
     /// Whether each replica has a journal.
-    pub journals: Vec<bool>,
+    pub(crate) journals: Vec<bool>,
 }
 
 impl Plan {
-    pub fn new(random: &mut Random) -> Self {
+    pub(crate) fn new(random: &mut Random) -> Self {
         let replicas = match random.below(10) {
             0 => 1,
             1..=3 => 2,
@@ -117,7 +117,7 @@ impl Plan {
     }
 
     /// A budget that a person could have made.
-    pub fn budget(&self, id: BudgetId, random: &mut Random) -> Budget {
+    pub(crate) fn budget(&self, id: BudgetId, random: &mut Random) -> Budget {
         let scope = match random.below(6) {
             0 | 1 => Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
             2 => Scope { kind: ScopeKind::Project, target: Target::One(name("p", 0)) },
@@ -159,7 +159,7 @@ impl Plan {
     }
 
     /// Small enough to be used up in most worlds.
-    pub fn limit(&self, random: &mut Random) -> i64 {
+    pub(crate) fn limit(&self, random: &mut Random) -> i64 {
         let estimate = i64::try_from(self.estimate).expect("small");
         match random.below(20) {
             0 => 0,
@@ -169,7 +169,7 @@ impl Plan {
         }
     }
 
-    pub fn requests_per_minute(&self, random: &mut Random) -> u32 {
+    pub(crate) fn requests_per_minute(&self, random: &mut Random) -> u32 {
         let limit = match random.below(20) {
             0 => 0,
             1..=8 => random.between(1, 30),
@@ -179,7 +179,7 @@ impl Plan {
         u32::try_from(limit).expect("a small limit")
     }
 
-    pub fn subject(&self, random: &mut Random) -> Arc<Subject> {
+    pub(crate) fn subject(&self, random: &mut Random) -> Arc<Subject> {
         let mut subject = Subject::of_workspace(workspace());
         subject.project = Some(name("p", random.below(self.projects)));
         subject.identity = Some(name("u", random.below(self.identities)));
@@ -212,7 +212,7 @@ fn beginning(random: &mut Random) -> Wall {
     }
 }
 
-pub fn workspace() -> Id {
+pub(crate) fn workspace() -> Id {
     Id::parse("acme").expect("a name")
 }
 

@@ -31,6 +31,8 @@ const RETRY_MAX: u64 = SECOND;
 const CLOSE_PATIENCE: u64 = 2 * SECOND;
 /// After this time a call to the store has failed.
 const CALL_PATIENCE: u64 = 2 * SECOND;
+/// A ledger that has nothing to say after all decides on who waits, which may give it something to say, but not so often.
+const EMPTY_MAX: u32 = 20;
 /// A journal that has grown past this is written anew.
 const JOURNAL_MAX: usize = 16 * 1024;
 /// The machine is never started anew with its journal.
@@ -38,7 +40,7 @@ const BOOT: &str = "boot";
 
 /// Where a replica is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     Down,
     Starting,
     Running,
@@ -48,41 +50,41 @@ pub enum Stage {
 
 /// Why the store was asked.
 #[derive(Debug, Clone, Copy)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     Commit,
     Start,
     Errand,
     Report(u64),
 }
 
-pub struct Replica {
-    pub stage: Stage,
-    pub life: u32,
-    pub holder: HolderId,
-    pub ledger: Ledger,
-    pub records: Buffer,
+pub(crate) struct Replica {
+    pub(crate) stage: Stage,
+    pub(crate) life: u32,
+    pub(crate) holder: HolderId,
+    pub(crate) ledger: Ledger,
+    pub(crate) records: Buffer,
     /// The file; `None` for a replica without one.
-    pub journal: Option<Vec<u8>>,
+    pub(crate) journal: Option<Vec<u8>>,
     /// The batch under way with its number, and the call that carries it.
-    pub sent: Option<(u64, Arc<Batch>, Option<u64>)>,
+    pub(crate) sent: Option<(u64, Arc<Batch>, Option<u64>)>,
     retry_pause: u64,
     /// When the alarm for recalls goes off.
     recall_ends: Option<Mono>,
-    pub calls: BTreeMap<u64, Purpose>,
-    pub stopped_until: u64,
-    pub hears_nothing: bool,
-    pub says_nothing: bool,
+    pub(crate) calls: BTreeMap<u64, Purpose>,
+    pub(crate) stopped_until: u64,
+    pub(crate) hears_nothing: bool,
+    pub(crate) says_nothing: bool,
     /// How fast its clock runs, in millionths.
-    pub drift: i64,
+    pub(crate) drift: i64,
     boot: u64,
     /// How far its wall clock is off, in milliseconds.
-    pub wall_off: i64,
-    pub waiting: BTreeMap<WaiterId, usize>,
-    pub tasks: BTreeMap<u64, Task>,
+    pub(crate) wall_off: i64,
+    pub(crate) waiting: BTreeMap<WaiterId, usize>,
+    pub(crate) tasks: BTreeMap<u64, Task>,
     /// Entries on their way to the store, and which tasks wait for them.
-    pub recording: BTreeMap<Id, Vec<u64>>,
-    pub flushing: Vec<(usize, u64)>,
-    pub turns: BTreeSet<ReservationId>,
+    pub(crate) recording: BTreeMap<Id, Vec<u64>>,
+    pub(crate) flushing: Vec<(usize, u64)>,
+    pub(crate) turns: BTreeSet<ReservationId>,
     recalled: BTreeMap<AccountKey, u32>,
     version: u64,
     recovered: Recovered,
@@ -91,7 +93,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
+    pub(crate) fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
         let holder = HolderId(0);
         Self {
             stage: Stage::Down,
@@ -123,7 +125,7 @@ impl Replica {
         }
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.stage == Stage::Running
     }
 
@@ -132,7 +134,7 @@ impl Replica {
     }
 
     /// Writes what the journal's buffer holds.
-    pub fn write_journal(&mut self) {
+    pub(crate) fn write_journal(&mut self) {
         let (bytes, _) = self.records.drain();
         if let Some(journal) = &mut self.journal {
             journal.extend_from_slice(&bytes);
@@ -182,7 +184,7 @@ impl Replica {
 
 impl World {
     /// A replica's clocks.
-    pub fn clocks(&self, at: usize) -> Now {
+    pub(crate) fn clocks(&self, at: usize) -> Now {
         let replica = &self.replicas[at];
         let passed = i128::from(self.now) * i128::from(1_000_000 + replica.drift) / 1_000_000;
         let mono = u64::try_from(passed).expect("time goes forward") + replica.boot;
@@ -194,13 +196,13 @@ impl World {
     }
 
     /// Lets something reach a replica after a while, if it is still the same life.
-    pub fn later(&mut self, at: usize, delay: u64, what: Inbox) {
+    pub(crate) fn later(&mut self, at: usize, delay: u64, what: Inbox) {
         let life = self.replicas[at].life;
         self.after(delay, Event::At(at, life, what));
     }
 
     /// Something reaches a replica.
-    pub fn deliver(&mut self, at: usize, life: u32, what: Inbox) -> Result<(), Fault> {
+    pub(crate) fn deliver(&mut self, at: usize, life: u32, what: Inbox) -> Result<(), Fault> {
         let replica = &self.replicas[at];
         if replica.life != life || replica.stage == Stage::Down {
             self.nobody_there(&what);
@@ -253,7 +255,7 @@ impl World {
     }
 
     /// Asks the store.
-    pub fn call(&mut self, at: usize, query: Query, purpose: Purpose) -> u64 {
+    pub(crate) fn call(&mut self, at: usize, query: Query, purpose: Purpose) -> u64 {
         let token = self.token();
         let replica = &mut self.replicas[at];
         replica.calls.insert(token, purpose);
@@ -272,7 +274,7 @@ impl World {
     }
 
     /// How long a message takes.
-    pub fn delay(&mut self) -> u64 {
+    pub(crate) fn delay(&mut self) -> u64 {
         if self.random.chance(self.plan.weather.slow) {
             return self.random.between(500, 4_000) * MS;
         }
@@ -293,14 +295,22 @@ impl World {
     }
 
     /// Sends a batch if there is one to send.
-    pub fn talk(&mut self, at: usize) -> Result<(), Fault> {
+    pub(crate) fn talk(&mut self, at: usize) -> Result<(), Fault> {
         self.take_decided(at)?;
+        let mut empty = 0;
         while self.replicas[at].sent.is_none() && self.replicas[at].ledger.has_batch() {
             let now = self.clocks(at);
             let replica = &mut self.replicas[at];
             let Some(Outgoing { settlements, exchanges }) = replica.ledger.next_batch(now) else {
                 self.take_decided(at)?;
                 self.count_down(at);
+                empty += 1;
+                if empty > EMPTY_MAX {
+                    let accounts: Vec<_> = self.replicas[at].ledger.accounts().collect();
+                    return Err(format!(
+                        "r{at} has something to say and never says it: {accounts:?}"
+                    ));
+                }
                 continue;
             };
             let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });
@@ -402,7 +412,7 @@ impl World {
     }
 
     /// A budget was changed by way of this replica.
-    pub fn put_here(&mut self, at: usize) {
+    pub(crate) fn put_here(&mut self, at: usize) {
         let (version, now) = (self.store.version, self.clocks(at));
         let budgets: Vec<_> = self.store.budgets.values().cloned().collect();
         let replica = &mut self.replicas[at];
@@ -444,7 +454,7 @@ impl World {
     }
 
     /// A replica starts, as a new holder.
-    pub fn start(&mut self, at: usize) {
+    pub(crate) fn start(&mut self, at: usize) {
         if self.replicas[at].stage != Stage::Down {
             return;
         }
@@ -509,7 +519,7 @@ impl World {
     }
 
     /// The process is gone. What was being written to the journal may be there in part.
-    pub fn crash(&mut self, at: usize) {
+    pub(crate) fn crash(&mut self, at: usize) {
         self.trace.mark(self.now, "crashes", at, String::new);
         let (unwritten, _) = self.replicas[at].records.drain();
         let torn = self.random.index(unwritten.len() + 1);
@@ -520,7 +530,7 @@ impl World {
     }
 
     /// A shutdown begins.
-    pub fn close(&mut self, at: usize) {
+    pub(crate) fn close(&mut self, at: usize) {
         self.trace.mark(self.now, "closes", at, String::new);
         let replica = &mut self.replicas[at];
         replica.stage = Stage::Closing;

@@ -17,7 +17,7 @@ const TRIES_MAX: u32 = 30;
 
 /// A report that a replica works on.
 #[derive(Debug)]
-pub struct Task {
+pub(crate) struct Task {
     request: usize,
     id: Id,
     /// Whether it has the right to correct its reservation.
@@ -26,7 +26,7 @@ pub struct Task {
 
 impl World {
     /// A client tries to report.
-    pub fn send_report(&mut self, number: usize) {
+    pub(crate) fn send_report(&mut self, number: usize) {
         let request = &mut self.requests[number];
         if request.is_acknowledged() || request.tries >= TRIES_MAX {
             return;
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// What the next report of a request says.
-    pub fn said(&self, number: usize) -> (Id, Certainty, Amounts) {
+    pub(crate) fn said(&self, number: usize) -> (Id, Certainty, Amounts) {
         let request = &self.requests[number];
         let id = |text: String| Id::parse(&text).expect("a name");
         if request.fate == Fate::InParts && request.acknowledged == 0 {
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// A report reaches a replica.
-    pub fn tell(&mut self, at: usize, number: usize) {
+    pub(crate) fn tell(&mut self, at: usize, number: usize) {
         if self.replicas[at].stage != Stage::Running {
             return;
         }
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// The store has said what is on record.
-    pub fn report_answered(&mut self, at: usize, task: u64, answer: Answer) {
+    pub(crate) fn report_answered(&mut self, at: usize, task: u64, answer: Answer) {
         let Some(Task { request, id, .. }) = self.replicas[at].tasks.get(&task) else { return };
         let (number, id) = (*request, id.clone());
         match answer {
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Books what a request used. A task waits until that is durable.
-    pub fn book(&mut self, at: usize, number: usize, task: Option<u64>) {
+    pub(crate) fn book(&mut self, at: usize, number: usize, task: Option<u64>) {
         let (id, certainty, amounts) = self.said(number);
         if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
             waiting.extend(task);
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// A replica has done what it can for a report.
-    pub fn end_task(&mut self, at: usize, task: u64, is_durable: bool) {
+    pub(crate) fn end_task(&mut self, at: usize, task: u64, is_durable: bool) {
         let Some(Task { request, id, has_turn }) = self.replicas[at].tasks.remove(&task) else {
             return;
         };
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// One more batch is durable.
-    pub fn count_down(&mut self, at: usize) {
+    pub(crate) fn count_down(&mut self, at: usize) {
         for (left, task) in std::mem::take(&mut self.replicas[at].flushing) {
             match left - 1 {
                 0 => self.look_up(at, task),

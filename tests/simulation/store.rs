@@ -16,31 +16,31 @@ use super::plan::workspace;
 use super::truth::Truth;
 
 /// What must not be, in words.
-pub type Fault = String;
+pub(crate) type Fault = String;
 
 /// The most by which the store's clock may be ahead of time: steps are smaller than the grace of leases.
-pub const AHEAD_MAX_MS: u64 = 1_700;
+pub(crate) const AHEAD_MAX_MS: u64 = 1_700;
 
-pub struct Store {
-    pub memory: MemoryStore,
+pub(crate) struct Store {
+    pub(crate) memory: MemoryStore,
     /// How far the store's clock is ahead.
-    pub ahead: Duration,
+    pub(crate) ahead: Duration,
     /// Counts changes of budgets.
-    pub version: u64,
-    pub budgets: BTreeMap<BudgetId, Budget>,
+    pub(crate) version: u64,
+    pub(crate) budgets: BTreeMap<BudgetId, Budget>,
     /// Batches that were applied, by the number that their sender gave them.
     applied: BTreeSet<u64>,
     /// Transactions that were applied.
-    pub commits: u64,
+    pub(crate) commits: u64,
 }
 
 /// Runs a method of the store in memory, which never waits.
-pub fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("the store in memory does not wait")
 }
 
 impl Store {
-    pub fn new(ttl: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration) -> Self {
         Self {
             memory: MemoryStore::new(ttl),
             ahead: Duration::ZERO,
@@ -52,7 +52,7 @@ impl Store {
     }
 
     /// Applies a batch, or gives the account whose lease is lost.
-    pub fn commit(
+    pub(crate) fn commit(
         &mut self,
         (number, holder): (u64, HolderId),
         batch: &Batch,
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// The same for all accounts, after something that may have touched any.
-    pub fn check_all(&self, truth: &Truth) -> Result<(), Fault> {
+    pub(crate) fn check_all(&self, truth: &Truth) -> Result<(), Fault> {
         for key in self.memory.account_keys() {
             if let Some(books) = self.memory.books(&key) {
                 self.check_books(&key, &books, truth)?;
@@ -142,7 +142,7 @@ impl Store {
     }
 
     /// I9: whether a holder may admit against this lease.
-    pub fn check_lease(
+    pub(crate) fn check_lease(
         &self,
         key: &AccountKey,
         holder: HolderId,
@@ -160,18 +160,18 @@ impl Store {
     }
 
     /// The limit of an account as the store applies it.
-    pub fn limit(&self, key: &AccountKey) -> Units {
+    pub(crate) fn limit(&self, key: &AccountKey) -> Units {
         let budget = self.budgets.get(&key.budget).filter(|b| b.generation == key.generation);
         budget.and_then(|budget| budget.limits.of(key.dimension)).unwrap_or(Units::ZERO)
     }
 
     /// Keeps in mind how much was ever allowed.
-    pub fn raise_ceilings(&self, truth: &mut Truth) {
+    pub(crate) fn raise_ceilings(&self, truth: &mut Truth) {
         self.raise_ceilings_of(&self.memory.account_keys(), truth);
     }
 
     /// The same for some accounts.
-    pub fn raise_ceilings_of(&self, keys: &[AccountKey], truth: &mut Truth) {
+    pub(crate) fn raise_ceilings_of(&self, keys: &[AccountKey], truth: &mut Truth) {
         for key in keys {
             let base = self.memory.books(key).map_or(Units::ZERO, |(account, _)| account.base);
             let sums = truth.accounts.entry(key.clone()).or_default();
@@ -179,21 +179,21 @@ impl Store {
         }
     }
 
-    pub fn create(&mut self, budget: Budget) {
+    pub(crate) fn create(&mut self, budget: Budget) {
         if at_once(self.memory.create_budget(&budget)).is_ok() {
             self.budgets.insert(budget.id, budget);
             self.version += 1;
         }
     }
 
-    pub fn replace(&mut self, budget: Budget) {
+    pub(crate) fn replace(&mut self, budget: Budget) {
         if at_once(self.memory.replace_budget(&budget, None)).is_ok() {
             self.budgets.insert(budget.id, budget);
             self.version += 1;
         }
     }
 
-    pub fn delete(&mut self, id: BudgetId) {
+    pub(crate) fn delete(&mut self, id: BudgetId) {
         if at_once(self.memory.delete_budget(&workspace(), id)).is_ok() {
             self.budgets.remove(&id);
             self.version += 1;
@@ -201,7 +201,7 @@ impl Store {
     }
 
     /// Starts the counters of a budget anew, in the window that the store's clock is in.
-    pub fn reset(&mut self, id: BudgetId, now: Wall, truth: &mut Truth) {
+    pub(crate) fn reset(&mut self, id: BudgetId, now: Wall, truth: &mut Truth) {
         let Some(budget) = self.budgets.get(&id).cloned() else { return };
         let schedule = budget.limits.schedule.as_ref();
         let label = schedule.map(|schedule| schedule.window_at(now).label).unwrap_or_default();

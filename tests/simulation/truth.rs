@@ -38,25 +38,25 @@ impl Part {
 
 /// The truth of one account.
 #[derive(Debug, Clone, Default)]
-pub struct Sums {
+pub(crate) struct Sums {
     /// Σ of what was used or booked.
-    pub used: Units,
+    pub(crate) used: Units,
     /// Σ of what was used and not left out of a first report, as far as it was set aside.
-    pub floor: Units,
+    pub(crate) floor: Units,
     /// Σ of charges on record.
-    pub recorded: Units,
+    pub(crate) recorded: Units,
     /// Σ of charges on record that no lease carried.
-    pub direct: Units,
+    pub(crate) direct: Units,
     /// The most that was ever allowed: limit + base.
-    pub ceiling: Units,
+    pub(crate) ceiling: Units,
     /// Whether a reset wrote off what expired leases had outstanding.
-    pub written_off: bool,
+    pub(crate) written_off: bool,
 }
 
 /// All accounts and requests.
 #[derive(Debug, Default)]
-pub struct Truth {
-    pub accounts: BTreeMap<AccountKey, Sums>,
+pub(crate) struct Truth {
+    pub(crate) accounts: BTreeMap<AccountKey, Sums>,
     requests: BTreeMap<ReservationId, Vec<(AccountKey, Part)>>,
     recorded: BTreeSet<Id>,
     /// Entries that their replicas know of and the store does not.
@@ -67,7 +67,7 @@ pub struct Truth {
 
 impl Truth {
     /// A request was handed over to its client. The first that is ever said of its use are `least`.
-    pub fn admitted(
+    pub(crate) fn admitted(
         &mut self,
         id: ReservationId,
         holds: Vec<(AccountKey, Units)>,
@@ -90,7 +90,7 @@ impl Truth {
     }
 
     /// A request turned out not to have reached its provider.
-    pub fn released(&mut self, id: ReservationId) {
+    pub(crate) fn released(&mut self, id: ReservationId) {
         let accounts = &mut self.accounts;
         for (key, part) in self.requests.get_mut(&id).into_iter().flatten() {
             let sums = accounts.entry(key.clone()).or_default();
@@ -99,7 +99,7 @@ impl Truth {
     }
 
     /// A replica booked an entry.
-    pub fn booked(&mut self, holder: HolderId, entry: &Settlement) {
+    pub(crate) fn booked(&mut self, holder: HolderId, entry: &Settlement) {
         self.pending.insert((holder, entry.id.clone()), entry.clone());
         self.each_charge(entry, |part, amount, road| {
             part.entries += 1;
@@ -110,7 +110,7 @@ impl Truth {
     }
 
     /// A replica died: it knows no more of entries that the store has not seen.
-    pub fn forgotten(&mut self, holder: HolderId) {
+    pub(crate) fn forgotten(&mut self, holder: HolderId) {
         let is_theirs = |(of, _): &(HolderId, Id), _: &mut Settlement| *of == holder;
         let lost: Vec<_> = self.pending.extract_if(.., is_theirs).collect();
         for ((_, id), entry) in lost {
@@ -125,7 +125,7 @@ impl Truth {
     }
 
     /// The store recorded an entry of this holder.
-    pub fn recorded(&mut self, holder: HolderId, entry: &Settlement) {
+    pub(crate) fn recorded(&mut self, holder: HolderId, entry: &Settlement) {
         self.recorded.insert(entry.id.clone());
         for charge in entry.charges.iter() {
             let sums = self.accounts.entry(charge.account.clone()).or_default();
@@ -145,18 +145,18 @@ impl Truth {
         });
     }
 
-    pub fn is_recorded(&self, id: &Id) -> bool {
+    pub(crate) fn is_recorded(&self, id: &Id) -> bool {
         self.recorded.contains(id)
     }
 
     /// What entries on record charged for a request on one account.
-    pub fn charged(&self, id: ReservationId) -> impl Iterator<Item = (&AccountKey, Units)> {
+    pub(crate) fn charged(&self, id: ReservationId) -> impl Iterator<Item = (&AccountKey, Units)> {
         let parts = self.requests.get(&id).into_iter().flatten();
         parts.map(|(key, part)| (key, part.recorded))
     }
 
     /// Requests admitted on an account in the minute that ends at `now`.
-    pub fn in_minute(&mut self, key: &AccountKey, now: u64) -> usize {
+    pub(crate) fn in_minute(&mut self, key: &AccountKey, now: u64) -> usize {
         let Some(minute) = self.minutes.get_mut(key) else { return 0 };
         while minute.front().is_some_and(|at| at + 60 * SECOND <= now) {
             minute.pop_front();
@@ -189,7 +189,7 @@ fn change(sums: &mut Sums, part: &mut Part, change: impl FnOnce(&mut Part)) {
 }
 
 /// The amount that counts in a dimension.
-pub fn in_dimension(dimension: Dimension, amounts: Amounts) -> Units {
+pub(crate) fn in_dimension(dimension: Dimension, amounts: Amounts) -> Units {
     match dimension {
         Dimension::Cost => amounts.cost.into(),
         Dimension::Tokens => amounts.tokens.into(),

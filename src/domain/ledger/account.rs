@@ -227,6 +227,17 @@ impl LocalAccount {
         }
     }
 
+    /// What may be admitted against: a pool in the red is made good first, and a lowered limit of requests holds at once, whatever
+    /// the lease still says.
+    pub fn usable(&mut self, limit: Units, now: Now) -> Units {
+        let red = self.free.min(Units::ZERO);
+        let in_hand = self.in_hand(now);
+        match self.minute {
+            None => in_hand.plus(red),
+            Some(_) => in_hand.plus(red.min(limit.minus(self.quota()))),
+        }
+    }
+
     /// Free in the pool, as far as is known. Negative after an overdraft or a lowered limit.
     pub fn free(&self) -> Units {
         self.free

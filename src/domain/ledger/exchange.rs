@@ -312,7 +312,9 @@ impl Ledger {
             });
         }
         let in_hand = account.in_hand(now);
-        let waits = sum > Units::ZERO && in_hand < sum;
+        let limit = budget.limits.of(account.dimension)?;
+        // By the gate's own measure: whoever waits for an answer must have asked.
+        let waits = sum > Units::ZERO && account.usable(limit, now) < sum;
         // A lease that nobody uses any more is about to be closed, not refilled.
         let is_unused = now.mono.since(account.last_used) > terms.lease_ttl;
         if !waits && (is_unused || !account.wants_refill(terms, now)) {

@@ -163,15 +163,12 @@ impl Gate {
 
     /// What this replica may still admit, and what the pool has besides. A pool in the red is made good first.
     fn in_hand(&self, account: &mut LocalAccount, now: Now) -> (Units, Units) {
-        let quota = account.quota();
-        let free = account.free();
-        let in_hand = account.in_hand(now);
-        if account.minute.is_none() {
-            return (in_hand.plus(free.min(Units::ZERO)), free.or_zero());
+        let here = account.usable(self.limit, now);
+        let mut elsewhere = account.free();
+        if account.minute.is_some() {
+            elsewhere = elsewhere.min(self.limit.minus(account.quota()));
         }
-        // A lowered limit holds at once, whatever the lease and the store still say.
-        let beyond = quota.minus(self.limit).or_zero();
-        (in_hand.minus(beyond), free.min(self.limit.minus(quota)).or_zero())
+        (here, elsewhere.or_zero())
     }
 
     fn reset_seconds(&self, account: &mut LocalAccount, now: Now) -> Option<u64> {
