@@ -14,7 +14,7 @@ mod elsewhere;
 mod entropy;
 mod forfeits;
 mod handoff;
-mod journal;
+pub mod journal;
 mod keys;
 mod learning;
 mod metered;

@@ -1,5 +1,6 @@
 //! A store in memory, for tests and benchmarks. Nothing survives the process.
 
+mod books;
 mod credits;
 mod fleet;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::books::NamedLease;
 use self::credits::{Entries, Purse};
 use self::fleet::{Ear, Words};
 use crate::domain::budget::{Budget, Dimension};

@@ -38,7 +38,7 @@ pub use self::reserve::{Verdict, WaiterId};
 pub use self::restore::{RestoredHold, RestoredReservation, Stamp};
 pub use self::settle::{Actual, Correcting};
 
-use self::account::{AccountIndex, Standing};
+use self::account::{AccountIndex, LocalAccount, Standing};
 use self::accounts::Accounts;
 use self::budgets::Budgets;
 use self::recall::Recall;
@@ -206,6 +206,12 @@ impl Ledger {
     #[must_use]
     pub fn live_accounts(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// All accounts in memory by their places, for those who check the books.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountIndex, &LocalAccount)> {
+        let places = 0..self.accounts.places();
+        places.filter_map(|at| Some((at, self.accounts.get(at)?)))
     }
 
     /// Whose ledger it is.

@@ -7,7 +7,7 @@ use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::account::{AccountIndex, Standing};
 use crate::domain::ledger::escrow::AccountKey;
-use crate::domain::ledger::{Ledger, OnTimeout};
+use crate::domain::ledger::{Ledger, OnTimeout, Sharing};
 use crate::domain::money::{Amounts, Units};
 use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
 use crate::domain::subject::Subject;
@@ -172,15 +172,17 @@ impl Ledger {
     }
 
     /// Charges a difference to an account by its name: more goes through the live lease where there is one, so that what it has
-    /// in hand covers it; less is given back to the pool.
+    /// in hand covers it; less is given back to the pool. In a fleet two replicas may be told of the same correction, and what
+    /// goes through a lease is counted by both, so there the entry itself carries the difference.
     fn correct(&mut self, account: AccountKey, difference: Units) -> Option<Charge> {
         if difference == Units::ZERO {
             return None;
         }
         let live = self.find(&account);
         if let Some(at) = live {
+            let is_alone = self.terms.sharing == Sharing::Alone;
             let local = self.accounts.get_mut(at)?;
-            if difference > Units::ZERO {
+            if difference > Units::ZERO && is_alone {
                 local.consume(difference);
                 self.enqueue(at);
                 return Some(Charge { account, amount: difference, road: Road::Lease });

@@ -12,20 +12,20 @@ use crate::domain::time::Mono;
 
 /// What a journal of this boot held.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Recovered {
+pub struct Recovered {
     /// Whose leases the store may hold.
-    pub(in crate::engine) holders: Vec<HolderId>,
+    pub holders: Vec<HolderId>,
     /// Reservations that were open, in the order of time.
-    pub(in crate::engine) reservations: Vec<RestoredReservation>,
+    pub reservations: Vec<RestoredReservation>,
     /// Slots that were taken, in the order of time.
-    pub(in crate::engine) stamps: Vec<Stamp>,
+    pub stamps: Vec<Stamp>,
     /// How much of the file was read: the rest is torn.
-    pub(in crate::engine) bytes: u64,
+    pub bytes: u64,
 }
 
 impl Recovered {
     /// Reads a journal. `None` when it belongs to another boot, whose end may have cut it short anywhere.
-    pub(in crate::engine) fn read(bytes: &[u8], boot: &str) -> Option<Self> {
+    pub fn read(bytes: &[u8], boot: &str) -> Option<Self> {
         let mut reader = Reader::default();
         let mut rest = bytes;
         while let Some((entry, after)) = Record::read_from(rest) {

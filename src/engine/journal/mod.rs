@@ -28,11 +28,11 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
 
 pub(super) use self::file::{JournalFile, boot_id};
-pub(super) use self::load::Recovered;
+pub use self::load::Recovered;
 
 /// What became of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// It was used, or released after its answer left.
     Over,
     /// Its answer never left.
@@ -41,7 +41,7 @@ pub(super) enum End {
 
 /// Records that are not written yet, in order.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub struct Buffer {
     bytes: Vec<u8>,
     /// Where the buffer ends, counted from the start of the process.
     end: u64,
@@ -55,7 +55,7 @@ pub(super) struct Buffer {
 impl Buffer {
     /// Records an admission and the slots that it took. Returns the position to which the file must be written before it is
     /// answered.
-    pub(super) fn admit(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
+    pub fn admit(&mut self, ledger: &Ledger, id: ReservationId) -> u64 {
         let Some(reservation) = ledger.reservation(id) else { return self.end };
         for hold in &reservation.holds {
             if ledger.dimension(hold.account) == Some(Dimension::Requests) {
@@ -68,7 +68,7 @@ impl Buffer {
 
     /// Records that a reservation is being settled. Until that is durable it stays open, but holds only what was used: the rest
     /// may be set aside for others at once, and must not be held twice after a crash.
-    pub(super) fn cut(&mut self, ledger: &Ledger, id: ReservationId, used: Amounts) {
+    pub fn cut(&mut self, ledger: &Ledger, id: ReservationId, used: Amounts) {
         let Some(mut reservation) = ledger.reservation(id).cloned() else { return };
         reservation.estimate = used;
         for hold in &mut reservation.holds {
@@ -118,18 +118,18 @@ impl Buffer {
     }
 
     /// Records the end of a reservation.
-    pub(super) fn end(&mut self, id: ReservationId, end: End) {
+    pub fn end(&mut self, id: ReservationId, end: End) {
         let withdrawn = end == End::Withdrawn;
         self.push(&Ended { reservation: reservation_bytes(id).to_vec(), withdrawn });
     }
 
     /// Records whose leases the store may hold.
-    pub(super) fn own(&mut self, boot: &str, holders: &[HolderId]) {
+    pub fn own(&mut self, boot: &str, holders: &[HolderId]) {
         self.push(&Owner::new(boot, holders));
     }
 
     /// Starts the file anew: everything that is open, what settlements ended that are not durable yet, and nothing else.
-    pub(super) fn rewrite<'a>(
+    pub fn rewrite<'a>(
         &mut self,
         boot: &str,
         holders: &[HolderId],
@@ -152,7 +152,7 @@ impl Buffer {
     }
 
     /// Empties the buffer. Returns what it held, and the position that it ended at.
-    pub(super) fn drain(&mut self) -> (Vec<u8>, u64) {
+    pub fn drain(&mut self) -> (Vec<u8>, u64) {
         (std::mem::take(&mut self.bytes), self.end)
     }
 

@@ -1,0 +1,275 @@
+//! The clients: they make requests, get answers in time or leave, and use less or more than was estimated.
+
+use std::sync::Arc;
+
+use bursar::domain::decision::Decision;
+use bursar::domain::estimate::Estimate;
+use bursar::domain::ids::ReservationId;
+use bursar::domain::ledger::{Verdict, WaiterId};
+use bursar::domain::money::{Amounts, NanoUsd, Tokens};
+use bursar::domain::subject::Subject;
+use bursar::engine::journal::End;
+
+use super::plan::MS;
+use super::replica::Stage;
+use super::store::Fault;
+use super::world::{Event, Inbox, Phase, World};
+
+/// What becomes of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its exact usage is reported until that is acknowledged.
+    Reported,
+    /// It is metered here, which nobody waits for.
+    Metered,
+    /// A lower bound is reported first.
+    InParts,
+    /// Nobody says anything.
+    Silent,
+    /// The request never reached its provider.
+    Released,
+}
+
+/// How a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Asking,
+    Admitted,
+    /// Answered with no, or its client left.
+    Over,
+}
+
+#[derive(Debug)]
+pub struct Request {
+    pub subject: Arc<Subject>,
+    pub estimate: Amounts,
+    pub actual: Amounts,
+    pub at: usize,
+    pub arrived: u64,
+    pub reservation: ReservationId,
+    pub fate: Fate,
+    pub standing: Standing,
+    /// Times that a report was tried.
+    pub tries: u32,
+    /// Reports that were acknowledged: of [`Fate::InParts`] there are two.
+    pub acknowledged: u32,
+}
+
+impl Request {
+    /// Whether there is nothing more to report.
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged > u32::from(self.fate == Fate::InParts)
+    }
+
+    /// Its client is gone.
+    pub fn leave(&mut self) {
+        if self.standing == Standing::Asking {
+            self.standing = Standing::Over;
+        }
+    }
+}
+
+impl World {
+    /// The next request arrives.
+    pub fn arrive(&mut self) {
+        if self.phase == Phase::Healed {
+            return;
+        }
+        let pause = self.random.below(self.plan.between_requests * 2 + 1);
+        self.after(pause, Event::Arrive);
+        let at = self.random.index(self.replicas.len());
+        let fate = self.fate();
+        let subject = self.plan.subject(&mut self.random);
+        self.request(at, subject, fate);
+    }
+
+    /// Makes a request of a replica. Returns its number.
+    pub fn request(&mut self, at: usize, subject: Arc<Subject>, fate: Fate) -> usize {
+        let estimate = self.amounts();
+        let actual = self.actual(estimate, fate);
+        let holder = self.replicas[at].holder;
+        let reservation = ReservationId { holder, nonce: self.random.wide() };
+        let number = self.requests.len();
+        self.requests.push(Request {
+            subject,
+            estimate,
+            actual,
+            at,
+            arrived: self.now,
+            reservation,
+            fate,
+            standing: Standing::Asking,
+            tries: 0,
+            acknowledged: 0,
+        });
+        self.later(at, 0, Inbox::Ask(number));
+        number
+    }
+
+    fn fate(&mut self) -> Fate {
+        if self.random.chance(self.plan.silent) {
+            return Fate::Silent;
+        }
+        match self.random.below(20) {
+            0 => Fate::Released,
+            1..=2 => Fate::InParts,
+            3..=10 => Fate::Metered,
+            _ => Fate::Reported,
+        }
+    }
+
+    fn amounts(&mut self) -> Amounts {
+        let most = i64::try_from(self.plan.estimate).expect("small");
+        let mut amount = || self.random.signed(0, most);
+        Amounts { cost: NanoUsd::new(amount()), tokens: Tokens::new(amount()) }
+    }
+
+    fn actual(&mut self, estimate: Amounts, fate: Fate) -> Amounts {
+        if fate == Fate::Released {
+            return Amounts::default();
+        }
+        let factor = if self.random.chance(self.plan.beyond) { 4 } else { 1 };
+        let mut part = |of: i64| self.random.signed(0, of * factor);
+        let (cost, tokens) = (part(estimate.cost.get()), part(estimate.tokens.get()));
+        Amounts { cost: NanoUsd::new(cost), tokens: Tokens::new(tokens) }
+    }
+
+    /// A request reaches its replica.
+    pub fn ask(&mut self, at: usize, number: usize) -> Result<(), Fault> {
+        let replica = &mut self.replicas[at];
+        if replica.stage != Stage::Running || self.requests[number].standing == Standing::Over {
+            self.requests[number].leave();
+            return Ok(());
+        }
+        let now = self.clocks(at);
+        let request = &self.requests[number];
+        let (subject, estimate) = (Arc::clone(&request.subject), Estimate::of(request.estimate));
+        let ledger = &mut self.replicas[at].ledger;
+        match ledger.reserve(subject, estimate, request.reservation, now) {
+            Verdict::Decided(decision) => self.decided(at, number, &decision),
+            Verdict::Starved(waiter) => {
+                self.replicas[at].waiting.insert(waiter, number);
+                self.later(at, self.plan.patience, Inbox::GiveUp(waiter));
+                Ok(())
+            }
+        }
+    }
+
+    /// A request has waited long enough.
+    pub fn give_up(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
+        let Some(number) = self.replicas[at].waiting.remove(&waiter) else { return Ok(()) };
+        let now = self.clocks(at);
+        if self.random.chance(100) {
+            self.replicas[at].ledger.abandon(waiter);
+            self.requests[number].leave();
+            return Ok(());
+        }
+        match self.replicas[at].ledger.give_up(waiter, now) {
+            Some(decision) => self.decided(at, number, &decision),
+            None => Err(format!("{waiter:?} waits here and not in the ledger")),
+        }
+    }
+
+    /// Passes on what the ledger decided for those who wait.
+    pub fn take_decided(&mut self, at: usize) -> Result<(), Fault> {
+        for (waiter, decision) in self.replicas[at].ledger.take_decided() {
+            let number = self.replicas[at].waiting.remove(&waiter);
+            let number = number.ok_or_else(|| format!("nobody waits as {waiter:?}"))?;
+            self.decided(at, number, &decision)?;
+        }
+        Ok(())
+    }
+
+    /// The ledger has answered.
+    fn decided(&mut self, at: usize, number: usize, decision: &Decision) -> Result<(), Fault> {
+        let words = match decision {
+            Decision::Allow(_) => "allows",
+            Decision::Deny(_) => "denies",
+            Decision::Undecided { .. } => "leaves undecided",
+        };
+        let estimate = self.requests[number].estimate;
+        self.trace.mark(self.now, words, at, || format!("#{number} {estimate:?}"));
+        match decision {
+            Decision::Allow(_) => return self.allowed(at, number),
+            Decision::Deny(_) => self.tally.refused += 1,
+            Decision::Undecided { .. } => self.tally.undecided += 1,
+        }
+        self.requests[number].leave();
+        Ok(())
+    }
+
+    /// An admission is in the journal before its answer leaves.
+    fn allowed(&mut self, at: usize, number: usize) -> Result<(), Fault> {
+        let id = self.requests[number].reservation;
+        let replica = &mut self.replicas[at];
+        replica.records.admit(&replica.ledger, id);
+        replica.write_journal();
+        let waited = self.now - self.requests[number].arrived;
+        if waited > self.plan.patience + 200 * MS || self.random.chance(10) {
+            let now = self.clocks(at);
+            let replica = &mut self.replicas[at];
+            replica.ledger.withdraw(id, now);
+            replica.records.end(id, End::Withdrawn);
+            self.requests[number].standing = Standing::Over;
+            return Ok(());
+        }
+        self.check_admission(at, id)?;
+        self.requests[number].standing = Standing::Admitted;
+        self.tally.admitted += 1;
+        let replica = &self.replicas[at];
+        let reservation =
+            replica.ledger.reservation(id).ok_or("an admission without reservation")?;
+        let holds: Vec<_> = reservation
+            .holds
+            .iter()
+            .filter_map(|hold| Some((replica.ledger.key(hold.account)?, hold.amount)))
+            .collect();
+        let keys: Vec<_> = holds.iter().map(|(key, _)| key.clone()).collect();
+        let used = (self.requests[number].actual, self.said(number).2);
+        self.truth.admitted(id, holds, used, self.now);
+        let response = self.random.between(MS, self.plan.response);
+        self.later(at, response, Inbox::Finished(number));
+        self.check_limits(&keys, at)
+    }
+
+    /// What is lost when a message finds nobody.
+    pub fn nobody_there(&mut self, what: &Inbox) {
+        match what {
+            Inbox::Ask(request) => self.requests[*request].leave(),
+            Inbox::Finished(request) if self.requests[*request].fate != Fate::Silent => {
+                // Whoever metered the response tells of it when the replica is back.
+                let request = *request;
+                if self.requests[request].fate == Fate::Released {
+                    self.truth.released(self.requests[request].reservation);
+                } else {
+                    self.after(MS, Event::Report(request));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A response is complete.
+    pub fn finished(&mut self, at: usize, number: usize) {
+        let request = &self.requests[number];
+        let (id, fate) = (request.reservation, request.fate);
+        match fate {
+            Fate::Silent => {}
+            Fate::Released => {
+                let now = self.clocks(at);
+                let replica = &mut self.replicas[at];
+                if replica.ledger.release(id, now).is_some() {
+                    replica.records.end(id, End::Over);
+                }
+                self.truth.released(id);
+            }
+            Fate::Metered if self.replicas[at].ledger.reservation(id).is_some() => {
+                self.book(at, number, None);
+            }
+            Fate::Metered | Fate::Reported | Fate::InParts => {
+                let pause = self.random.below(500 * MS);
+                self.after(pause, Event::Report(number));
+            }
+        }
+    }
+}

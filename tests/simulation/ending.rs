@@ -1,0 +1,166 @@
+//! The end of a world: everything is healed, whoever can be served is served, and when all is closed the books are even.
+
+use std::collections::BTreeSet;
+
+use bursar::domain::budget::Dimension;
+use bursar::domain::ledger::escrow::{AccountKey, LeaseState};
+use bursar::domain::money::Units;
+use bursar::store::Store as _;
+
+use super::clients::{Fate, Standing};
+use super::plan::{SECOND, workspace};
+use super::store::{Fault, at_once};
+use super::truth::in_dimension;
+use super::world::World;
+
+/// After healing, everything under way has found its end by then.
+const CALM: u64 = 8 * SECOND;
+/// A request that fits is admitted within so many tries, one each second.
+const TRIES: u32 = 6;
+
+impl World {
+    /// Lives through everything.
+    pub fn live(&mut self) -> Result<(), Fault> {
+        self.run_until(self.plan.length)?;
+        self.heal();
+        self.run_until(self.now + CALM)?;
+        for _ in 0..4 {
+            self.probe()?;
+        }
+        let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
+        let timeout =
+            u64::try_from(self.plan.reservation_timeout.as_nanos()).expect("a short time");
+        self.run_until(self.now + timeout + ttl * 4 + 90 * SECOND)?;
+        self.check_end()
+    }
+
+    /// I11: a request that fits is admitted soon.
+    fn probe(&mut self) -> Result<(), Fault> {
+        let at = self.random.index(self.replicas.len());
+        let subject = self.plan.subject(&mut self.random);
+        let mut first = None;
+        for _ in 0..TRIES {
+            let number = self.request(at, subject.clone(), Fate::Released);
+            let estimate = *first.get_or_insert(self.requests[number].estimate);
+            self.requests[number].estimate = estimate;
+            self.run_until(self.now + self.plan.patience + SECOND / 2)?;
+            if self.requests[number].standing == Standing::Admitted || self.short(at, number) {
+                return Ok(());
+            }
+            self.run_until(self.now + SECOND / 2)?;
+            if self.short(at, number) {
+                return Ok(());
+            }
+        }
+        let last = self.requests.last();
+        Err(format!("I11: r{at} does not admit {last:?}, which fits"))
+    }
+
+    /// Whether some gate of a request has not enough left in the whole fleet.
+    fn short(&self, at: usize, number: usize) -> bool {
+        let request = &self.requests[number];
+        let subject = &request.subject;
+        let covers = |key: &AccountKey| {
+            [&subject.workspace]
+                .into_iter()
+                .chain(&subject.project)
+                .chain(&subject.identity)
+                .any(|id| *id == key.target)
+        };
+        let ledger = &self.replicas[at].ledger;
+        let mut gates = ledger.accounts().filter(|(_, account)| {
+            account.standing == bursar::domain::ledger::account::Standing::Live
+        });
+        gates.any(|(place, account)| {
+            let Some(key) = ledger.key(place).filter(covers) else { return false };
+            let budget = ledger.budget(key.budget);
+            if budget.is_none_or(|budget| budget.shadow || !budget.is_active) {
+                return false;
+            }
+            let asked = match account.dimension {
+                Dimension::Requests => Units::ONE,
+                dimension => in_dimension(dimension, request.estimate),
+            };
+            self.idle(&key) < asked.max(Units::ONE)
+        })
+    }
+
+    /// What nobody holds of an account: free in the pool, or lent and not set aside.
+    fn idle(&self, key: &AccountKey) -> Units {
+        let Some((account, _)) = self.store.memory.books(key) else { return self.store.limit(key) };
+        let mut idle = account.free(self.store.limit(key));
+        for replica in &self.replicas {
+            for (place, local) in replica.ledger.accounts() {
+                if replica.ledger.key(place).as_ref() != Some(key) {
+                    continue;
+                }
+                // What a rolling minute has lent may be in use.
+                if key.dimension != Dimension::Requests {
+                    idle = idle.plus(local.available().or_zero());
+                }
+            }
+        }
+        idle
+    }
+
+    /// I12, and that every acknowledged report is on record with what was used.
+    fn check_end(&self) -> Result<(), Fault> {
+        self.store.check_all(&self.truth)?;
+        for key in self.store.memory.account_keys() {
+            self.check_closed(&key)?;
+        }
+        for (at, replica) in self.replicas.iter().enumerate() {
+            let (open, live) = (replica.ledger.open_reservations(), replica.ledger.live_accounts());
+            if open > 0 || live > 0 || replica.sent.is_some() {
+                return Err(format!(
+                    "I12: r{at} still has {open} reservations and {live} accounts"
+                ));
+            }
+        }
+        self.check_acknowledged()
+    }
+
+    fn check_closed(&self, key: &AccountKey) -> Result<(), Fault> {
+        let Some((account, leases)) = self.store.memory.books(key) else { return Ok(()) };
+        let sums = self.truth.accounts.get(key).cloned().unwrap_or_default();
+        if account.leased > Units::ZERO {
+            return Err(format!("I12: {key:?} still lends: {account:?} {leases:?}"));
+        }
+        for (holder, epoch, lease) in &leases {
+            if lease.state == LeaseState::Expired && !self.gone.contains(holder) {
+                return Err(format!("I12: {holder:?} {epoch} forfeits {lease:?} of {key:?}"));
+            }
+        }
+        let is_even = account.spent == sums.recorded;
+        if key.dimension != Dimension::Requests && !is_even && !sums.written_off {
+            return Err(format!(
+                "I12: {key:?}: {account:?} is not the sum of its entries: {sums:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_acknowledged(&self) -> Result<(), Fault> {
+        let mut seen = BTreeSet::new();
+        for (id, number) in &self.acknowledged {
+            let request = &self.requests[*number];
+            let entry = at_once(self.store.memory.settlement(&workspace(), id));
+            let is_there = entry.is_ok_and(|entry| entry.is_some());
+            if !seen.insert(id) || !is_there {
+                return Err(format!(
+                    "{id} was acknowledged and is not on record once: {request:?}"
+                ));
+            }
+            if request.fate == Fate::InParts && request.acknowledged < 2 {
+                continue;
+            }
+            for (key, charged) in self.truth.charged(request.reservation) {
+                let used = in_dimension(key.dimension, request.actual);
+                if charged != used && self.store.budgets.contains_key(&key.budget) {
+                    return Err(format!("{charged:?} charged to {key:?} for {request:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

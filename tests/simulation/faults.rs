@@ -1,0 +1,192 @@
+//! What breaks, and what people change while it does.
+
+use std::time::Duration;
+
+use bursar::domain::budget::Budget;
+use bursar::domain::ids::BudgetId;
+use bursar::domain::money::{NanoUsd, Tokens};
+
+use super::plan::{MS, SECOND};
+use super::replica::Stage;
+use super::store::{AHEAD_MAX_MS, Fault};
+use super::world::{Event, Inbox, Phase, World};
+
+impl World {
+    /// Plans the next fault.
+    pub fn plan_fault(&mut self) {
+        if let Some(mean) = self.plan.weather.between_faults {
+            let pause = self.random.between(MS, mean * 2);
+            self.after(pause, Event::Break);
+        }
+    }
+
+    /// Plans the next change by a person.
+    pub fn plan_change(&mut self) {
+        if let Some(mean) = self.plan.weather.between_changes {
+            let pause = self.random.between(MS, mean * 2);
+            self.after(pause, Event::Administer);
+        }
+    }
+
+    /// Something breaks.
+    pub fn break_something(&mut self) {
+        if self.phase == Phase::Healed {
+            return;
+        }
+        self.plan_fault();
+        let at = self.random.index(self.replicas.len());
+        let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
+        let while_ = self.random.between(10 * MS, ttl * 3);
+        match self.random.below(12) {
+            0..=2 => self.kill(at, while_),
+            3 => self.lose_machine(at, while_),
+            4 => {
+                self.replicas[at].hears_nothing = true;
+                self.after(while_, Event::Mend(at));
+            }
+            5 => {
+                self.replicas[at].says_nothing = true;
+                self.after(while_, Event::Mend(at));
+            }
+            6..=7 => {
+                // A machine that sleeps, or a process that is stopped.
+                self.trace.mark(self.now, "is stopped", at, || format!("for {while_} ns"));
+                self.replicas[at].stopped_until = self.now + while_;
+            }
+            8 => self.store_away_until = self.now + while_,
+            9 => {
+                self.replicas[at].wall_off = self.random.signed(-1_500, 1_500);
+            }
+            10 => {
+                self.store.ahead = Duration::from_millis(self.random.below(AHEAD_MAX_MS));
+            }
+            _ => {
+                if self.replicas[at].stage == Stage::Running {
+                    self.close(at);
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self, at: usize, while_: u64) {
+        if self.replicas[at].stage == Stage::Down {
+            return;
+        }
+        self.crash(at);
+        let pause =
+            if self.random.chance(500) { self.random.between(MS, 500 * MS) } else { while_ };
+        self.after(pause, Event::Start(at));
+    }
+
+    /// The process is gone, and its journal with it.
+    fn lose_machine(&mut self, at: usize, while_: u64) {
+        if let Some(journal) = &mut self.replicas[at].journal {
+            let read = bursar::engine::journal::Recovered::read(journal, "boot");
+            self.gone.extend(read.iter().flat_map(|read| read.holders.iter().copied()));
+            journal.clear();
+        }
+        let holder = self.replicas[at].holder;
+        self.gone.insert(holder);
+        self.kill(at, while_);
+        if let Some(journal) = &mut self.replicas[at].journal {
+            journal.clear();
+        }
+    }
+
+    pub fn mend(&mut self, at: usize) {
+        self.replicas[at].hears_nothing = false;
+        self.replicas[at].says_nothing = false;
+    }
+
+    /// From now on nothing breaks any more, and all replicas run.
+    pub fn heal(&mut self) {
+        self.trace.mark(self.now, "heals", 0, String::new);
+        self.phase = Phase::Healed;
+        let weather = &mut self.plan.weather;
+        (weather.loss, weather.twice, weather.refused, weather.slow) = (0, 0, 0, 0);
+        self.store_away_until = 0;
+        for at in 0..self.replicas.len() {
+            self.mend(at);
+            self.replicas[at].stopped_until = self.replicas[at].stopped_until.min(self.now);
+            self.after(MS, Event::Start(at));
+        }
+    }
+
+    /// A person changes a budget by way of some replica, which has it in force at once.
+    pub fn administer(&mut self) -> Result<(), Fault> {
+        if self.phase == Phase::Healed {
+            return Ok(());
+        }
+        self.plan_change();
+        let ids: Vec<BudgetId> = self.store.budgets.keys().copied().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id = ids[self.random.index(ids.len())];
+        let budget = self.store.budgets[&id].clone();
+        let which = self.random.below(10);
+        self.trace.mark(self.now, "administers", 0, || format!("{which} {id:?}"));
+        match which {
+            0..=4 => self.change_limits(budget),
+            5 => self.store.replace(Budget { is_active: !budget.is_active, ..budget }),
+            6..=7 => {
+                let now = self.store_wall();
+                self.store.reset(id, now, &mut self.truth);
+                self.resets.entry(id).or_default().push(self.now);
+            }
+            _ => self.delete_and_make_again(budget),
+        }
+        self.store.raise_ceilings(&mut self.truth);
+        self.store.check_all(&self.truth)?;
+        self.tell_of_change();
+        for at in 0..self.replicas.len() {
+            if self.replicas[at].is_running() {
+                self.talk(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_limits(&mut self, mut budget: Budget) {
+        if budget.limits.cost.is_some() {
+            budget.limits.cost = Some(NanoUsd::new(self.plan.limit(&mut self.random)));
+        }
+        if budget.limits.tokens.is_some() && self.random.chance(500) {
+            budget.limits.tokens = Some(Tokens::new(self.plan.limit(&mut self.random)));
+        }
+        if budget.limits.requests_per_minute.is_some() {
+            let limit = self.plan.requests_per_minute(&mut self.random);
+            budget.limits.requests_per_minute = Some(limit);
+        }
+        self.note_rate(&budget);
+        self.store.replace(budget);
+    }
+
+    fn delete_and_make_again(&mut self, mut budget: Budget) {
+        self.store.delete(budget.id);
+        if self.random.chance(700) {
+            self.last_budget += 1;
+            budget.id = BudgetId(self.last_budget);
+            budget.resets = 0;
+            self.note_rate(&budget);
+            self.store.create(budget);
+        }
+    }
+
+    /// One replica knows of a change at once, others soon, the rest when they ask.
+    fn tell_of_change(&mut self) {
+        let first = self.random.index(self.replicas.len());
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            if !replica.is_running() || replica.stopped_until > self.now {
+                continue;
+            }
+            if at == first {
+                self.put_here(at);
+            } else if self.random.chance(500) {
+                let delay = self.random.below(SECOND / 10);
+                self.later(at, delay, Inbox::Hint);
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What happens to messages between replicas and their store, and what the store does with them.
+
+use bursar::domain::ledger::escrow::AccountKey;
+use bursar::domain::ledger::escrow::Grant;
+use bursar::store::{Batch, Store as _};
+
+use super::plan::workspace;
+use super::store::{Fault, at_once};
+use super::world::{Answer, Call, Event, Inbox, News, Query, World};
+
+impl World {
+    /// A message reaches the store. Its answer goes back, if nothing comes in between.
+    pub fn at_store(&mut self, call: Call) -> Result<(), Fault> {
+        let is_away = self.store_away_until > self.now;
+        if is_away && self.random.chance(500) {
+            // It hangs.
+            return Ok(());
+        }
+        let answer = if is_away || self.random.chance(self.plan.weather.refused) {
+            Answer::Failed
+        } else {
+            self.serve(&call)?
+        };
+        let sender = &self.replicas[call.from];
+        if sender.hears_nothing || self.random.chance(self.plan.weather.loss) {
+            return Ok(());
+        }
+        let delay = self.delay();
+        self.after(delay, Event::At(call.from, call.life, Inbox::Answer(call.token, answer)));
+        Ok(())
+    }
+
+    fn serve(&mut self, call: &Call) -> Result<Answer, Fault> {
+        let now = self.store_wall();
+        let memory = &self.store.memory;
+        Ok(match &call.query {
+            Query::Commit(number, batch) => {
+                let name = (*number, call.holder);
+                let answer = self.store.commit(name, batch, now, &mut self.truth)?;
+                self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
+                self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
+                match answer {
+                    Ok(grants) => {
+                        self.tell_of_recalls(call.from, batch, &grants);
+                        Answer::Grants(grants)
+                    }
+                    Err(key) => Answer::Lost(key),
+                }
+            }
+            Query::Sweep => {
+                if at_once(memory.sweep(now)).map_err(|error| error.to_string())? > 0 {
+                    self.trace.mark(self.now, "swept", call.from, String::new);
+                    self.store.check_all(&self.truth)?;
+                    self.check_all_covers()?;
+                }
+                Answer::Swept
+            }
+            Query::News => Answer::News(self.news(call)),
+            Query::Settled(ids) => Answer::Settled(
+                at_once(memory.settled_among(&workspace(), ids)).map_err(|e| e.to_string())?,
+            ),
+            Query::Adopt(from) => {
+                let adopted = at_once(memory.adopt(from, call.holder, now));
+                let adopted = adopted.map_err(|error| error.to_string())?;
+                self.trace.mark(self.now, "adopted", call.from, || format!("{adopted:?}"));
+                self.store.check_all(&self.truth)?;
+                self.check_all_covers()?;
+                Answer::Adopted(adopted)
+            }
+            Query::Entry(id) => Answer::Entry(
+                at_once(memory.settlement(&workspace(), id)).map_err(|e| e.to_string())?,
+            ),
+            Query::Entries(id, reservation) => {
+                let own = at_once(memory.settlement(&workspace(), id));
+                let all = at_once(memory.settlements_of(&workspace(), *reservation));
+                Answer::Entries(own.map_err(|e| e.to_string())?, all.map_err(|e| e.to_string())?)
+            }
+        })
+    }
+
+    /// Word of a recall reaches most replicas at once.
+    fn tell_of_recalls(&mut self, from: usize, batch: &Batch, grants: &[Grant]) {
+        for (exchange, grant) in batch.exchanges.iter().zip(grants) {
+            let key = &exchange.account;
+            let known = self.recalls.insert(key.clone(), grant.recalls).unwrap_or(0);
+            if grant.recalls <= known || !self.plan.is_notified {
+                continue;
+            }
+            for at in (0..self.replicas.len()).filter(|at| *at != from) {
+                if self.replicas[at].hears_nothing || self.random.chance(self.plan.weather.loss) {
+                    continue;
+                }
+                let delay = self.delay();
+                self.later(at, delay, Inbox::Recalled(key.clone(), grant.recalls));
+            }
+        }
+    }
+
+    fn news(&self, call: &Call) -> News {
+        let recalled = |key: AccountKey| {
+            let (account, leases) = self.store.memory.books(&key)?;
+            let theirs = leases.iter().any(|(holder, ..)| *holder == call.holder);
+            (theirs && account.recalls > 0).then_some((key, account.recalls))
+        };
+        let keys = self.store.memory.account_keys();
+        News {
+            version: self.store.version,
+            budgets: self.store.budgets.values().cloned().collect(),
+            recalled: keys.into_iter().filter_map(recalled).collect(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a seed decides before anything happens: how many replicas, which budgets, how bad the weather is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar::domain::budget::{Budget, Limits, WhenUnavailable};
+use bursar::domain::ids::{BudgetId, Id};
+use bursar::domain::money::{NanoUsd, Tokens};
+use bursar::domain::period::{Period, Schedule, WeekStart, Zone};
+use bursar::domain::subject::{Scope, ScopeKind, Subject, Target};
+use bursar::domain::time::Wall;
+
+use super::random::Random;
+
+/// A second, in the world's unit of time.
+pub const SECOND: u64 = 1_000_000_000;
+/// A millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// How often things go wrong, in thousandths.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// Messages that are lost, each way.
+    pub loss: u64,
+    /// Requests that reach the store twice.
+    pub twice: u64,
+    /// Requests that the store turns down without applying them.
+    pub refused: u64,
+    /// Messages that take seconds.
+    pub slow: u64,
+    /// The mean time between two faults; `None` for none.
+    pub between_faults: Option<u64>,
+    /// The mean time between two changes by people; `None` for none.
+    pub between_changes: Option<u64>,
+}
+
+/// The plan of one world.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub replicas: usize,
+    /// Whether the one replica has the store for itself.
+    pub is_alone: bool,
+    pub ttl: Duration,
+    pub reservation_timeout: Duration,
+    /// How long the clients make requests.
+    pub length: u64,
+    /// The mean time between two requests.
+    pub between_requests: u64,
+    /// The most that a message takes when it is not slow.
+    pub latency: u64,
+    /// How long a response takes at the most.
+    pub response: u64,
+    /// How long a request waits for a lease.
+    pub patience: u64,
+    /// The largest estimate.
+    pub estimate: u64,
+    /// Responses in a thousand that cost more than was estimated.
+    pub beyond: u64,
+    /// Responses in a thousand whose usage is never reported.
+    pub silent: u64,
+    /// Reports in a thousand that first reach another replica.
+    pub elsewhere: u64,
+    pub weather: Weather,
+    /// Whether the store tells replicas of recalls; otherwise they ask.
+    pub is_notified: bool,
+    /// The wall clock when the world begins.
+    pub begins_at: Wall,
+    pub budgets: Vec<Budget>,
+    pub projects: u64,
+    pub identities: u64,
+    /// Whether each replica has a journal.
+    pub journals: Vec<bool>,
+}
+
+impl Plan {
+    pub fn new(random: &mut Random) -> Self {
+        let replicas = match random.below(10) {
+            0 => 1,
+            1..=3 => 2,
+            9 => usize::try_from(random.between(9, 16)).expect("a few"),
+            _ => usize::try_from(random.between(3, 8)).expect("a few"),
+        };
+        let rate = random.between(2, 40);
+        let weather = weather(random);
+        let mut plan = Self {
+            replicas,
+            is_alone: replicas == 1 && random.chance(500),
+            ttl: Duration::from_millis(random.between(2_000, 10_000)),
+            reservation_timeout: Duration::from_secs(random.between(8, 60)),
+            length: random.between(60, 240) * SECOND,
+            between_requests: SECOND / rate,
+            latency: random.between(1, 60) * MS,
+            response: random.between(100, 12_000) * MS,
+            patience: random.between(50, 1_000) * MS,
+            estimate: random.between(1, 60),
+            beyond: [0, 0, 50, 200][random.index(4)],
+            silent: [0, 10, 50, 200][random.index(4)],
+            elsewhere: [0, 100, 500][random.index(3)],
+            weather,
+            is_notified: random.chance(600),
+            begins_at: beginning(random),
+            budgets: Vec::new(),
+            projects: random.between(1, 3),
+            identities: random.between(1, 6),
+            journals: Vec::new(),
+        };
+        let with_journal = [0, 500, 900, 1000][random.index(4)];
+        plan.journals = (0..replicas).map(|_| random.chance(with_journal)).collect();
+        let count = random.between(1, 4);
+        for nonce in 1..=count {
+            let budget = plan.budget(BudgetId(u128::from(nonce)), random);
+            if !plan.budgets.iter().any(|other| other.scope == budget.scope) {
+                plan.budgets.push(budget);
+            }
+        }
+        plan
+    }
+
+    /// A budget that a person could have made.
+    pub fn budget(&self, id: BudgetId, random: &mut Random) -> Budget {
+        let scope = match random.below(6) {
+            0 | 1 => Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
+            2 => Scope { kind: ScopeKind::Project, target: Target::One(name("p", 0)) },
+            3 => Scope { kind: ScopeKind::Project, target: Target::Each },
+            4 => Scope { kind: ScopeKind::Identity, target: Target::One(name("u", 0)) },
+            _ => Scope { kind: ScopeKind::Identity, target: Target::Each },
+        };
+        let mut limits = Limits::default();
+        let which = random.between(1, 7);
+        if which & 1 > 0 {
+            limits.cost = Some(NanoUsd::new(self.limit(random)));
+        }
+        if which & 2 > 0 {
+            limits.tokens = Some(Tokens::new(self.limit(random)));
+        }
+        if which & 3 > 0 {
+            let period = [Period::Daily, Period::Monthly, Period::OneTime][random.index(3)];
+            let zone = Zone::utc();
+            limits.schedule = Some(Schedule { period, zone, week_start: WeekStart::Monday });
+        }
+        if which & 4 > 0 {
+            limits.requests_per_minute = Some(self.requests_per_minute(random));
+        }
+        Budget {
+            workspace: workspace(),
+            id,
+            generation: 0,
+            resets: 0,
+            scope,
+            limits,
+            is_active: true,
+            expires_at: None,
+            shadow: random.chance(40),
+            when_unavailable: WhenUnavailable::Deny,
+            name: None,
+            created_at: Wall::from_ms(0),
+            updated_at: Wall::from_ms(0),
+        }
+    }
+
+    /// Small enough to be used up in most worlds.
+    pub fn limit(&self, random: &mut Random) -> i64 {
+        let estimate = i64::try_from(self.estimate).expect("small");
+        match random.below(20) {
+            0 => 0,
+            1..=5 => random.signed(1, estimate.saturating_mul(10)),
+            6..=14 => random.signed(estimate, estimate.saturating_mul(200)),
+            _ => random.signed(estimate, estimate.saturating_mul(5_000)),
+        }
+    }
+
+    pub fn requests_per_minute(&self, random: &mut Random) -> u32 {
+        let limit = match random.below(20) {
+            0 => 0,
+            1..=8 => random.between(1, 30),
+            9..=17 => random.between(10, 1_000),
+            _ => random.between(1_000, 6_000),
+        };
+        u32::try_from(limit).expect("a small limit")
+    }
+
+    pub fn subject(&self, random: &mut Random) -> Arc<Subject> {
+        let mut subject = Subject::of_workspace(workspace());
+        subject.project = Some(name("p", random.below(self.projects)));
+        subject.identity = Some(name("u", random.below(self.identities)));
+        Arc::new(subject)
+    }
+}
+
+/// Every third world is calm, so that what happens without faults is looked at as well.
+fn weather(random: &mut Random) -> Weather {
+    let pick = |random: &mut Random, from: [u64; 4]| from[random.index(4)];
+    let calm = random.chance(300);
+    let minutes = |random: &mut Random| Some(random.between(2, 60) * SECOND);
+    Weather {
+        loss: if calm { 0 } else { pick(random, [0, 5, 50, 200]) },
+        twice: if calm { 0 } else { pick(random, [0, 10, 50, 200]) },
+        refused: if calm { 0 } else { pick(random, [0, 5, 50, 200]) },
+        slow: if calm { 0 } else { pick(random, [0, 0, 10, 50]) },
+        between_faults: if calm { None } else { minutes(random) },
+        between_changes: if random.chance(400) { None } else { minutes(random) },
+    }
+}
+
+/// Some worlds see a day or a month end.
+fn beginning(random: &mut Random) -> Wall {
+    // 2026-12-01T00:00:00Z
+    let midnight = 1_796_083_200_000;
+    match random.below(3) {
+        0 => Wall::from_ms(midnight - random.signed(1_000, 200_000)),
+        _ => Wall::from_ms(midnight + 10 * 3_600_000),
+    }
+}
+
+pub fn workspace() -> Id {
+    Id::parse("acme").expect("a name")
+}
+
+fn name(kind: &str, number: u64) -> Id {
+    Id::parse(&format!("{kind}{number}")).expect("a name")
+}

@@ -1,0 +1,570 @@
+//! One replica: a ledger, its journal and what an engine does around them. It mirrors `engine/driver.rs`, `engine/decide.rs`
+//! and `engine/start.rs` without their tasks and locks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar::domain::budget::Budget;
+use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use bursar::domain::ledger::escrow::{AccountKey, Grant};
+use bursar::domain::ledger::{
+    Ledger, OnTimeout, Outgoing, RestoredReservation, Sharing, Terms, WaiterId,
+};
+use bursar::domain::settlement::Settlement;
+use bursar::domain::time::{Mono, Now};
+use bursar::engine::journal::{Buffer, End, Recovered};
+use bursar::store::{AdoptedLease, Batch};
+
+use super::plan::{MS, Plan, SECOND, workspace};
+use super::random::Random;
+use super::reports::Task;
+use super::store::Fault;
+use super::world::{Answer, Call, Event, Inbox, News, Query, World};
+
+/// As in the engine.
+const TICK: u64 = 250 * MS;
+const SWEEP: u64 = 5 * SECOND;
+const POLL: u64 = SECOND;
+const RETRY_MIN: u64 = 20 * MS;
+const RETRY_MAX: u64 = SECOND;
+const CLOSE_PATIENCE: u64 = 2 * SECOND;
+/// After this time a call to the store has failed.
+const CALL_PATIENCE: u64 = 2 * SECOND;
+/// A journal that has grown past this is written anew.
+const JOURNAL_MAX: usize = 16 * 1024;
+/// The machine is never started anew with its journal.
+const BOOT: &str = "boot";
+
+/// Where a replica is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Down,
+    Starting,
+    Running,
+    /// Admits nothing more and gives its leases back.
+    Closing,
+}
+
+/// Why the store was asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose {
+    Commit,
+    Start,
+    Errand,
+    Report(u64),
+}
+
+pub struct Replica {
+    pub stage: Stage,
+    pub life: u32,
+    pub holder: HolderId,
+    pub ledger: Ledger,
+    pub records: Buffer,
+    /// The file; `None` for a replica without one.
+    pub journal: Option<Vec<u8>>,
+    /// The batch under way with its number, and the call that carries it.
+    pub sent: Option<(u64, Arc<Batch>, Option<u64>)>,
+    retry_pause: u64,
+    /// When the alarm for recalls goes off.
+    recall_ends: Option<Mono>,
+    pub calls: BTreeMap<u64, Purpose>,
+    pub stopped_until: u64,
+    pub hears_nothing: bool,
+    pub says_nothing: bool,
+    /// How fast its clock runs, in millionths.
+    pub drift: i64,
+    boot: u64,
+    /// How far its wall clock is off, in milliseconds.
+    pub wall_off: i64,
+    pub waiting: BTreeMap<WaiterId, usize>,
+    pub tasks: BTreeMap<u64, Task>,
+    /// Entries on their way to the store, and which tasks wait for them.
+    pub recording: BTreeMap<Id, Vec<u64>>,
+    pub flushing: Vec<(usize, u64)>,
+    pub turns: BTreeSet<ReservationId>,
+    recalled: BTreeMap<AccountKey, u32>,
+    version: u64,
+    recovered: Recovered,
+    settled: Vec<ReservationId>,
+    number: usize,
+}
+
+impl Replica {
+    pub fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
+        let holder = HolderId(0);
+        Self {
+            stage: Stage::Down,
+            life: 0,
+            holder,
+            ledger: Ledger::new(workspace(), holder, terms(plan)),
+            records: Buffer::default(),
+            journal: plan.journals[number].then(Vec::new),
+            sent: None,
+            retry_pause: RETRY_MIN,
+            recall_ends: None,
+            calls: BTreeMap::new(),
+            stopped_until: 0,
+            hears_nothing: false,
+            says_nothing: false,
+            drift: random.signed(-200, 200),
+            boot: random.between(1, 100_000) * SECOND,
+            wall_off: random.signed(-1_500, 1_500),
+            waiting: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            recording: BTreeMap::new(),
+            flushing: Vec::new(),
+            turns: BTreeSet::new(),
+            recalled: BTreeMap::new(),
+            version: 0,
+            recovered: Recovered::default(),
+            settled: Vec::new(),
+            number,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.stage == Stage::Running
+    }
+
+    fn has_ledger(&self) -> bool {
+        matches!(self.stage, Stage::Running | Stage::Closing)
+    }
+
+    /// Writes what the journal's buffer holds.
+    pub fn write_journal(&mut self) {
+        let (bytes, _) = self.records.drain();
+        if let Some(journal) = &mut self.journal {
+            journal.extend_from_slice(&bytes);
+        }
+    }
+
+    fn rewrite_journal(&mut self, now: Now) {
+        let Self { records, ledger, sent, holder, .. } = self;
+        let under_way = sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
+        let unrecorded: Vec<Settlement> = under_way.chain(ledger.unsent()).cloned().collect();
+        records.rewrite(BOOT, &[*holder], [(ledger, unrecorded)].into_iter(), now);
+        let (bytes, _) = records.drain();
+        if let Some(journal) = &mut self.journal {
+            *journal = bytes;
+        }
+    }
+
+    /// Puts these budgets in force, and no others.
+    fn put_exactly(&mut self, budgets: &[Budget], now: Now) {
+        let is_gone = |id: &BudgetId| !budgets.iter().any(|budget| budget.id == *id);
+        let gone: Vec<_> = self.ledger.budgets().map(|b| b.id).filter(is_gone).collect();
+        for id in gone {
+            self.ledger.remove_budget(id, now);
+        }
+        for budget in budgets {
+            if self.ledger.budget(budget.id) != Some(budget) {
+                self.ledger.put_budget(budget.clone(), now);
+            }
+        }
+    }
+
+    fn restore(&mut self, leases: &[AdoptedLease], now: Now) {
+        let Recovered { reservations, stamps, .. } = std::mem::take(&mut self.recovered);
+        for AdoptedLease { account, epoch, lease } in leases {
+            self.ledger.restore_lease(account, *epoch, lease, now);
+        }
+        for stamp in stamps {
+            self.ledger.restore_stamp(&stamp, now);
+        }
+        let is_open = |open: &RestoredReservation| !self.settled.contains(&open.id);
+        for reservation in reservations.into_iter().filter(is_open).collect::<Vec<_>>() {
+            self.ledger.restore_reservation(reservation, now);
+        }
+        self.rewrite_journal(now);
+    }
+}
+
+impl World {
+    /// A replica's clocks.
+    pub fn clocks(&self, at: usize) -> Now {
+        let replica = &self.replicas[at];
+        let passed = i128::from(self.now) * i128::from(1_000_000 + replica.drift) / 1_000_000;
+        let mono = u64::try_from(passed).expect("time goes forward") + replica.boot;
+        let wall = self.plan.begins_at.plus(Duration::from_nanos(self.now)).as_ms();
+        Now {
+            wall: bursar::domain::time::Wall::from_ms(wall + replica.wall_off),
+            mono: Mono::from_ns(mono),
+        }
+    }
+
+    /// Lets something reach a replica after a while, if it is still the same life.
+    pub fn later(&mut self, at: usize, delay: u64, what: Inbox) {
+        let life = self.replicas[at].life;
+        self.after(delay, Event::At(at, life, what));
+    }
+
+    /// Something reaches a replica.
+    pub fn deliver(&mut self, at: usize, life: u32, what: Inbox) -> Result<(), Fault> {
+        let replica = &self.replicas[at];
+        if replica.life != life || replica.stage == Stage::Down {
+            self.nobody_there(&what);
+            return Ok(());
+        }
+        if replica.stopped_until > self.now {
+            let delay = replica.stopped_until - self.now;
+            self.after(delay, Event::At(at, life, what));
+            return Ok(());
+        }
+        match what {
+            Inbox::Ask(request) => self.ask(at, request)?,
+            Inbox::GiveUp(waiter) => self.give_up(at, waiter)?,
+            Inbox::Finished(request) => self.finished(at, request),
+            Inbox::Tell(request) => self.tell(at, request),
+            Inbox::TellOver(task) => self.end_task(at, task, false),
+            Inbox::Tick => self.tick(at),
+            Inbox::Sweep => {
+                self.later(at, SWEEP, Inbox::Sweep);
+                self.call(at, Query::Sweep, Purpose::Errand);
+            }
+            Inbox::Poll => {
+                self.later(at, POLL, Inbox::Poll);
+                self.call(at, Query::News, Purpose::Errand);
+            }
+            Inbox::Recalled(key, count) => {
+                let now = self.clocks(at);
+                self.replicas[at].ledger.recalled(&key, count, now);
+            }
+            Inbox::RecallOver => {
+                let now = self.clocks(at);
+                let replica = &mut self.replicas[at];
+                replica.recall_ends = None;
+                replica.ledger.tend_recalls(now);
+            }
+            Inbox::Hint => {
+                self.call(at, Query::News, Purpose::Errand);
+            }
+            Inbox::Retry(number) => self.send_again(at, number),
+            Inbox::Answer(token, answer) => self.answered(at, token, answer)?,
+            Inbox::CallOver(token) => self.answered(at, token, Answer::Failed)?,
+            Inbox::Closed => self.stop(at),
+        }
+        if self.replicas[at].has_ledger() {
+            self.talk(at)?;
+            self.await_recalls(at);
+            self.check_ledger(at)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the store.
+    pub fn call(&mut self, at: usize, query: Query, purpose: Purpose) -> u64 {
+        let token = self.token();
+        let replica = &mut self.replicas[at];
+        replica.calls.insert(token, purpose);
+        let (life, holder) = (replica.life, replica.holder);
+        let call = Call { from: at, life, holder, token, query };
+        let copies = 1 + usize::from(self.random.chance(self.plan.weather.twice));
+        for _ in 0..copies {
+            if self.replicas[at].says_nothing || self.random.chance(self.plan.weather.loss) {
+                continue;
+            }
+            let delay = self.delay();
+            self.after(delay, Event::AtStore(call.clone()));
+        }
+        self.later(at, CALL_PATIENCE, Inbox::CallOver(token));
+        token
+    }
+
+    /// How long a message takes.
+    pub fn delay(&mut self) -> u64 {
+        if self.random.chance(self.plan.weather.slow) {
+            return self.random.between(500, 4_000) * MS;
+        }
+        self.random.between(50_000, self.plan.latency)
+    }
+
+    /// Sets an alarm for the end of a recall.
+    fn await_recalls(&mut self, at: usize) {
+        let Some(end) = self.replicas[at].ledger.next_recall() else { return };
+        if self.replicas[at].recall_ends == Some(end) {
+            return;
+        }
+        self.replicas[at].recall_ends = Some(end);
+        let left = end.since(self.clocks(at).mono).as_nanos();
+        let left = u64::try_from(left).expect("a short time");
+        // A slow clock has not come there yet when the time has passed.
+        self.later(at, left + left / 1000 + MS, Inbox::RecallOver);
+    }
+
+    /// Sends a batch if there is one to send.
+    pub fn talk(&mut self, at: usize) -> Result<(), Fault> {
+        self.take_decided(at)?;
+        while self.replicas[at].sent.is_none() && self.replicas[at].ledger.has_batch() {
+            let now = self.clocks(at);
+            let replica = &mut self.replicas[at];
+            let Some(Outgoing { settlements, exchanges }) = replica.ledger.next_batch(now) else {
+                self.take_decided(at)?;
+                self.count_down(at);
+                continue;
+            };
+            let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });
+            let number = self.token();
+            let words = format!("{number}");
+            self.trace.mark(self.now, "sends", at, || format!("{words} {batch:?}"));
+            self.replicas[at].sent = Some((number, Arc::clone(&batch), None));
+            self.send_again(at, number);
+        }
+        Ok(())
+    }
+
+    fn send_again(&mut self, at: usize, number: u64) {
+        let Some((current, batch, None)) = &self.replicas[at].sent else { return };
+        if *current != number {
+            return;
+        }
+        let query = Query::Commit(number, Arc::clone(batch));
+        let token = self.call(at, query, Purpose::Commit);
+        if let Some((_, _, call)) = &mut self.replicas[at].sent {
+            *call = Some(token);
+        }
+    }
+
+    fn answered(&mut self, at: usize, token: u64, answer: Answer) -> Result<(), Fault> {
+        let Some(purpose) = self.replicas[at].calls.remove(&token) else { return Ok(()) };
+        match purpose {
+            Purpose::Commit => self.batch_answered(at, answer),
+            Purpose::Start => self.go_on_starting(at, answer),
+            Purpose::Errand => self.errand_answered(at, answer),
+            Purpose::Report(task) => self.report_answered(at, task, answer),
+        }
+        Ok(())
+    }
+
+    fn batch_answered(&mut self, at: usize, answer: Answer) {
+        let Some((number, batch, _)) = self.replicas[at].sent.clone() else { return };
+        match answer {
+            Answer::Grants(grants) => self.take_grants(at, number, &batch, &grants),
+            Answer::Lost(key) => {
+                self.tally.lost_leases += 1;
+                self.trace.mark(self.now, "lost", at, || format!("{number} {key:?}"));
+                let replica = &mut self.replicas[at];
+                replica.ledger.lease_lost(&key, batch.settlements.clone());
+                replica.sent = None;
+                replica.retry_pause = RETRY_MIN;
+            }
+            _ => {
+                let replica = &mut self.replicas[at];
+                replica.sent = Some((number, batch, None));
+                let pause = replica.retry_pause;
+                replica.retry_pause = (pause * 2).min(RETRY_MAX);
+                self.later(at, pause, Inbox::Retry(number));
+            }
+        }
+    }
+
+    fn take_grants(&mut self, at: usize, number: u64, batch: &Batch, grants: &[Grant]) {
+        let now = self.clocks(at);
+        self.trace.mark(self.now, "granted", at, || format!("{number} {grants:?}"));
+        let replica = &mut self.replicas[at];
+        replica.ledger.apply(grants, now);
+        replica.sent = None;
+        replica.retry_pause = RETRY_MIN;
+        let mut durable = Vec::new();
+        for entry in &batch.settlements {
+            if let Some(reservation) = entry.reservation {
+                replica.records.end(reservation, End::Over);
+            }
+            durable.extend(replica.recording.remove(&entry.id).unwrap_or_default());
+        }
+        for task in durable {
+            self.end_task(at, task, true);
+        }
+        self.count_down(at);
+    }
+
+    fn errand_answered(&mut self, at: usize, answer: Answer) {
+        let Answer::News(news) = answer else { return };
+        if self.replicas[at].has_ledger() {
+            self.take_news(at, &news);
+        }
+    }
+
+    fn take_news(&mut self, at: usize, news: &News) {
+        let now = self.clocks(at);
+        let replica = &mut self.replicas[at];
+        if news.version > replica.version {
+            replica.version = news.version;
+            replica.put_exactly(&news.budgets, now);
+        }
+        for (key, count) in &news.recalled {
+            let known = replica.recalled.entry(key.clone()).or_default();
+            if *count > *known {
+                *known = *count;
+                replica.ledger.recalled(key, *count, now);
+            }
+        }
+    }
+
+    /// A budget was changed by way of this replica.
+    pub fn put_here(&mut self, at: usize) {
+        let (version, now) = (self.store.version, self.clocks(at));
+        let budgets: Vec<_> = self.store.budgets.values().cloned().collect();
+        let replica = &mut self.replicas[at];
+        replica.version = version;
+        replica.put_exactly(&budgets, now);
+    }
+
+    fn tick(&mut self, at: usize) {
+        self.later(at, TICK, Inbox::Tick);
+        let now = self.clocks(at);
+        if !self.replicas[at].has_ledger() {
+            return;
+        }
+        let ended = self.replicas[at].ledger.end_overdue(now);
+        if !ended.is_empty() {
+            self.book_what_timed_out(at, &ended);
+        }
+        let replica = &mut self.replicas[at];
+        replica.ledger.tend_leases(now);
+        if replica.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_MAX) {
+            replica.rewrite_journal(now);
+        } else {
+            replica.write_journal();
+        }
+    }
+
+    fn book_what_timed_out(&mut self, at: usize, ended: &[ReservationId]) {
+        let replica = &self.replicas[at];
+        let is_new = |entry: &&Settlement| {
+            entry
+                .reservation
+                .is_some_and(|id| ended.contains(&id) && id.timeout_settlement() == entry.id)
+        };
+        let entries: Vec<_> = replica.ledger.unsent().filter(is_new).cloned().collect();
+        for entry in entries {
+            self.trace.mark(self.now, "timeout", at, || format!("{:?}", entry.id));
+            self.truth.booked(self.replicas[at].holder, &entry);
+        }
+    }
+
+    /// A replica starts, as a new holder.
+    pub fn start(&mut self, at: usize) {
+        if self.replicas[at].stage != Stage::Down {
+            return;
+        }
+        let terms = terms(&self.plan);
+        let replica = &mut self.replicas[at];
+        replica.life += 1;
+        let number = u128::try_from(replica.number).expect("a few") + 1;
+        replica.holder = HolderId(number << 64 | u128::from(replica.life));
+        replica.ledger = Ledger::new(workspace(), replica.holder, terms);
+        replica.stage = Stage::Starting;
+        (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
+        replica.records = Buffer::default();
+        replica.recovered = Recovered::default();
+        replica.settled.clear();
+        if let Some(journal) = &mut replica.journal {
+            replica.recovered = Recovered::read(journal, BOOT).unwrap_or_default();
+            journal.truncate(usize::try_from(replica.recovered.bytes).expect("a length"));
+            let holders: Vec<_> =
+                replica.recovered.holders.iter().copied().chain([replica.holder]).collect();
+            replica.records.own(BOOT, &holders);
+        }
+        replica.write_journal();
+        self.tally.restarts += 1;
+        self.trace.mark(self.now, "starts", at, String::new);
+        self.call(at, Query::News, Purpose::Start);
+    }
+
+    /// Starting is four questions, each asked until it is answered.
+    fn go_on_starting(&mut self, at: usize, answer: Answer) {
+        let now = self.clocks(at);
+        let replica = &mut self.replicas[at];
+        let open: Vec<_> = replica.recovered.reservations.iter().map(|open| open.id).collect();
+        let query = match answer {
+            Answer::News(news) => {
+                replica.version = news.version;
+                replica.put_exactly(&news.budgets, now);
+                Query::Settled(open)
+            }
+            Answer::Settled(settled) => {
+                replica.settled = settled;
+                Query::Adopt(replica.recovered.holders.clone())
+            }
+            Answer::Adopted(leases) => {
+                if replica.journal.is_some() {
+                    replica.restore(&leases, now);
+                }
+                self.run(at);
+                return;
+            }
+            _ => Query::News,
+        };
+        self.call(at, query, Purpose::Start);
+    }
+
+    fn run(&mut self, at: usize) {
+        self.trace.mark(self.now, "runs", at, String::new);
+        self.replicas[at].stage = Stage::Running;
+        let spread = self.random.below(SECOND);
+        self.later(at, TICK, Inbox::Tick);
+        self.later(at, spread, Inbox::Poll);
+        self.later(at, spread * 5, Inbox::Sweep);
+    }
+
+    /// The process is gone. What was being written to the journal may be there in part.
+    pub fn crash(&mut self, at: usize) {
+        self.trace.mark(self.now, "crashes", at, String::new);
+        let (unwritten, _) = self.replicas[at].records.drain();
+        let torn = self.random.index(unwritten.len() + 1);
+        if let Some(journal) = &mut self.replicas[at].journal {
+            journal.extend_from_slice(&unwritten[..torn]);
+        }
+        self.end_life(at);
+    }
+
+    /// A shutdown begins.
+    pub fn close(&mut self, at: usize) {
+        self.trace.mark(self.now, "closes", at, String::new);
+        let replica = &mut self.replicas[at];
+        replica.stage = Stage::Closing;
+        replica.ledger.close_leases();
+        self.later(at, CLOSE_PATIENCE, Inbox::Closed);
+    }
+
+    /// A shutdown ends.
+    fn stop(&mut self, at: usize) {
+        self.trace.mark(self.now, "stops", at, String::new);
+        self.replicas[at].write_journal();
+        self.end_life(at);
+        let pause = self.random.between(10, 5_000) * MS;
+        self.after(pause, Event::Start(at));
+    }
+
+    fn end_life(&mut self, at: usize) {
+        let replica = &mut self.replicas[at];
+        replica.stage = Stage::Down;
+        (replica.sent, replica.stopped_until) = (None, 0);
+        replica.calls.clear();
+        replica.tasks.clear();
+        replica.recording.clear();
+        replica.flushing.clear();
+        replica.turns.clear();
+        replica.recalled.clear();
+        let holder = replica.holder;
+        if replica.journal.is_none() {
+            self.gone.insert(holder);
+        }
+        self.truth.forgotten(holder);
+        let waiting = std::mem::take(&mut self.replicas[at].waiting);
+        for request in waiting.into_values() {
+            self.requests[request].leave();
+        }
+    }
+}
+
+/// What all replicas of a plan agree on.
+fn terms(plan: &Plan) -> Terms {
+    Terms {
+        reservation_timeout: plan.reservation_timeout,
+        on_timeout: OnTimeout::Charge,
+        lease_ttl: plan.ttl,
+        sharing: if plan.is_alone { Sharing::Alone } else { Sharing::Fleet },
+    }
+}

@@ -1,0 +1,198 @@
+//! The ground truth: every admission that was handed over to a client, what it really used, and what was booked of it. What the
+//! store and the ledgers believe is held against it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bursar::domain::budget::Dimension;
+use bursar::domain::ids::{HolderId, Id, ReservationId};
+use bursar::domain::ledger::escrow::AccountKey;
+use bursar::domain::money::{Amounts, Units};
+use bursar::domain::settlement::{Road, Settlement};
+
+use super::plan::SECOND;
+
+/// What one request means for one account.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    /// What it used, as far as it was set aside. It counts until something is booked.
+    floor: Units,
+    /// Charged by entries on record.
+    recorded: Units,
+    /// Charged through leases by entries that the store has not seen.
+    pending: Units,
+    /// Entries of either kind.
+    entries: u32,
+    /// It never reached its provider.
+    released: bool,
+}
+
+impl Part {
+    fn value(&self) -> Units {
+        match (self.entries, self.released) {
+            (0, true) => Units::ZERO,
+            (0, false) => self.floor,
+            _ => self.recorded.plus(self.pending),
+        }
+    }
+}
+
+/// The truth of one account.
+#[derive(Debug, Clone, Default)]
+pub struct Sums {
+    /// Σ of what was used or booked.
+    pub used: Units,
+    /// Σ of what was used and not left out of a first report, as far as it was set aside.
+    pub floor: Units,
+    /// Σ of charges on record.
+    pub recorded: Units,
+    /// Σ of charges on record that no lease carried.
+    pub direct: Units,
+    /// The most that was ever allowed: limit + base.
+    pub ceiling: Units,
+    /// Whether a reset wrote off what expired leases had outstanding.
+    pub written_off: bool,
+}
+
+/// All accounts and requests.
+#[derive(Debug, Default)]
+pub struct Truth {
+    pub accounts: BTreeMap<AccountKey, Sums>,
+    requests: BTreeMap<ReservationId, Vec<(AccountKey, Part)>>,
+    recorded: BTreeSet<Id>,
+    /// Entries that their replicas know of and the store does not.
+    pending: BTreeMap<(HolderId, Id), Settlement>,
+    /// When requests were admitted, of each account that counts them.
+    minutes: BTreeMap<AccountKey, VecDeque<u64>>,
+}
+
+impl Truth {
+    /// A request was handed over to its client. The first that is ever said of its use are `least`.
+    pub fn admitted(
+        &mut self,
+        id: ReservationId,
+        holds: Vec<(AccountKey, Units)>,
+        (actual, least): (Amounts, Amounts),
+        at: u64,
+    ) {
+        let mut parts = Vec::new();
+        for (key, amount) in holds {
+            if key.dimension == Dimension::Requests {
+                self.minutes.entry(key).or_default().push_back(at);
+                continue;
+            }
+            let floor = in_dimension(key.dimension, actual).min(amount);
+            let sums = self.accounts.entry(key.clone()).or_default();
+            sums.floor = sums.floor.plus(in_dimension(key.dimension, least).min(amount));
+            sums.used = sums.used.plus(floor);
+            parts.push((key, Part { floor, ..Part::default() }));
+        }
+        self.requests.insert(id, parts);
+    }
+
+    /// A request turned out not to have reached its provider.
+    pub fn released(&mut self, id: ReservationId) {
+        let accounts = &mut self.accounts;
+        for (key, part) in self.requests.get_mut(&id).into_iter().flatten() {
+            let sums = accounts.entry(key.clone()).or_default();
+            change(sums, part, |part| part.released = true);
+        }
+    }
+
+    /// A replica booked an entry.
+    pub fn booked(&mut self, holder: HolderId, entry: &Settlement) {
+        self.pending.insert((holder, entry.id.clone()), entry.clone());
+        self.each_charge(entry, |part, amount, road| {
+            part.entries += 1;
+            if road == Road::Lease {
+                part.pending = part.pending.plus(amount);
+            }
+        });
+    }
+
+    /// A replica died: it knows no more of entries that the store has not seen.
+    pub fn forgotten(&mut self, holder: HolderId) {
+        let is_theirs = |(of, _): &(HolderId, Id), _: &mut Settlement| *of == holder;
+        let lost: Vec<_> = self.pending.extract_if(.., is_theirs).collect();
+        for ((_, id), entry) in lost {
+            let is_recorded = self.recorded.contains(&id);
+            self.each_charge(&entry, |part, amount, road| {
+                part.entries -= u32::from(!is_recorded);
+                if road == Road::Lease {
+                    part.pending = part.pending.minus(amount);
+                }
+            });
+        }
+    }
+
+    /// The store recorded an entry of this holder.
+    pub fn recorded(&mut self, holder: HolderId, entry: &Settlement) {
+        self.recorded.insert(entry.id.clone());
+        for charge in entry.charges.iter() {
+            let sums = self.accounts.entry(charge.account.clone()).or_default();
+            sums.recorded = sums.recorded.plus(charge.amount);
+            if charge.road == Road::Direct {
+                sums.direct = sums.direct.plus(charge.amount);
+            }
+        }
+        let was_booked = self.pending.remove(&(holder, entry.id.clone())).is_some();
+        self.each_charge(entry, |part, amount, road| {
+            part.recorded = part.recorded.plus(amount);
+            if !was_booked {
+                part.entries += 1;
+            } else if road == Road::Lease {
+                part.pending = part.pending.minus(amount);
+            }
+        });
+    }
+
+    pub fn is_recorded(&self, id: &Id) -> bool {
+        self.recorded.contains(id)
+    }
+
+    /// What entries on record charged for a request on one account.
+    pub fn charged(&self, id: ReservationId) -> impl Iterator<Item = (&AccountKey, Units)> {
+        let parts = self.requests.get(&id).into_iter().flatten();
+        parts.map(|(key, part)| (key, part.recorded))
+    }
+
+    /// Requests admitted on an account in the minute that ends at `now`.
+    pub fn in_minute(&mut self, key: &AccountKey, now: u64) -> usize {
+        let Some(minute) = self.minutes.get_mut(key) else { return 0 };
+        while minute.front().is_some_and(|at| at + 60 * SECOND <= now) {
+            minute.pop_front();
+        }
+        minute.len()
+    }
+
+    fn each_charge(&mut self, entry: &Settlement, change_part: impl Fn(&mut Part, Units, Road)) {
+        let Some(id) = entry.reservation else { return };
+        let parts = self.requests.entry(id).or_default();
+        for charge in entry.charges.iter() {
+            let place = parts.iter().position(|(key, _)| *key == charge.account);
+            let place = place.unwrap_or_else(|| {
+                parts.push((charge.account.clone(), Part::default()));
+                parts.len() - 1
+            });
+            let sums = self.accounts.entry(charge.account.clone()).or_default();
+            change(sums, &mut parts[place].1, |part| {
+                change_part(part, charge.amount, charge.road);
+            });
+        }
+    }
+}
+
+/// Changes a part and keeps the sum.
+fn change(sums: &mut Sums, part: &mut Part, change: impl FnOnce(&mut Part)) {
+    let before = part.value();
+    change(part);
+    sums.used = sums.used.plus(part.value()).minus(before);
+}
+
+/// The amount that counts in a dimension.
+pub fn in_dimension(dimension: Dimension, amounts: Amounts) -> Units {
+    match dimension {
+        Dimension::Cost => amounts.cost.into(),
+        Dimension::Tokens => amounts.tokens.into(),
+        Dimension::Requests => Units::ZERO,
+    }
+}

@@ -1,0 +1,266 @@
+//! The world: a queue of events, a clock that jumps from one to the next, and everything that they happen to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bursar::domain::budget::Budget;
+use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use bursar::domain::ledger::WaiterId;
+use bursar::domain::ledger::escrow::{AccountKey, Grant};
+use bursar::domain::settlement::Settlement;
+use bursar::domain::time::Wall;
+use bursar::store::{AdoptedLease, Batch};
+
+use super::clients::Request;
+use super::plan::{MS, Plan, SECOND};
+use super::random::Random;
+use super::replica::Replica;
+use super::store::{Fault, Store};
+use super::trace::Trace;
+use super::truth::Truth;
+
+/// What happens at a time.
+#[derive(Debug)]
+pub enum Event {
+    /// A client makes a request.
+    Arrive,
+    /// A client tries to report what its request used.
+    Report(usize),
+    /// Something reaches a replica. It is lost when that life of the replica is over, and waits while it is stopped.
+    At(usize, u32, Inbox),
+    /// A message reaches the store.
+    AtStore(Call),
+    /// A replica starts.
+    Start(usize),
+    /// Something breaks.
+    Break,
+    /// A one-way partition ends.
+    Mend(usize),
+    /// Somebody changes a budget.
+    Administer,
+}
+
+/// What reaches a replica.
+#[derive(Debug)]
+pub enum Inbox {
+    Ask(usize),
+    GiveUp(WaiterId),
+    Finished(usize),
+    Tell(usize),
+    /// A task of reporting has taken too long.
+    TellOver(u64),
+    Tick,
+    Sweep,
+    Poll,
+    /// Word that there is something new.
+    Hint,
+    /// Word that an account was recalled.
+    Recalled(AccountKey, u32),
+    /// Others have had time to heed a recall.
+    RecallOver,
+    /// A batch that was not answered is sent again.
+    Retry(u64),
+    Answer(u64, Answer),
+    /// A call has taken too long.
+    CallOver(u64),
+    /// The end of a shutdown's patience.
+    Closed,
+}
+
+/// A message to the store.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub from: usize,
+    pub life: u32,
+    pub holder: HolderId,
+    pub token: u64,
+    pub query: Query,
+}
+
+/// What a replica asks of the store.
+#[derive(Debug, Clone)]
+pub enum Query {
+    Commit(u64, Arc<Batch>),
+    Sweep,
+    News,
+    Settled(Vec<ReservationId>),
+    Adopt(Vec<HolderId>),
+    Entry(Id),
+    Entries(Id, ReservationId),
+}
+
+/// What the store says.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Grants(Vec<Grant>),
+    Lost(AccountKey),
+    Failed,
+    Swept,
+    News(News),
+    Settled(Vec<ReservationId>),
+    Adopted(Vec<AdoptedLease>),
+    Entry(Option<Settlement>),
+    Entries(Option<Settlement>, Vec<Settlement>),
+}
+
+/// The budgets, and what of the asking holder was recalled.
+#[derive(Debug, Clone)]
+pub struct News {
+    pub version: u64,
+    pub budgets: Vec<Budget>,
+    pub recalled: Vec<(AccountKey, u32)>,
+}
+
+/// What was done, in numbers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    pub events: u64,
+    pub admitted: u64,
+    pub refused: u64,
+    pub undecided: u64,
+    pub lost_leases: u64,
+    pub restarts: u64,
+}
+
+/// Whether things still go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Stormy,
+    Healed,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub random: Random,
+    pub now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    tie: u64,
+    pub store: Store,
+    /// Until when the store answers nobody.
+    pub store_away_until: u64,
+    pub truth: Truth,
+    pub replicas: Vec<Replica>,
+    pub requests: Vec<Request>,
+    pub phase: Phase,
+    pub trace: Trace,
+    pub tally: Tally,
+    pub last_token: u64,
+    pub last_budget: u128,
+    /// Holders that nobody will ever take over from.
+    pub gone: BTreeSet<HolderId>,
+    /// Limits of requests that were in force, and since when.
+    pub rates: BTreeMap<BudgetId, Vec<(u64, u32)>>,
+    pub resets: BTreeMap<BudgetId, Vec<u64>>,
+    /// Recalls that replicas were told of.
+    pub recalls: BTreeMap<AccountKey, u32>,
+    /// Reports that were acknowledged.
+    pub acknowledged: Vec<(Id, usize)>,
+}
+
+impl World {
+    pub fn new(plan: Plan, random: Random, in_words: bool) -> Self {
+        let store = Store::new(plan.ttl);
+        let replicas = Vec::new();
+        let last_budget = 100;
+        let mut world = Self {
+            random,
+            now: 0,
+            queue: BTreeMap::new(),
+            tie: 0,
+            store,
+            store_away_until: 0,
+            truth: Truth::default(),
+            replicas,
+            requests: Vec::new(),
+            phase: Phase::Stormy,
+            trace: Trace::new(in_words),
+            tally: Tally::default(),
+            last_token: 0,
+            last_budget,
+            gone: BTreeSet::new(),
+            rates: BTreeMap::new(),
+            resets: BTreeMap::new(),
+            recalls: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            plan,
+        };
+        for budget in world.plan.budgets.clone() {
+            world.note_rate(&budget);
+            world.store.create(budget);
+        }
+        for at in 0..world.plan.replicas {
+            let replica = Replica::new(&world.plan, at, &mut world.random);
+            world.replicas.push(replica);
+            world.after(MS, Event::Start(at));
+        }
+        world.after(50 * MS, Event::Arrive);
+        world.plan_fault();
+        world.plan_change();
+        world
+    }
+
+    /// Lets an event happen after a while.
+    pub fn after(&mut self, delay: u64, event: Event) {
+        self.tie += 1;
+        self.queue.insert((self.now + delay, self.tie), event);
+    }
+
+    /// Lets things happen until an instant.
+    pub fn run_until(&mut self, end: u64) -> Result<(), Fault> {
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((at, _), event) = entry.remove_entry();
+            self.now = self.now.max(at);
+            self.tally.events += 1;
+            self.happen(event)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Fault> {
+        match event {
+            Event::Arrive => self.arrive(),
+            Event::Report(request) => self.send_report(request),
+            Event::At(at, life, what) => return self.deliver(at, life, what),
+            Event::AtStore(call) => return self.at_store(call),
+            Event::Start(at) => self.start(at),
+            Event::Break => self.break_something(),
+            Event::Mend(at) => self.mend(at),
+            Event::Administer => return self.administer(),
+        }
+        Ok(())
+    }
+
+    /// The store's clock.
+    pub fn store_wall(&self) -> Wall {
+        self.plan.begins_at.plus(Duration::from_nanos(self.now)).plus(self.store.ahead)
+    }
+
+    pub fn token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    /// Remembers the limit of requests that a budget has from now on.
+    pub fn note_rate(&mut self, budget: &Budget) {
+        let limit = budget.limits.requests_per_minute.unwrap_or(0);
+        self.rates.entry(budget.id).or_default().push((self.now, limit));
+    }
+
+    /// The most requests that a budget may have admitted in the minute that ends now. A limit that was lowered, or a counter
+    /// that was reset, is not known everywhere before leases have run out.
+    pub fn rate_allowed(&self, id: BudgetId) -> u64 {
+        let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
+        let since = self.now.saturating_sub(63 * SECOND + ttl);
+        let rates = self.rates.get(&id).map_or(&[][..], Vec::as_slice);
+        let ends = rates.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
+        let in_force = rates.iter().zip(ends).filter(|(_, end)| *end >= since);
+        let most = in_force.map(|((_, limit), _)| u64::from(*limit)).max().unwrap_or(0);
+        let resets = self.resets.get(&id).into_iter().flatten().filter(|at| **at >= since).count();
+        most * (1 + u64::try_from(resets).expect("a few"))
+    }
+}
