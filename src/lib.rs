@@ -6,7 +6,7 @@
 //! | floor | module | what it is |
 //! |---|---|---|
 //! | 0 | [`domain`] | money, periods, subjects, budgets, prices and the ledger: pure values and state machines |
-//! | 1 | [`store`] | the port to durable storage, and its adapters: memory, SQLite |
+//! | 1 | [`store`] | the port to durable storage, and its adapters: memory, SQLite, PostgreSQL |
 //! | 1 | [`config`] | file and environment → settings |
 //! | 1 | [`telemetry`] | metrics and logs |
 //! | 2 | [`engine`] | drives the ledgers: the lock, the journal, the batches, the one clock |

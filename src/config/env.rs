@@ -15,11 +15,19 @@ pub(super) const LISTEN_GRPC: &str = "BURSAR_LISTEN_GRPC";
 pub(super) const LISTEN_UNIX: &str = "BURSAR_LISTEN_UNIX";
 pub(super) const LISTEN_HTTP: &str = "BURSAR_LISTEN_HTTP";
 pub(super) const STORE_URL: &str = "BURSAR_STORE_URL";
+pub(super) const STORE_MIGRATION_URL: &str = "BURSAR_STORE_MIGRATION_URL";
 pub(super) const WORKSPACE: &str = "BURSAR_WORKSPACE";
 pub(super) const MANAGEMENT_KEY: &str = "BURSAR_MANAGEMENT_KEY";
 /// The variables that mean something to us wherever they are set.
-const KNOWN: [&str; 6] =
-    [LISTEN_GRPC, LISTEN_UNIX, LISTEN_HTTP, STORE_URL, WORKSPACE, MANAGEMENT_KEY];
+const KNOWN: [&str; 7] = [
+    LISTEN_GRPC,
+    LISTEN_UNIX,
+    LISTEN_HTTP,
+    STORE_URL,
+    STORE_MIGRATION_URL,
+    WORKSPACE,
+    MANAGEMENT_KEY,
+];
 
 /// A process's environment, as a value. A variable that is set to nothing counts as not set.
 #[derive(Debug, Clone, Default)]

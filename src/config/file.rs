@@ -8,7 +8,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::env::{self, Environment};
 use super::fault::FaultLog;
-use super::settings::{Listen, Log, LogFormat, RateLimitService, Reply, Settings, StoreUrl};
+use super::settings::{
+    Listen, Log, LogFormat, RateLimitService, Reply, Settings, StoreLink, StoreUrl,
+};
 use super::walk::Section;
 use super::{estimate, keys, mapping, parse};
 use crate::domain::ids::Id;
@@ -32,7 +34,7 @@ pub(super) fn settings(
     log: &FaultLog,
 ) -> Option<Settings> {
     let workspace = workspace(&mut root, environment, log)?;
-    let store = store(&mut root, environment, log);
+    let (store, link) = store(&mut root, environment, log);
     let keys = keys::read(&mut root, environment, &workspace, log);
     let settings = Settings {
         listen: listen(&mut root, environment, log),
@@ -51,6 +53,7 @@ pub(super) fn settings(
         keys: keys.keys,
         workspace,
         store,
+        link,
     };
     root.close();
     environment.warn_of_strangers(&keys.variables, log);
@@ -69,11 +72,29 @@ fn workspace(root: &mut Section<'_>, environment: &Environment, log: &FaultLog) 
         .or_else(|| Id::parse(DEFAULT_WORKSPACE).ok())
 }
 
-fn store(root: &mut Section<'_>, environment: &Environment, log: &FaultLog) -> StoreUrl {
+fn store(
+    root: &mut Section<'_>,
+    environment: &Environment,
+    log: &FaultLog,
+) -> (StoreUrl, StoreLink) {
+    let default = StoreLink::default();
     let mut section = root.section("store");
-    let written = section.read("url", parse::store_url);
+    let url = section.read("url", parse::store_url);
+    let migration_url = section.read("migration_url", parse::migration_url);
+    let link = StoreLink {
+        connections: section.read("pool", parse::connections).unwrap_or(default.connections),
+        listen: section.read("listen", parse::switch).unwrap_or(default.listen),
+        prepared_statements: section
+            .read("prepared_statements", parse::switch)
+            .unwrap_or(default.prepared_statements),
+        migration_url: environment
+            .read(env::STORE_MIGRATION_URL, log, parse::migration_url)
+            .or(migration_url)
+            .unwrap_or(default.migration_url),
+    };
     section.close();
-    environment.read(env::STORE_URL, log, parse::store_url).or(written).unwrap_or_default()
+    let url = environment.read(env::STORE_URL, log, parse::store_url).or(url).unwrap_or_default();
+    (url, link)
 }
 
 fn listen(root: &mut Section<'_>, environment: &Environment, log: &FaultLog) -> Listen {

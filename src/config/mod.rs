@@ -23,7 +23,7 @@ pub use env::Environment;
 pub use fault::{Fault, Faults};
 pub use settings::{
     AccessKey, Listen, Log, LogFormat, Mapping, NoWorkspace, PrincipalPart, RateLimitService,
-    Reply, Role, Settings, Source, StoreUrl, UnknownKeys,
+    Reply, Role, Settings, Source, StoreLink, StoreUrl, UnknownKeys,
 };
 
 use fault::FaultLog;

@@ -54,6 +54,27 @@ pub(super) fn store_url(text: &str) -> Result<StoreUrl, String> {
     Err("is not a store such as sqlite:bursar.db or postgres://user@host/database".to_owned())
 }
 
+/// The word for a migration URL that is the store's own.
+pub(super) const SAME: &str = "same";
+
+/// Where a database's schema is brought up to date; `same` for the store's own URL.
+pub(super) fn migration_url(text: &str) -> Result<Option<String>, String> {
+    if text == SAME {
+        return Ok(None);
+    }
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(Some(text.to_owned()));
+    }
+    // The text may hold a password, so it is not repeated.
+    Err("is neither \"same\" nor a URL such as postgres://user@host/database".to_owned())
+}
+
+/// A number of connections to a database.
+pub(super) fn connections(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a number of connections from 1 to 1000"))
+}
+
 /// An identifier.
 pub(super) fn id(text: &str) -> Result<Id, String> {
     Id::parse(text).map_err(|cause| cause.to_string())

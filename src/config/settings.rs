@@ -19,6 +19,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where budgets and counters are kept.
     pub store: StoreUrl,
+    /// How a database that replicas share is reached.
+    pub link: StoreLink,
     /// The file that restores what was in flight when the process dies.
     pub journal: PathBuf,
     /// How leases and reservations end.
@@ -69,6 +71,19 @@ pub enum StoreUrl {
         /// As it was written; may hold a password.
         url: String,
     },
+}
+
+/// How a database that replicas share is reached. Means nothing for a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreLink {
+    /// Connections at the most, the one that listens not counted.
+    pub connections: u32,
+    /// Whether to hear of changes at once, by LISTEN, and not only by asking.
+    pub listen: bool,
+    /// Whether statements are prepared once for each connection.
+    pub prepared_statements: bool,
+    /// Where the schema is brought up to date, where that is not the store's own URL; may hold a password.
+    pub migration_url: Option<String>,
 }
 
 /// How a request maps to scope ids.
@@ -231,6 +246,12 @@ impl StoreUrl {
 impl Default for StoreUrl {
     fn default() -> Self {
         Self::Sqlite { url: "sqlite:bursar.db".to_owned(), file: Path::new("bursar.db").to_owned() }
+    }
+}
+
+impl Default for StoreLink {
+    fn default() -> Self {
+        Self { connections: 8, listen: true, prepared_statements: true, migration_url: None }
     }
 }
 

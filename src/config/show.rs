@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use super::estimate::{LEARN, MODES};
 use super::file::ON_TIMEOUT;
 use super::mapping::setting;
-use super::parse::shown;
+use super::parse::{SAME, shown};
 use super::settings::{
     LogFormat, NoWorkspace, PrincipalPart, RateLimitService, Role, Settings, Source, StoreUrl,
     UnknownKeys,
@@ -35,6 +35,13 @@ impl Display for Settings {
         )?;
         line("listen.http", &self.listen.http)?;
         line("store.url", &self.store)?;
+        line("store.pool", &self.link.connections)?;
+        line("store.listen", &self.link.listen)?;
+        line("store.prepared_statements", &self.link.prepared_statements)?;
+        line(
+            "store.migration_url",
+            &self.link.migration_url.as_ref().map_or(SAME, |_| "postgres://…"),
+        )?;
         line("journal.path", &self.journal.display())?;
         line("lease.ttl", &shown(self.terms.lease_ttl))?;
         line("patience", &shown(self.patience))?;

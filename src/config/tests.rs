@@ -105,6 +105,10 @@ fn every_setting_can_be_written() {
         ("listen: {http: 127.0.0.1:80}", "listen.http: 127.0.0.1:80"),
         ("store: {url: sqlite:/var/lib/b.db}", "journal.path: /var/lib/b.journal"),
         ("store: {url: 'postgres://u:hunter2@h/d'}", "store.url: postgres://…"),
+        ("store: {pool: 20}", "store.pool: 20"),
+        ("store: {listen: false}", "store.listen: false"),
+        ("store: {prepared_statements: false}", "store.prepared_statements: false"),
+        ("store: {migration_url: 'postgres://u:hunter2@h/d'}", "store.migration_url: postgres://…"),
         ("journal: {path: j}", "journal.path: j"),
         ("lease: {ttl: 30s}", "lease.ttl: 30s"),
         ("patience: 0ms", "patience: 0ms"),
@@ -233,6 +237,11 @@ const SLIPS: &[(&str, &str)] = &[
         "journal: {path: bursar.db}",
         "line 1: journal.path: is the store's own file; the journal needs one of its own",
     ),
+    ("store: {pool: 0}", "line 1: store.pool: \"0\" is not a number of connections from 1 to 1000"),
+    (
+        "store: {migration_url: 'mysql://u:hunter2@h'}",
+        "line 1: store.migration_url: is neither \"same\" nor a URL such as postgres://user@host/database",
+    ),
     ("patience: 50", "line 1: patience: \"50\" is not a duration such as 50ms, 10s, 10m or 24h"),
     (
         "estimate: {unknown_model: {cost: .nan}}",
@@ -315,6 +324,7 @@ fn variables_override_the_file() {
         ("BURSAR_LISTEN_UNIX", "/b"),
         ("BURSAR_LISTEN_HTTP", "127.0.0.1:2"),
         ("BURSAR_STORE_URL", "sqlite:b.db"),
+        ("BURSAR_STORE_MIGRATION_URL", "postgres://me@direct/db"),
         ("BURSAR_MANAGEMENT_KEY", "s3cret"),
     ];
     let settings = loaded(text, &over).settings;
@@ -323,6 +333,7 @@ fn variables_override_the_file() {
     assert_eq!(settings.listen.unix.as_deref(), Some(Path::new("/b")));
     assert_eq!(settings.listen.http.port(), 2);
     assert_eq!(settings.journal, Path::new("b.journal"));
+    assert_eq!(settings.link.migration_url.as_deref(), Some("postgres://me@direct/db"));
     let [key] = settings.keys.as_slice() else { panic!("{:?}", settings.keys) };
     assert_eq!(key.role, Role::Manage(settings.workspace));
     assert_eq!(

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -42,7 +42,8 @@ use crate::envoy::authorize::Authorizer;
 use crate::envoy::settling::Settler;
 use crate::envoy::{access_log, process, rate_limit};
 use crate::notify;
-use crate::store::Store as _;
+use crate::store::Store;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::telemetry::Metrics;
 use connections::Connections;
@@ -157,20 +158,22 @@ async fn answer(
     }
 }
 
-async fn open_store(settings: &Settings) -> Result<SqliteStore> {
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
     match &settings.store {
         StoreUrl::Sqlite { url, .. } => {
-            SqliteStore::open(url, settings.terms.lease_ttl).await.context("store.url")
+            let store = SqliteStore::open(url, settings.terms.lease_ttl).await;
+            Ok(Arc::new(store.context("store.url")?))
         }
-        StoreUrl::Postgres { .. } => {
-            bail!("store.url: PostgreSQL is not supported by this build yet; use sqlite:PATH")
+        StoreUrl::Postgres { url } => {
+            let store = PostgresStore::open(&translate::postgres(settings, url)).await;
+            Ok(Arc::new(store.context("store")?))
         }
     }
 }
 
 async fn start_engine(
     settings: &Settings,
-    store: &SqliteStore,
+    store: &Arc<dyn Store>,
     prices: engine::Prices,
     metrics: &Metrics,
 ) -> Result<Engine> {
@@ -179,8 +182,7 @@ async fn start_engine(
         journal: Some(settings.journal.clone()),
         unpriced: settings.estimate.unpriced.clone(),
     };
-    let store = Arc::new(store.clone());
-    Engine::start(own, store, prices, Arc::new(SystemClock), metrics.clone()).await
+    Engine::start(own, Arc::clone(store), prices, Arc::new(SystemClock), metrics.clone()).await
 }
 
 /// All gRPC services, the same on every socket: `bursar.v1` asks for a key wherever it is reached.
@@ -329,7 +331,7 @@ async fn end_streams(mut health: HealthReporter, life: &Life, servers: &mut Join
 }
 
 /// Writes down what the engine knows and gives its leases back.
-async fn flush(engine: &Engine, store: &SqliteStore) -> Result<()> {
+async fn flush(engine: &Engine, store: &Arc<dyn Store>) -> Result<()> {
     let flushed = async {
         let flushed = engine.shutdown().await;
         store.close().await;

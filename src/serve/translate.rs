@@ -8,6 +8,7 @@ use crate::domain::subject::ScopeKind;
 use crate::envoy::reply::{CreditsStatus, MoreHeaders, Style};
 use crate::envoy::source::{self, JsonPointer, Trust};
 use crate::envoy::{keys, mapping};
+use crate::store::postgres::{Clock, PostgresSettings};
 use crate::{admin, envoy};
 
 /// What the Envoy side needs.
@@ -18,6 +19,21 @@ pub(super) fn envoy(settings: &config::Settings) -> Result<envoy::Settings> {
         patience: settings.patience,
         style: style(&settings.reply),
     })
+}
+
+/// What the store needs that replicas share.
+pub(super) fn postgres(settings: &config::Settings, url: &str) -> PostgresSettings {
+    let config::StoreLink { connections, listen, prepared_statements, migration_url } =
+        &settings.link;
+    PostgresSettings {
+        url: url.into(),
+        migration_url: migration_url.as_deref().map(Into::into),
+        connections: *connections,
+        listen: *listen,
+        prepared_statements: *prepared_statements,
+        ttl: settings.terms.lease_ttl,
+        clock: Clock::Database,
+    }
 }
 
 /// What the HTTP API and `bursar.v1` need.

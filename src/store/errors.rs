@@ -19,7 +19,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::Decode(_)
             | sqlx::Error::RowNotFound => Self::Corrupt(error.to_string()),
             sqlx::Error::PoolTimedOut => Self::Unavailable(
-                "the database is busy: no connection became free in time".to_owned(),
+                "the database is busy or away: no connection could be had in time".to_owned(),
             ),
             _ => Self::Unavailable(error.to_string()),
         }

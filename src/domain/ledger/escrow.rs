@@ -1,5 +1,6 @@
 //! The store's side of the lease protocol: accounts, leases, and the arithmetic of one exchange. Pure, so that the
-//! memory and the SQLite store run the same rule and the tests can replay it.
+//! memory and the SQLite store run the same rule and the tests can replay it. PostgreSQL runs an exchange by itself, in
+//! one round trip: `migrations/postgres/0002_commit.sql` says the same in its language.
 
 #[cfg(test)]
 mod properties;

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::PostgresSettings;
 use super::errors::Failure;
-use super::turn::{START_TIMEOUT, Turn, bounded, query_scalar};
+use super::turn::{SESSION, START_TIMEOUT, Turn, bounded, query_scalar};
 use crate::store::{StoreError, errors};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -82,8 +82,23 @@ pub(super) fn options(url: &str, setting: &str) -> Result<PgConnectOptions, Stor
     Ok(options.application_name(&name).extra_float_digits(None).disable_statement_logging())
 }
 
-/// Connections that are opened when they are needed.
-pub(super) fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
+/// Connections that are opened when they are needed. What a session is told may reach anybody's behind PgBouncer; there
+/// each transaction is told instead.
+pub(super) fn pool(options: &PgConnectOptions, settings: &PostgresSettings) -> PgPool {
+    let session = settings.prepared_statements.then_some(SESSION);
+    basic_pool(settings.connections)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if let Some(session) = session {
+                    sqlx::raw_sql(session).execute(connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+fn basic_pool(connections: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -99,7 +114,6 @@ pub(super) fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
                 ))
             })
         })
-        .connect_lazy_with(options.clone())
 }
 
 /// Brings the schema up to date, or makes sure that it is. One replica does it and the others wait, by an advisory lock.
@@ -107,7 +121,9 @@ pub(super) async fn bring_up_to_date(
     pool: &PgPool,
     settings: &PostgresSettings,
 ) -> Result<(), StoreError> {
-    if bounded(START_TIMEOUT, is_up_to_date(pool)).await.map_err(opening)? {
+    let own = pool.connect_options();
+    let is_up_to_date = bounded(START_TIMEOUT, is_up_to_date(pool)).await;
+    if is_up_to_date.map_err(|error| opening(&own, error))? {
         return Ok(());
     }
     let url = match &settings.migration_url {
@@ -121,13 +137,11 @@ pub(super) async fn bring_up_to_date(
             ));
         }
     };
-    let migrating = async {
-        let mut connection = url.connect().await?;
-        let done = MIGRATIONS.run(&mut connection).await.map_err(errors::migrating);
-        let _ = connection.close().await;
-        Ok(done?)
-    };
-    bounded(START_TIMEOUT, migrating).await.map_err(opening)
+    let direct = basic_pool(1).connect_lazy_with(url.clone());
+    let migrating = async { Ok(MIGRATIONS.run(&direct).await.map_err(errors::migrating)?) };
+    let migrated = bounded(START_TIMEOUT, migrating).await.map_err(|error| opening(&url, error));
+    direct.close().await;
+    migrated
 }
 
 /// Whether all migrations were made, and no other.
@@ -148,8 +162,16 @@ async fn is_up_to_date(pool: &PgPool) -> Result<bool, Failure> {
     Ok(made == MIGRATIONS.iter().map(|migration| migration.version).collect())
 }
 
-fn opening(error: StoreError) -> StoreError {
-    let told = |why| format!("cannot open the database: {why}");
+/// Names the database that could not be opened.
+fn opening(place: &PgConnectOptions, error: StoreError) -> StoreError {
+    let name = place.get_database().unwrap_or("of the user");
+    let told = |why| {
+        format!(
+            "cannot open the database {name} on {}:{}: {why}",
+            place.get_host(),
+            place.get_port()
+        )
+    };
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(told(why)),

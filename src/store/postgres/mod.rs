@@ -90,7 +90,7 @@ impl PostgresStore {
     /// `Unavailable` or `Corrupt`, with what is wrong and without any password.
     pub async fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
         let options = connecting::options(&settings.url, "store.url")?;
-        let pool = connecting::pool(&options, settings.connections);
+        let pool = connecting::pool(&options, settings);
         connecting::bring_up_to_date(&pool, settings).await?;
         let ear = if settings.listen { Ear::open(&options).await? } else { Ear::closed() };
         Ok(Self {

@@ -22,19 +22,24 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a transaction is tried.
 pub(super) const TRIES: u32 = 3;
 
-/// A transaction that writes.
-pub(super) const WRITE: &str = "BEGIN; SELECT bursar_begin(3000)";
+/// A transaction that writes. Whatever the server's default is, each statement must see what is committed by then.
+pub(super) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT bursar_begin(3000)";
 
 /// A transaction that writes much at the start.
-pub(super) const WRITE_AT_START: &str = "BEGIN; SELECT bursar_begin(60000)";
+pub(super) const WRITE_AT_START: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT bursar_begin(60000)";
 
 /// A transaction that sees one state of the database.
 pub(super) const READ: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT bursar_begin(3000)";
 
-/// The same for the start.
+/// The same, of everything at the start.
 pub(super) const READ_AT_START: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT bursar_begin(60000)";
+
+/// What a connection of our own is told once, for statements that are their own transaction.
+pub(super) const SESSION: &str =
+    "SET default_transaction_isolation TO 'read committed'; SET statement_timeout TO 3000";
 
 /// A connection in somebody's hands. One that is dropped before [`Turn::give_back`] is closed: what it was doing is unknown.
 #[derive(Debug)]

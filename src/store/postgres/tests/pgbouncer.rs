@@ -57,6 +57,7 @@ impl Bouncer {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 async fn all_works_through_pgbouncer_in_transaction_mode() {
     if !Path::new(PROGRAM).exists() {
         eprintln!("skipped: PgBouncer is not installed; scripts/tools installs it where it can");
