@@ -200,9 +200,10 @@ impl Shared {
         let mut state = self.state();
         let now = self.now();
         let Some(room) = state.rooms.get_mut(&account.workspace) else { return };
-        room.ledger.recalled(account, recalls, now);
-        self.metrics.recall();
-        self.work.notify_one();
+        if room.ledger.recalled(account, recalls, now) {
+            self.metrics.recall();
+            self.work.notify_one();
+        }
     }
 
     /// Writes the journal up to a position. Without a journal there is nothing to wait for.

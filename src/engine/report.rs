@@ -214,7 +214,8 @@ impl Engine {
     }
 
     /// The same for those who cannot wait: what settles a reservation that is open here is booked when this returns, and
-    /// durable soon. Until then the reservation is in the journal. Other reports wait as with [`Engine::report`].
+    /// durable soon. Until then the reservation is in the journal. What another replica holds is durably handed over to it when this
+    /// returns. Other reports wait as with [`Engine::report`].
     ///
     /// # Errors
     /// [`ReportError`]
@@ -222,9 +223,7 @@ impl Engine {
         if self.under_way(report).is_some() {
             return Ok(());
         }
-        let Some(subject) = self.subject_of(report) else {
-            return self.report(report.clone()).await.map(drop);
-        };
+        let Some(subject) = self.subject_of(report) else { return self.settle_later(report).await };
         let actual = self.actual(report, &subject)?;
         match self.book(report, &actual) {
             Route::Booked(settlement, overrun, _) => {
@@ -235,7 +234,20 @@ impl Engine {
                 Ok(())
             }
             Route::UnderWay(_) => Ok(()),
-            Route::NotOpen | Route::NoRoom => self.report(report.clone()).await.map(drop),
+            Route::NotOpen | Route::NoRoom => self.settle_later(report).await,
+        }
+    }
+
+    /// What is not open here: another replica that holds it is told, and nobody waits for its entry.
+    async fn settle_later(&self, report: &Report) -> Result<(), ReportError> {
+        match &report.against {
+            Against::Reservation(reservation) if self.shared.is_elsewhere(*reservation) => {
+                self.write_down(self.handoff(report, *reservation)?).await?;
+                Ok(())
+            }
+            Against::Reservation(_) | Against::Subject(_) => {
+                self.report(report.clone()).await.map(drop)
+            }
         }
     }
 

@@ -62,12 +62,11 @@ impl Shared {
     pub(super) fn tick(&self) {
         let mut state = self.state();
         let now = self.now();
-        // In a fleet the store is asked first.
-        let ends_overdue = !self.is_in_fleet();
         let super::State { rooms, records, .. } = &mut *state;
         let (mut open, mut accounts) = (0usize, 0usize);
         for room in rooms.values_mut() {
-            if ends_overdue {
+            // In a fleet the store is asked before anything is ended. What was settled in time is forgotten here all the same.
+            if !self.is_in_fleet() || room.ledger.overdue(now).next().is_none() {
                 room.end_overdue(records, self.terms.on_timeout, now);
             }
             room.ledger.tend_leases(now);

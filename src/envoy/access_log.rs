@@ -103,7 +103,9 @@ impl AccessLog {
 
     /// Settles a reservation that is left open, where the entry says enough to do so.
     async fn settle(&self, entry: Entry, handover: Handover) {
-        if !self.settler.is_left_open(&handover) {
+        // Where a response had begun, whoever watched it tells its holder more.
+        let tells_holder = entry.status.is_none() && self.settler.is_unseen_elsewhere(&handover);
+        if !self.settler.is_left_open(&handover) && !tells_holder {
             return;
         }
         let Some(response) = entry.response(&handover) else { return };

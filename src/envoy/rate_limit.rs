@@ -71,8 +71,8 @@ impl RateLimit {
         let Some(told) = Told::by(call) else { return "not_a_report" };
         let record = Box::new(Record { usage: told.usage, ..Record::default() });
         if let Some(handover) = told.handover() {
-            let engine = &self.settler.engine;
-            if !self.settler.is_left_open(&handover) && !engine.is_elsewhere(handover.reservation) {
+            let settler = &self.settler;
+            if !settler.is_left_open(&handover) && !settler.is_unseen_elsewhere(&handover) {
                 return "settled_before";
             }
             let verdict = Verdict::Charge(Certainty::Exact, record);
@@ -199,6 +199,18 @@ mod tests {
         assert_eq!(send(&bench, call()).await, 50);
         assert!(!bench.settler.is_left_open(&handover));
         assert_eq!(send(&bench, call()).await, 50);
+    }
+
+    #[tokio::test]
+    async fn the_hits_of_a_call_to_another_replica_settle_the_reservation_of_the_first() {
+        let (holder, other) = Bench::pair().await;
+        let handover = holder.admit().await;
+        let reservation = handover.reservation.to_string();
+        let entries =
+            [("workspace", "acme"), ("reservation_id", &*reservation), ("unit", "total_tokens")];
+        send(&other, vec![descriptor(&entries, 50)]).await;
+        holder.settled(&handover).await;
+        assert_eq!(holder.spent().await, 50);
     }
 
     #[tokio::test]

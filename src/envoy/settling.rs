@@ -60,6 +60,12 @@ impl Settler {
         !self.watched().contains(reservation) && self.engine.is_open(workspace, *reservation)
     }
 
+    /// Whether another replica holds a reservation, which knows whether it is open, and nobody here sees its response.
+    pub(super) fn is_unseen_elsewhere(&self, handover: &Handover) -> bool {
+        !self.watched().contains(&handover.reservation)
+            && self.engine.is_elsewhere(handover.reservation)
+    }
+
     fn watched(&self) -> MutexGuard<'_, HashSet<ReservationId>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,17 +25,19 @@ pub(super) enum Recall {
 }
 
 impl Ledger {
-    /// Others need what is idle of an account here: it was recalled for the n-th time.
-    pub fn recalled(&mut self, key: &AccountKey, recalls: u32, now: Now) {
-        let Some(at) = self.find(key) else { return };
+    /// Others need what is idle of an account here: it was recalled for the n-th time. Returns whether something is handed back.
+    pub fn recalled(&mut self, key: &AccountKey, recalls: u32, now: Now) -> bool {
+        let Some(at) = self.find(key) else { return false };
         if self.recalls.contains_key(&at) {
             // Whoever lacks something itself has nothing idle.
-            return;
+            return false;
         }
-        let Some(account) = self.accounts.get_mut(at) else { return };
-        if account.heed(recalls, Units::MAX, now) > Units::ZERO {
+        let Some(account) = self.accounts.get_mut(at) else { return false };
+        let gives = account.heed(recalls, Units::MAX, now) > Units::ZERO;
+        if gives {
             self.press(at);
         }
+        gives
     }
 
     /// When a recall is over and the store should be asked again; `None` when nobody waits for others.

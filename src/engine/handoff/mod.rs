@@ -121,14 +121,18 @@ impl Engine {
         Ok(Settled { settlement, first: true, overrun: Amounts::default() })
     }
 
-    async fn write_down(&self, handoff: Handoff) -> Result<(), StoreError> {
+    pub(super) async fn write_down(&self, handoff: Handoff) -> Result<(), StoreError> {
         self.shared.store.hand_over(&handoff).await?;
         self.shared.metrics.handoff("written");
         Ok(())
     }
 
     /// The report as it is handed over. One whose record is too long for that is priced here.
-    fn handoff(&self, report: &Report, reservation: ReservationId) -> Result<Handoff, ReportError> {
+    pub(super) fn handoff(
+        &self,
+        report: &Report,
+        reservation: ReservationId,
+    ) -> Result<Handoff, ReportError> {
         let nobody = || Subject::of_workspace(report.workspace.clone());
         let subject =
             report.origin.as_ref().map_or_else(nobody, |origin| (*origin.subject).clone());

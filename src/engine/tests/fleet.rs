@@ -208,6 +208,19 @@ async fn usage_that_reaches_another_replica_is_settled_by_the_one_that_holds_the
 }
 
 #[tokio::test]
+async fn a_response_that_went_by_another_replica_is_settled_and_nobody_waits_for_it() {
+    let fleet = Fleet::with([dollars(1000)]).await;
+    let (holder, other) = fleet.pair();
+    let reservation = holder.admitted(100).await;
+    for _ in 0..2 {
+        other.engine.settle(&tokens_of(reservation, "metered", 60)).await.unwrap();
+    }
+    within(FOREVER, "the settlement", async || holder.open() == 0).await;
+    holder.engine.flush(&id(WORKSPACE)).await.unwrap();
+    assert_eq!(fleet.account().await.spent, units(60));
+}
+
+#[tokio::test]
 async fn what_another_replica_releases_is_given_back_by_the_one_that_holds_it() {
     let fleet = Fleet::with([dollars(1000)]).await;
     let (holder, other) = fleet.pair();

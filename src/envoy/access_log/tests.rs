@@ -84,6 +84,19 @@ async fn a_client_that_leaves_before_any_response_is_charged_what_its_provider_m
 }
 
 #[tokio::test]
+async fn another_replica_hears_of_a_client_that_left_and_leaves_begun_responses_to_who_watched_them()
+ {
+    let (holder, other) = Bench::pair().await;
+    let watched = holder.admit().await;
+    access_log(&other).read(post(Some(200), told(&watched))).await;
+    let left = holder.admit().await;
+    access_log(&other).read(post(None, metadata(left.fields()))).await;
+    holder.settled(&left).await;
+    assert_eq!(holder.spent().await, 10);
+    assert!(holder.settler.is_left_open(&watched));
+}
+
+#[tokio::test]
 async fn what_fails_is_given_back_and_what_succeeds_without_usage_is_left_to_others() {
     for (status, spent) in
         [(503, Some(0)), (429, Some(0)), (404, Some(0)), (200, None), (101, None)]

@@ -56,6 +56,8 @@ fn an_entry_is_named_by_its_reservation_or_by_the_response_that_can_be_fetched_a
     assert_eq!(name("GET", "/v1/responses/r1", Some("r1"), sure()), "response:r1 fetched r1");
 }
 
+const LEASE_TTL: Duration = Duration::from_secs(10);
+
 /// A workspace with a budget that nothing exhausts, and an engine whose one model costs a nano-dollar a token.
 pub(in crate::envoy) struct Bench {
     pub(in crate::envoy) settler: Settler,
@@ -64,12 +66,25 @@ pub(in crate::envoy) struct Bench {
 
 impl Bench {
     pub(in crate::envoy) async fn start() -> Self {
-        let lease_ttl = Duration::from_secs(10);
+        let bench = Self::on(MemoryStore::new(LEASE_TTL), Sharing::Alone).await;
+        bench.settler.engine.create_budget(bench.budget.clone()).await.unwrap();
+        bench
+    }
+
+    /// Two replicas of one store.
+    pub(in crate::envoy) async fn pair() -> (Self, Self) {
+        let store = MemoryStore::new(LEASE_TTL);
+        let one = Self::on(store.clone(), Sharing::Fleet).await;
+        one.settler.engine.create_budget(one.budget.clone()).await.unwrap();
+        (one, Self::on(store, Sharing::Fleet).await)
+    }
+
+    async fn on(store: MemoryStore, sharing: Sharing) -> Self {
         let terms = Terms {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
-            lease_ttl,
-            sharing: Sharing::Alone,
+            lease_ttl: LEASE_TTL,
+            sharing,
         };
         let settings = engine::Settings { terms, journal: None, unpriced: Unpriced::Deny };
         let rate = Rate::per_million(1_000_000);
@@ -77,9 +92,9 @@ impl Bench {
         let table = PriceTable::new("test", [("m".into(), price)].into_iter().collect());
         let (_, prices) = watch::channel(Arc::new(table));
         let now = Wall::from_ms(1_795_305_600_000);
-        let store = Arc::new(MemoryStore::new(lease_ttl));
         let clock = Arc::new(ManualClock::at(now));
-        let engine = Engine::start(settings, store, prices, clock, Metrics::new()).await.unwrap();
+        let engine = Engine::start(settings, Arc::new(store), prices, clock, Metrics::new());
+        let engine = engine.await.unwrap();
         let workspace = handover().workspace;
         let schedule =
             Schedule { period: Period::Monthly, zone: Zone::utc(), week_start: WeekStart::Monday };
@@ -99,8 +114,14 @@ impl Bench {
             created_at: now,
             updated_at: now,
         };
-        engine.create_budget(budget.clone()).await.unwrap();
         Self { settler: Settler::new(engine), budget }
+    }
+
+    /// Waits until a reservation of this replica is settled, on whichever road that was told.
+    pub(in crate::envoy) async fn settled(&self, handover: &Handover) {
+        while self.settler.is_left_open(handover) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A request that is set 100 nano-dollars aside for, of an input of ten tokens.
@@ -139,6 +160,24 @@ impl Bench {
 fn used(output: u64) -> Verdict {
     let usage = Usage { output, ..Usage::default() };
     Verdict::Charge(Certainty::Exact, Box::new(Record { usage, ..Record::default() }))
+}
+
+#[tokio::test]
+async fn a_response_that_goes_by_another_replica_settles_the_reservation_of_the_first() {
+    for (verdict, cost) in [(used(70), 70), (Verdict::Release, 0)] {
+        let (holder, other) = Bench::pair().await;
+        let handover = holder.admit().await;
+        let ended = Ended {
+            handover: handover.clone(),
+            method: "POST".to_owned(),
+            path: "/v1/chat/completions".to_owned(),
+            response_id: None,
+            verdict,
+        };
+        other.settler.settle(ended).await;
+        holder.settled(&handover).await;
+        assert_eq!(holder.spent().await, cost);
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ impl Series {
         );
         registry.register(
             "recalls",
-            "Leases that other replicas asked to have back",
+            "Times that something idle was handed back because other replicas asked for it",
             self.recalls.clone(),
         );
         registry.register(
@@ -52,7 +52,7 @@ impl Metrics {
         self.series().fleet.handoffs.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Another replica asked to have a lease back.
+    /// Something idle was handed back because another replica asked for it.
     pub fn recall(&self) {
         self.series().fleet.recalls.inc();
     }
