@@ -78,6 +78,9 @@ CREATE TABLE lease (
   overrun       BIGINT NOT NULL,
   state         TEXT   NOT NULL,
   expires_at_ms BIGINT NOT NULL,
+  -- When to look at it: never later than it expires. A renewal moves it only now and then, because it is in an index,
+  -- and a row of which no indexed column changes is rewritten where it lies.
+  look_at_ms    BIGINT NOT NULL,
   PRIMARY KEY (workspace, budget, generation, dimension, target, window_label, holder, epoch),
   -- More can neither be used nor handed back than was lent.
   CHECK (granted - consumed - returned >= 0)
@@ -85,7 +88,7 @@ CREATE TABLE lease (
 
 -- What the sweep looks for. Expired leases on money and tokens wait for their holders, not for time, and would only
 -- be in the way.
-CREATE INDEX lease_due ON lease (state, expires_at_ms) WHERE state <> 'expired' OR dimension = 'requests';
+CREATE INDEX lease_due ON lease (state, look_at_ms) WHERE state <> 'expired' OR dimension = 'requests';
 -- What a restarted replica looks for.
 CREATE INDEX lease_holder ON lease (holder);
 

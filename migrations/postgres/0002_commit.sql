@@ -253,16 +253,18 @@ BEGIN
     AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label;
 
   INSERT INTO lease AS t (workspace, budget, generation, dimension, target, window_label, holder, epoch, seq, granted,
-    consumed, returned, overrun, state, expires_at_ms)
+    consumed, returned, overrun, state, expires_at_ms, look_at_ms)
   SELECT p_workspace, a_budget[k.account], a_generation[k.account], a_dimension[k.account], a_target[k.account],
     a_window[k.account], k.holder, k.epoch, k.seq, k.granted, k.consumed, k.returned, k.overrun, k.state,
-    bursar_plus(now_ms, p_ttl_ms)
+    bursar_plus(now_ms, p_ttl_ms), bursar_plus(now_ms, p_ttl_ms)
   FROM unnest(l_account, l_holder, l_epoch, seq, granted, consumed, returned, overrun, state, renewed)
          AS k(account, holder, epoch, seq, granted, consumed, returned, overrun, state, renewed)
   WHERE k.renewed
   ON CONFLICT (workspace, budget, generation, dimension, target, window_label, holder, epoch) DO UPDATE
     SET seq = excluded.seq, granted = excluded.granted, consumed = excluded.consumed, returned = excluded.returned,
-      overrun = excluded.overrun, state = excluded.state, expires_at_ms = excluded.expires_at_ms;
+      overrun = excluded.overrun, state = excluded.state, expires_at_ms = excluded.expires_at_ms,
+      look_at_ms = CASE WHEN t.look_at_ms BETWEEN now_ms + p_ttl_ms / 2 AND excluded.look_at_ms THEN t.look_at_ms
+                        ELSE excluded.look_at_ms END;
 
   IF p_events IS NOT NULL THEN
     INSERT INTO usage_event (workspace, settlement_id, budget, generation, dimension, target, window_label, amount, kind,

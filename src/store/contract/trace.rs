@@ -275,7 +275,8 @@ async fn compare(steps: Vec<Step>) {
         store.set_credit_alert(&id("ws"), Some(&super::credits::terms(300))).await.unwrap();
     }
     let first = [Step::Create { budget: 1, scope: 0 }, Step::Create { budget: 2, scope: 1 }];
-    for step in first.into_iter().chain(steps) {
+    let count = first.len() + steps.len();
+    for (number, step) in (1..).zip(first.into_iter().chain(steps)) {
         let sent = caller.batch(&step);
         let result = caller.run(&memory, &step, sent.as_ref()).await;
         for (name, store) in [("SQLite", &sqlite as &dyn Store), ("PostgreSQL", postgres)] {
@@ -284,8 +285,10 @@ async fn compare(steps: Vec<Step>) {
         }
         caller.learn(&step, sent, &result);
         let expected = state(&memory).await;
-        for (name, store) in [("SQLite", &sqlite as &dyn Store), ("PostgreSQL", postgres)] {
-            assert_eq!(state(store).await, expected, "{name}: after {step:?}");
+        assert_eq!(state(&sqlite).await, expected, "SQLite: after {step:?}");
+        // A look at a server is slow.
+        if number % 5 == 0 || number == count {
+            assert_eq!(state(postgres).await, expected, "PostgreSQL: after {step:?}");
         }
     }
     database.remove().await;

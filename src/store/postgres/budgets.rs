@@ -72,7 +72,8 @@ pub(super) async fn delete(
 async fn lock_accounts(db: &mut PgConnection, workspace: &Id, id: BudgetId) -> Result<(), Failure> {
     by_id(
         "SELECT FROM account WHERE workspace = $1 AND budget = $2
-         ORDER BY generation, dimension, target, window_label FOR NO KEY UPDATE",
+         ORDER BY generation, array_position(ARRAY['cost', 'tokens', 'requests'], dimension), target, window_label
+         FOR NO KEY UPDATE",
         workspace,
         id,
     )

@@ -1,9 +1,8 @@
-//! What befalls leases outside of exchanges: adoption after a restart, the passing of time, a reset, a release. Each
-//! finds the leases, locks their accounts, and reads them again: whoever has locked an account is the only one who
+//! What befalls leases outside of exchanges: adoption after a restart, the passing of time, a reset, a release. The
+//! latter find the leases, lock their accounts, and read them again: whoever has locked an account is the only one who
 //! writes its leases.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -27,32 +26,17 @@ pub(super) async fn adopt(
     from: &[HolderId],
     to: HolderId,
     ttl: Duration,
-    now: Wall,
+    given: Option<Wall>,
 ) -> Result<Vec<AdoptedLease>, Failure> {
-    let holders: Vec<_> = from.iter().copied().chain([to]).collect();
-    let found = tables::leases_of(&mut *db, &holders).await?;
-    let mut accounts = lock_accounts_of(&mut *db, &found, Busy::Wait).await?;
-    let found = tables::leases_of(&mut *db, &holders).await?.into_iter().filter(
-        |((account, holder, _), lease)| {
-            accounts.contains_key(account) && (lease.state != LeaseState::Closed || *holder == to)
-        },
-    );
-    let (mut own, theirs): (Leases, Leases) = found.partition(|((_, holder, _), _)| *holder == to);
-    let mut left = Vec::new();
-    for (key, lease) in theirs {
-        // Two earlier holders never have the same epoch of an account; should they, the second lease just expires.
-        if let Entry::Vacant(place) = own.entry((key.0.clone(), to, key.2)) {
-            place.insert(lease);
-            left.push(key);
-        }
-    }
-    for (key, lease) in &mut own {
-        escrow::adopt(account_in(&mut accounts, &key.0)?, lease, ttl, now);
-    }
-    save(&mut *db, &accounts, &own).await?;
-    tables::delete_leases(db, &left).await?;
-    let live = own.into_iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
-    Ok(live.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+    let rows: Vec<KeyedLeaseRow> = query_as("SELECT * FROM bursar_adopt($1, $2, $3, $4)")
+        .bind(from.iter().map(HolderId::to_string).collect::<Vec<_>>())
+        .bind(to.to_string())
+        .bind(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+        .bind(given.map(Wall::as_ms))
+        .fetch_all(db)
+        .await?;
+    let own = tables::keyed(rows)?.into_iter();
+    Ok(own.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
 }
 
 /// Accounts that others are at are left for the next sweep.
@@ -84,11 +68,14 @@ pub(super) async fn sweep(db: &mut PgConnection, now: Wall) -> Result<u64, Failu
 async fn due(db: &mut PgConnection, now: Wall) -> Result<Leases, Failure> {
     let rows: Vec<KeyedLeaseRow> = query_as(
         // Each part repeats the condition of the partial index `lease_due`, or it would not be used.
-        "(SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND expires_at_ms < $1 LIMIT $4)
+        "(SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND look_at_ms < $1 AND expires_at_ms < $1
+          LIMIT $4)
          UNION ALL
-         (SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND expires_at_ms < $2 LIMIT $4)
+         (SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND look_at_ms < $2 AND expires_at_ms < $2
+          LIMIT $4)
          UNION ALL
-         (SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND expires_at_ms < $3 LIMIT $4)
+         (SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND look_at_ms < $3 AND expires_at_ms < $3
+          LIMIT $4)
          LIMIT $4",
     )
     .bind(now.minus(escrow::GRACE).as_ms())

@@ -300,10 +300,9 @@ impl Store for PostgresStore {
     ) -> Result<Vec<AdoptedLease>, StoreError> {
         let given = self.given(now);
         bounded(START_TIMEOUT, async {
-            in_turn!(&self.pool, WRITE_AT_START, |turn| async {
-                let now = clock(turn, given).await?;
-                leases::adopt(turn, from, to, self.ttl, now).await
-            })
+            in_turn!(&self.pool, WRITE_AT_START, |turn| leases::adopt(
+                turn, from, to, self.ttl, given
+            ))
         })
         .await
     }

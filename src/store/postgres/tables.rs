@@ -194,14 +194,16 @@ pub(super) async fn save_leases(db: &mut PgConnection, leases: &Leases) -> Resul
     let column = |of: fn(&Lease) -> i64| leases.values().map(of).collect::<Vec<_>>();
     let statement = query(
         "INSERT INTO lease (workspace, budget, generation, dimension, target, window_label, holder, epoch,
-           seq, granted, consumed, returned, overrun, expires_at_ms, state)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+           seq, granted, consumed, returned, overrun, expires_at_ms, state, look_at_ms)
+         SELECT *, expires_at_ms FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
            $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
            $15::text[])
+           AS k(workspace, budget, generation, dimension, target, window_label, holder, epoch, seq, granted, consumed,
+                returned, overrun, expires_at_ms, state)
          ON CONFLICT (workspace, budget, generation, dimension, target, window_label, holder, epoch) DO UPDATE
            SET seq = excluded.seq, granted = excluded.granted, consumed = excluded.consumed,
              returned = excluded.returned, overrun = excluded.overrun, state = excluded.state,
-             expires_at_ms = excluded.expires_at_ms",
+             expires_at_ms = excluded.expires_at_ms, look_at_ms = excluded.look_at_ms",
     );
     with_lease_keys(statement, leases.keys())
         .bind(column(|lease| lease.seq.into()))
