@@ -1,6 +1,6 @@
 # What a person does with this repository. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fleet run test simulate mutants soak bench lint audit update-prices
+.PHONY: help demo demo-fleet run test simulate mutants soak bench bench-fleet lint audit update-prices
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ soak: ## 10,000 mixed requests through a real Envoy, then the books must agree (
 
 bench: ## The figures of the README
 	cargo bench --bench '*'
+
+bench-fleet: ## The figures of a fleet: simulated for 1 to 200 replicas, and on a real PostgreSQL
+	@scripts/tools
+	cargo bench --bench fleet
+	cargo bench --bench postgres
 
 lint: ## Formatting and lints only
 	@scripts/test fmt clippy

@@ -1,8 +1,4 @@
-//! What exchanges with PostgreSQL cost. Needs an empty database, made for this: BURSAR_BENCH_POSTGRES=postgres://…
-
-#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-#![expect(clippy::print_stdout, reason = "its output is its purpose")]
-#![expect(clippy::unwrap_used, reason = "a benchmark may fail by panicking")]
+//! What exchanges cost: how many batches a second, of one account and of a hundred, at the same rows and at others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,33 +10,15 @@ use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use bursar::domain::settlement::{Certainty, Charge, Road, Settlement};
 use bursar::domain::subject::{Scope, ScopeKind, Subject, Target};
 use bursar::domain::time::Wall;
-use bursar::store::postgres::{Clock, PostgresSettings, PostgresStore};
+use bursar::store::postgres::PostgresStore;
 use bursar::store::{Batch, Store};
 
 const LIMIT: i64 = i64::MAX / 4;
 /// How long each case runs.
 const RUN: Duration = Duration::from_secs(4);
 
-fn main() {
-    let Ok(url) = std::env::var("BURSAR_BENCH_POSTGRES") else {
-        println!("skipped: BURSAR_BENCH_POSTGRES names no database");
-        return;
-    };
-    tokio::runtime::Runtime::new().unwrap().block_on(run(&url));
-}
-
-async fn run(url: &str) {
-    let settings = PostgresSettings {
-        url: url.into(),
-        migration_url: None,
-        connections: 16,
-        listen: false,
-        prepared_statements: true,
-        ttl: Duration::from_secs(10),
-        clock: Clock::Database,
-    };
-    let store = PostgresStore::open(&settings).await.unwrap();
-    let nonce = u128::try_from(std::process::id()).unwrap() << 64;
+pub(crate) async fn run(store: &PostgresStore) {
+    let nonce = u128::from(std::process::id()) << 64;
     println!("case                                        batches/s  exchanges/s  ms/batch");
     for (number, (name, replicas, accounts, is_shared)) in [
         ("1 account, 1 replica", 1u32, 1, false),
@@ -74,7 +52,6 @@ async fn run(url: &str) {
             f64::from(replicas) / rate * 1e3
         );
     }
-    store.close().await;
 }
 
 /// Reports, draws and settles on each account, one batch after the other; gives the number of batches.
@@ -120,11 +97,11 @@ fn settlement(holder: HolderId, seq: u32, account: &AccountKey) -> Settlement {
     }
 }
 
-fn id(text: &str) -> Id {
+pub(crate) fn id(text: &str) -> Id {
     Id::parse(text).unwrap()
 }
 
-fn key(budget: &Budget, target: &str) -> AccountKey {
+pub(crate) fn key(budget: &Budget, target: &str) -> AccountKey {
     AccountKey {
         workspace: budget.workspace.clone(),
         budget: budget.id,
@@ -135,7 +112,7 @@ fn key(budget: &Budget, target: &str) -> AccountKey {
     }
 }
 
-fn budget(number: u128) -> Budget {
+pub(crate) fn budget(number: u128) -> Budget {
     Budget {
         workspace: id("bench"),
         id: BudgetId(number),

@@ -1,0 +1,155 @@
+//! Decisions of a whole engine, journal and all, side by side on both stores.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bursar::domain::decision::Decision;
+use bursar::domain::estimate::{Estimate, Unpriced};
+use bursar::domain::ids::{BudgetId, Id};
+use bursar::domain::ledger::{OnTimeout, Sharing, Terms};
+use bursar::domain::money::{Amounts, NanoUsd, Tokens};
+use bursar::domain::pricing::PriceTable;
+use bursar::domain::settlement::Certainty;
+use bursar::domain::subject::{Subject, Target};
+use bursar::engine::clock::SystemClock;
+use bursar::engine::{self, Against, Ask, Correction, Engine, Report, Used};
+use bursar::store::Store;
+use bursar::store::postgres::PostgresStore;
+use bursar::store::sqlite::SqliteStore;
+use bursar::telemetry::Metrics;
+use tokio::sync::watch;
+
+use crate::exchanges::{budget, id};
+use crate::{TTL, median};
+
+/// Decisions between two looks at the clock, and pairs of such blocks.
+const BLOCK: u32 = 100;
+const ROUNDS: usize = 300;
+/// Targets that nobody has asked for before.
+const NEW: usize = 300;
+/// Targets of one budget that are asked for in turn.
+const MANY: u32 = 10_000;
+/// The background has this long to report what a block settled, as it would between requests.
+const BREATH: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(postgres: &PostgresStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("bursar.db").display());
+    let sqlite = SqliteStore::open(&url, TTL).await.unwrap();
+    let journal = |name| directory.path().join(name);
+    let alone = Asker::new(Arc::new(sqlite), Sharing::Alone, &journal("alone")).await;
+    let fleet = Asker::new(Arc::new(postgres.clone()), Sharing::Fleet, &journal("fleet")).await;
+    println!("reserve + settle, p50 µs                       SQLite  PostgreSQL   ratio");
+    for (name, targets) in
+        [("a lease in hand, one budget", 1), ("a lease in hand, 10 000 accounts", MANY)]
+    {
+        for asker in [&alone, &fleet] {
+            asker.warm(targets).await;
+        }
+        let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let first = u32::try_from(round).unwrap() * BLOCK;
+            on_sqlite.push(alone.block(first, targets).await);
+            on_postgres.push(fleet.block(first, targets).await);
+        }
+        show(name, median(on_sqlite), median(on_postgres));
+    }
+    let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
+    for number in 0..NEW {
+        on_sqlite.push(alone.first(number).await);
+        on_postgres.push(fleet.first(number).await);
+    }
+    show("no lease: the first request of a target", median(on_sqlite), median(on_postgres));
+    println!();
+    alone.engine.shutdown().await;
+    fleet.engine.shutdown().await;
+}
+
+fn show(name: &str, sqlite: f64, postgres: f64) {
+    println!("{name:<43} {sqlite:>9.2} {postgres:>11.2} {:>7.2}", postgres / sqlite);
+}
+
+/// An engine and who asks it.
+struct Asker {
+    engine: Engine,
+}
+
+impl Asker {
+    async fn new(store: Arc<dyn Store>, sharing: Sharing, journal: &Path) -> Self {
+        let terms = Terms {
+            reservation_timeout: Duration::from_secs(600),
+            on_timeout: OnTimeout::Charge,
+            lease_ttl: TTL,
+            sharing,
+        };
+        let settings =
+            engine::Settings { terms, journal: Some(journal.into()), unpriced: Unpriced::Deny };
+        let (_, prices) = watch::channel(Arc::new(PriceTable::new("none", HashMap::default())));
+        let clock = Arc::new(SystemClock);
+        let engine = Engine::start(settings, store, prices, clock, Metrics::new()).await.unwrap();
+        let mut each = budget(1);
+        each.id = BudgetId(u128::MAX / 3);
+        each.scope.target = Target::Each;
+        engine.create_budget(each).await.unwrap();
+        Self { engine }
+    }
+
+    /// Every target has a lease that covers what is to come.
+    async fn warm(&self, targets: u32) {
+        for round in 0..3 {
+            for target in 0..targets {
+                self.decide_and_settle(round * targets + target, target).await;
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    /// Microseconds per decision and settlement.
+    async fn block(&self, first: u32, targets: u32) -> f64 {
+        let begun = Instant::now();
+        for number in first..first + BLOCK {
+            self.decide_and_settle(number, number % targets).await;
+        }
+        let took = begun.elapsed();
+        tokio::time::sleep(BREATH).await;
+        took.as_secs_f64() * 1e6 / f64::from(BLOCK)
+    }
+
+    /// Microseconds until a target that nobody knew is admitted.
+    async fn first(&self, number: usize) -> f64 {
+        let begun = Instant::now();
+        self.decide(&format!("new-{number}")).await;
+        let took = begun.elapsed();
+        tokio::time::sleep(BREATH).await;
+        took.as_secs_f64() * 1e6
+    }
+
+    async fn decide_and_settle(&self, number: u32, target: u32) {
+        let reservation = self.decide(&format!("target-{target}")).await;
+        let report = Report {
+            settlement: id(&format!("s-{reservation}-{number}")),
+            workspace: id("bench"),
+            against: Against::Reservation(reservation),
+            used: Used::Cost { cost: NanoUsd::new(500), model: None, usage: None },
+            certainty: Certainty::Exact,
+            correction: Correction::No,
+            at: None,
+            origin: None,
+        };
+        self.engine.settle(&report).await.unwrap();
+    }
+
+    async fn decide(&self, identity: &str) -> bursar::domain::ids::ReservationId {
+        let identity = Some(Id::parse(identity).unwrap());
+        let subject = Arc::new(Subject { identity, ..Subject::of_workspace(id("bench")) });
+        let amounts = Amounts { cost: NanoUsd::new(1_000), tokens: Tokens::new(0) };
+        let ask = Ask { subject, estimate: Estimate::of(amounts) };
+        match self.engine.reserve(ask, PATIENCE).await.hand_over() {
+            Decision::Allow(admission) => admission.reservation.unwrap(),
+            other @ (Decision::Deny(_) | Decision::Undecided { .. }) => panic!("{other:?}"),
+        }
+    }
+}
