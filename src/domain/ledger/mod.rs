@@ -54,8 +54,12 @@ use crate::domain::settlement::Settlement;
 use crate::domain::subject::Subject;
 use crate::domain::time::{Mono, Now, Wall};
 
-/// Open reservations of one workspace at the most: some 300 MB. Beyond it nothing more is admitted.
+/// Open reservations of one workspace at the most: some 700 MB with what the journal keeps of them. Beyond it nothing more is
+/// admitted.
 pub const RESERVATIONS_MAX: usize = 1_000_000;
+/// Settlements of one workspace that the store has not taken, at the most: some 200 MB. Beyond it nothing more is admitted, however
+/// long the store is away.
+pub const UNSENT_MAX: usize = 200_000;
 /// Requests of one workspace that wait for the store at the most.
 pub const WAITERS_MAX: usize = 10_000;
 

@@ -10,7 +10,9 @@ use crate::domain::estimate::{Estimate, Priced};
 use crate::domain::ids::ReservationId;
 use crate::domain::ledger::gates::{Gate, Gates, Judgement};
 use crate::domain::ledger::recall::Recall;
-use crate::domain::ledger::{Hold, Ledger, RESERVATIONS_MAX, Reservation, Sharing, WAITERS_MAX};
+use crate::domain::ledger::{
+    Hold, Ledger, RESERVATIONS_MAX, Reservation, Sharing, UNSENT_MAX, WAITERS_MAX,
+};
 use crate::domain::money::Units;
 use crate::domain::subject::Subject;
 use crate::domain::time::Now;
@@ -178,9 +180,9 @@ impl Ledger {
         Decision::Allow(Admission { unavailable: true, ..self.admit(waiter, &judged, now) })
     }
 
-    /// Asks every gate. `None` when there is no room for another account or reservation.
+    /// Asks every gate. `None` when there is no room for another account, reservation or settlement.
     fn judge(&mut self, waiter: &Waiter, now: Now) -> Option<Judged> {
-        if self.reservations.len() >= RESERVATIONS_MAX {
+        if self.reservations.len() >= RESERVATIONS_MAX || self.outbox.len() >= UNSENT_MAX {
             return None;
         }
         let gates = self.gates(&waiter.subject, waiter.estimate.amounts, now)?;

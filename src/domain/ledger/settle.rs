@@ -7,7 +7,7 @@ use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::account::{AccountIndex, Standing};
 use crate::domain::ledger::escrow::AccountKey;
-use crate::domain::ledger::{Ledger, OnTimeout, Sharing};
+use crate::domain::ledger::{Ledger, OnTimeout, Sharing, UNSENT_MAX};
 use crate::domain::money::{Amounts, Units};
 use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
 use crate::domain::subject::Subject;
@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// Books usage that was not asked about before to whatever budgets apply to the subject. Usage of an earlier window
-    /// is booked there. `None` when there is no room for another account.
+    /// is booked there. `None` when there is no room for another account or settlement.
     pub fn book(
         &mut self,
         subject: Arc<Subject>,
@@ -69,6 +69,9 @@ impl Ledger {
         at: Wall,
         now: Now,
     ) -> Option<Settlement> {
+        if self.outbox.len() >= UNSENT_MAX {
+            return None;
+        }
         let gates = self.gates(&subject, actual.amounts, now)?;
         let mut charges = Vec::new();
         for gate in gates.iter().filter(|gate| gate.dimension != Dimension::Requests) {
