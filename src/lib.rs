@@ -29,7 +29,8 @@
 //! 8. Its response goes by `envoy/process`: unpacked by `envoy/decode`, metered by `domain/usage` and judged by
 //!    `domain/response.rs`. The client waits for none of it.
 //! 9. What it used comes to `engine/report.rs`, as do reports from elsewhere: priced, booked by `domain/ledger/settle.rs`,
-//!    and acknowledged when the store has it durably, together with the counters.
+//!    and acknowledged when the store has it durably, together with the counters. What another replica holds is handed over to
+//!    it by `engine/handoff`; what others changed comes into force by `engine/news.rs`.
 //!
 //! # What always holds
 //! - Invariant: nothing is charged before every gate has passed; there is no rollback.
@@ -39,6 +40,7 @@
 //! - Invariant: nothing below `engine` reads a clock or draws a random number, and `engine` does so in one place each.
 //! - Invariant: `envoy` never talks to the store. Only the driver changes money there.
 //! - Invariant: nothing that holds money is evicted.
+//! - Invariant: of each reservation its holder decides; another replica settles it only when the holder took no word for a minute.
 
 #![cfg_attr(
     test,

@@ -24,8 +24,10 @@ use crate::store::{Batch, StoreError};
 
 /// Batches on their way to the store at the most, each of another workspace: connections of its pool are kept for other calls.
 const COMMITS_MAX: usize = 8;
-/// How long the store may take for a batch. After it nobody knows whether it was applied, and it is sent again.
+/// How long the store may take for a batch. After it nobody knows whether it was applied, and it is sent again. The time doubles up
+/// to the second with each attempt that was too slow: a disk that takes three seconds for everything must not be given up forever.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
+const COMMIT_PATIENCE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked at the most whether others had time to hand back what is needed.
 const RECALL_LOOK: Duration = Duration::from_millis(1);
 /// How long an administrative call waits for what is under way.
@@ -168,8 +170,15 @@ impl Shared {
             // In turns, so that a busy workspace does not keep the slot from the others.
             let mut slot = slots.acquire().await;
             let Some(batch) = self.next_batch(&workspace) else { return };
-            let mut retries = Retries::new();
-            while self.send(&batch).await == Sent::Unanswered {
+            let (mut retries, mut patience) = (Retries::new(), COMMIT_PATIENCE);
+            loop {
+                match self.send(&batch, patience).await {
+                    Sent::Answered => break,
+                    Sent::Failed => {}
+                    Sent::TooSlow => {
+                        patience = patience.saturating_mul(2).min(COMMIT_PATIENCE_MAX);
+                    }
+                }
                 drop(slot);
                 sleep(retries.pause(self)).await;
                 slot = slots.acquire().await;
@@ -197,15 +206,15 @@ impl Shared {
     }
 
     /// Sends one batch.
-    async fn send(&self, batch: &Batch) -> Sent {
+    async fn send(&self, batch: &Batch, patience: Duration) -> Sent {
         let began = self.now();
-        let result = timeout(COMMIT_PATIENCE, self.store.commit(batch, began.wall)).await;
+        let result = timeout(patience, self.store.commit(batch, began.wall)).await;
         let took = self.now().mono.since(began.mono);
         let Ok(result) = result else {
             self.metrics.store_commit(took, "timeout");
             self.metrics.store_up(0);
             tracing::warn!(workspace = %batch.workspace, "the store does not answer; the batch is sent again");
-            return Sent::Unanswered;
+            return Sent::TooSlow;
         };
         match result {
             Ok(grants) => {
@@ -229,7 +238,7 @@ impl Shared {
                 self.metrics.store_commit(took, "failed");
                 self.metrics.store_up(0);
                 tracing::warn!(%error, workspace = %batch.workspace, "the store did not take a batch; it is sent again");
-                Sent::Unanswered
+                Sent::Failed
             }
         }
     }
@@ -265,8 +274,10 @@ impl Shared {
 enum Sent {
     /// It is over, one way or the other.
     Answered,
-    /// It may or may not have been applied.
-    Unanswered,
+    /// The store said that it failed; it may or may not have been applied.
+    Failed,
+    /// The store said nothing in time; likewise.
+    TooSlow,
 }
 
 impl Room {

@@ -26,8 +26,10 @@ const TOGETHER: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// News are asked for from this long before the last: a transaction may become visible long after its time.
 const OVERLAP: Duration = Duration::from_secs(30);
-/// After so long without news everything is loaded anew.
+/// After so long without news everything is loaded anew, in case that the store lost something itself.
 const DEAF_MAX: Duration = Duration::from_secs(20);
+/// Over this time a fleet that hears again together spreads its loading.
+const RELOAD_SPREAD: Duration = Duration::from_secs(10);
 /// Budgets on one page of a reload.
 const PAGE: usize = 200;
 
@@ -40,6 +42,8 @@ pub(super) struct Heard {
     at: Mono,
     /// Changes of workspaces that are in force: of those that the store may tell again.
     versions: BTreeMap<Id, i64>,
+    /// When to load everything anew.
+    reload_at: Option<Mono>,
 }
 
 /// Asks for news until it is aborted.
@@ -87,7 +91,7 @@ impl Heard {
         let now = shared.now();
         let news = shared.store.news(&[shared.holder], now.wall).await?;
         let versions = BTreeMap::new();
-        Ok(Self { upto: news.upto, at: now.mono, versions })
+        Ok(Self { upto: news.upto, at: now.mono, versions, reload_at: None })
     }
 }
 
@@ -105,27 +109,39 @@ impl Engine {
             shared.recalled(account, *recalls);
         }
         self.take(news.handed_over);
-        let mut missed = Ok(());
         if began.mono.since(heard.at) > DEAF_MAX {
+            self.give_up_what_others_settled().await?;
+            heard.reload_at = Some(began.mono.plus(shared.up_to(RELOAD_SPREAD)));
+        }
+        self.reload_changed(&news.changed, &mut heard.versions).await?;
+        heard.versions = news.changed.into_iter().collect();
+        (heard.upto, heard.at) = (news.upto, began.mono);
+        shared.metrics.news_age(Duration::ZERO);
+        if heard.reload_at.is_some_and(|at| at <= began.mono) {
             shared.keys.doubt_all();
             shared.reload_all().await?;
-            self.give_up_what_others_settled().await?;
-        } else {
-            for (workspace, version) in &news.changed {
-                if heard.versions.get(workspace) == Some(version) {
-                    continue;
-                }
-                match self.reload(workspace).await {
-                    Ok(()) => drop(heard.versions.insert(workspace.clone(), *version)),
-                    Err(error) => missed = Err(error),
-                }
+            heard.reload_at = None;
+        }
+        Ok(())
+    }
+
+    /// Reloads the workspaces whose last change is not in force, each apart from the others.
+    async fn reload_changed(
+        &self,
+        changed: &[(Id, i64)],
+        in_force: &mut BTreeMap<Id, i64>,
+    ) -> Result<(), StoreError> {
+        let mut missed = Ok(());
+        for (workspace, version) in changed {
+            if in_force.get(workspace) == Some(version) {
+                continue;
+            }
+            match self.reload(workspace).await {
+                Ok(()) => drop(in_force.insert(workspace.clone(), *version)),
+                Err(error) => missed = Err(error),
             }
         }
-        missed?;
-        *heard =
-            Heard { upto: news.upto, at: began.mono, versions: news.changed.into_iter().collect() };
-        shared.metrics.news_age(Duration::ZERO);
-        Ok(())
+        missed
     }
 
     /// Puts in force what is on record of a workspace.

@@ -36,7 +36,7 @@ impl Shared {
     }
 
     /// A random time below this one, to the microsecond. Where the system has no random bits it is none.
-    fn up_to(&self, time: Duration) -> Duration {
+    pub(super) fn up_to(&self, time: Duration) -> Duration {
         let bits = self.state().entropy.bits().unwrap_or_default();
         let micros = bits.checked_rem(time.as_micros()).unwrap_or_default();
         Duration::from_micros(u64::try_from(micros).unwrap_or_default())

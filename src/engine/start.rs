@@ -3,19 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
 use super::entropy::Entropy;
 use super::journal::{JournalFile, Recovered, boot_id};
 use super::keys::KeyCache;
 use super::news::Heard;
-use super::pace::Retries;
 use super::{
     Engine, Journal, Prices, Settings, Shared, State, credits, driver, elsewhere, handoff, news,
     tend,
@@ -24,9 +21,6 @@ use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::RestoredReservation;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-
-/// How long a start waits for a store that others share. Then it fails, and whoever started it decides.
-const START_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Starts an engine: recovers what the journal holds, loads all budgets, and begins to talk to the store.
@@ -72,7 +66,6 @@ impl Engine {
             handed_over: Notify::new(),
             tasks: Mutex::default(),
         });
-        shared.until_the_store_answers().await?;
         // Asked before anything is loaded, so that what changes meanwhile is heard of.
         let heard = Heard::before_loading(&shared).await.context("the store does not answer")?;
         shared.load_budgets().await.context("the store's budgets cannot be loaded")?;
@@ -127,24 +120,6 @@ fn open_journal(settings: &Settings) -> Result<(Option<Journal>, Recovered)> {
 }
 
 impl Shared {
-    /// A store that others share may be away for a moment, while it changes machines: starting again and again in step would not
-    /// help it.
-    async fn until_the_store_answers(&self) -> Result<()> {
-        if !self.is_in_fleet() {
-            return Ok(());
-        }
-        let mut retries = Retries::new();
-        let answers = async {
-            while let Err(error) = self.store.ping().await {
-                tracing::warn!(%error, "the store does not answer yet");
-                sleep(retries.pause(self)).await;
-            }
-        };
-        let waited = timeout(START_PATIENCE, answers).await;
-        waited
-            .with_context(|| format!("the store did not answer in {} s", START_PATIENCE.as_secs()))
-    }
-
     async fn load_budgets(&self) -> Result<()> {
         let budgets = self.store.load_budgets().await?;
         tracing::info!(budgets = budgets.len(), "budgets are in force");

@@ -335,6 +335,29 @@ async fn a_replica_that_hears_again_gives_up_what_was_settled_for_it() {
 }
 
 #[tokio::test]
+async fn a_replica_that_hears_again_after_a_silence_loads_everything_anew() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (one, other) = fleet.pair();
+    let changed = other.engine.replace_budget(dollars(900)).await.unwrap();
+    within(FOREVER, "the first news", async || one.in_force().as_ref() == Some(&changed)).await;
+    one.store.turn_only("news", Weather::Away);
+    {
+        // What no news will ever tell.
+        let mut state = one.engine.shared.state();
+        let room = state.rooms.get_mut(WORKSPACE).unwrap();
+        room.ledger.remove_budget(BudgetId(1), clock.now());
+    }
+    clock.advance(Duration::from_secs(21));
+    one.store.turn_only("news", Weather::Fair);
+    within(FOREVER, "the budget", async || {
+        clock.advance(Duration::from_millis(5));
+        one.in_force().is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reservation_whose_time_is_up_waits_for_the_store_and_is_then_charged() {
     let clock = Arc::new(ManualClock::at(NOON));
     let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
