@@ -21,7 +21,7 @@ pub(crate) async fn run(store: &PostgresStore) {
     let nonce = u128::from(std::process::id()) << 64;
     println!("case                                        batches/s  exchanges/s  ms/batch");
     for (number, (name, replicas, accounts, is_shared)) in [
-        ("1 account, 1 replica", 1u32, 1, false),
+        ("1 account, 1 replica", 1_u32, 1_u32, false),
         ("1 account, 8 replicas at the same", 8, 1, true),
         ("1 account each, 8 replicas", 8, 1, false),
         ("100 accounts, 1 replica", 1, 100, false),
@@ -37,7 +37,7 @@ pub(crate) async fn run(store: &PostgresStore) {
         let runs = (1..=replicas).map(|replica| {
             let prefix = if is_shared { 0 } else { replica };
             let keys = (0..accounts).map(|n| key(&budget, &format!("t{prefix}-{n}"))).collect();
-            tokio::spawn(exchange_all(store.clone(), HolderId(u128::from(replica)), keys))
+            tokio::spawn(exchange_all(store.clone(), HolderId(replica.into()), keys))
         });
         let runs: Vec<_> = runs.collect();
         let mut batches = 0;

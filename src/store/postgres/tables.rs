@@ -260,7 +260,9 @@ pub(super) async fn leases_of(
     holders: &[HolderId],
 ) -> Result<Leases, Failure> {
     let holders: Vec<_> = holders.iter().map(HolderId::to_string).collect();
-    let rows: Vec<KeyedLeaseRow> =
-        query_as("SELECT * FROM lease WHERE holder = ANY ($1)").bind(holders).fetch_all(db).await?;
+    let rows: Vec<KeyedLeaseRow> = query_as("SELECT * FROM lease WHERE holder || '' = ANY ($1)")
+        .bind(holders)
+        .fetch_all(db)
+        .await?;
     Ok(keyed(rows)?)
 }
