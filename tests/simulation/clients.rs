@@ -156,7 +156,7 @@ impl World {
     }
 
     /// A request has waited long enough.
-    pub(crate) fn give_up(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
+    pub(crate) fn lose_patience(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
         let Some(number) = self.replicas[at].waiting.remove(&waiter) else { return Ok(()) };
         let now = self.clocks(at);
         if self.random.chance(100) {
@@ -264,7 +264,8 @@ impl World {
                 self.truth.released(id);
             }
             Fate::Metered if self.replicas[at].ledger.reservation(id).is_some() => {
-                self.book(at, number, None);
+                let (id, ..) = self.said(number);
+                self.book(at, number, &id, None);
             }
             Fate::Metered | Fate::Reported | Fate::InParts => {
                 let pause = self.random.below(500 * MS);

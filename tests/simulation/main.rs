@@ -7,6 +7,7 @@ mod checks;
 mod clients;
 mod ending;
 mod faults;
+mod handoffs;
 mod network;
 mod plan;
 mod random;

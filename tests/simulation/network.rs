@@ -1,8 +1,9 @@
 //! What happens to messages between replicas and their store, and what the store does with them.
 
+use bursar::domain::ids::HolderId;
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::ledger::escrow::Grant;
-use bursar::store::{Batch, Store as _};
+use bursar::store::{Batch, FleetStore as _, Store as _};
 
 use super::plan::workspace;
 use super::store::{Fault, at_once};
@@ -53,9 +54,23 @@ impl World {
                     self.store.check_all(&self.truth)?;
                     self.check_all_covers()?;
                 }
-                Answer::Swept
+                Answer::Done
             }
-            Query::News => Answer::News(self.news(call)),
+            Query::News(holders) => Answer::News(self.news(call, holders)?),
+            Query::HandOver(handoff) => {
+                at_once(memory.hand_over(handoff)).map_err(|error| error.to_string())?;
+                Answer::Done
+            }
+            Query::HandoffSettled(handoff, against) => {
+                let settled = at_once(memory.handoff_settled(handoff, against));
+                settled.map_err(|error| error.to_string())?;
+                self.store.check_all(&self.truth)?;
+                self.check_all_covers()?;
+                Answer::Done
+            }
+            Query::Untaken => Answer::Untaken(
+                at_once(memory.untaken_handoffs(now)).map_err(|error| error.to_string())?,
+            ),
             Query::Settled(ids) => Answer::Settled(
                 at_once(memory.settled_among(&workspace(), ids)).map_err(|e| e.to_string())?,
             ),
@@ -96,17 +111,20 @@ impl World {
         }
     }
 
-    fn news(&self, call: &Call) -> News {
+    fn news(&self, call: &Call, holders: &[HolderId]) -> Result<News, Fault> {
+        let heard = at_once(self.store.memory.news(holders, self.store_wall()));
+        let heard = heard.map_err(|error| error.to_string())?;
         let recalled = |key: AccountKey| {
             let (account, leases) = self.store.memory.books(&key)?;
             let theirs = leases.iter().any(|(holder, ..)| *holder == call.holder);
             (theirs && account.recalls > 0).then_some((key, account.recalls))
         };
         let keys = self.store.memory.account_keys();
-        News {
+        Ok(News {
+            handed_over: heard.handed_over,
             version: self.store.version,
             budgets: self.store.budgets.values().cloned().collect(),
             recalled: keys.into_iter().filter_map(recalled).collect(),
-        }
+        })
     }
 }

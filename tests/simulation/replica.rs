@@ -1,7 +1,7 @@
 //! One replica: a ledger, its journal and what an engine does around them. It mirrors `engine/driver.rs`, `engine/decide.rs`
 //! and `engine/start.rs` without their tasks and locks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use bursar::domain::ledger::{
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, End, Recovered};
-use bursar::store::{AdoptedLease, Batch};
+use bursar::store::{AdoptedLease, Batch, Handoff};
 
 use super::plan::{MS, Plan, SECOND, workspace};
 use super::random::Random;
@@ -31,6 +31,8 @@ const RETRY_MAX: u64 = SECOND;
 const CLOSE_PATIENCE: u64 = 2 * SECOND;
 /// After this time a call to the store has failed.
 const CALL_PATIENCE: u64 = 2 * SECOND;
+/// After so long without news a replica asks whether others settled its reservations.
+const DEAF_MAX: Duration = Duration::from_secs(20);
 /// A ledger that has nothing to say after all decides on who waits, which may give it something to say, but not so often.
 const EMPTY_MAX: u32 = 20;
 /// A journal that has grown past this is written anew.
@@ -55,6 +57,10 @@ pub(crate) enum Purpose {
     Start,
     Errand,
     Report(u64),
+    /// Reservations that were overdue at this time.
+    Overdue(Now),
+    /// Reservations that others may have settled.
+    GiveUp,
 }
 
 pub(crate) struct Replica {
@@ -85,6 +91,12 @@ pub(crate) struct Replica {
     pub(crate) recording: BTreeMap<Id, Vec<u64>>,
     pub(crate) flushing: Vec<(usize, u64)>,
     pub(crate) turns: BTreeSet<ReservationId>,
+    /// Holders that it took over from.
+    pub(crate) before: Vec<HolderId>,
+    /// Handoffs that nobody took, to be settled here.
+    pub(crate) untaken: VecDeque<Handoff>,
+    /// When news came last.
+    heard_at: Mono,
     recalled: BTreeMap<AccountKey, u32>,
     version: u64,
     recovered: Recovered,
@@ -117,6 +129,9 @@ impl Replica {
             recording: BTreeMap::new(),
             flushing: Vec::new(),
             turns: BTreeSet::new(),
+            before: Vec::new(),
+            untaken: VecDeque::new(),
+            heard_at: Mono::default(),
             recalled: BTreeMap::new(),
             version: 0,
             recovered: Recovered::default(),
@@ -215,10 +230,13 @@ impl World {
         }
         match what {
             Inbox::Ask(request) => self.ask(at, request)?,
-            Inbox::GiveUp(waiter) => self.give_up(at, waiter)?,
+            Inbox::GiveUp(waiter) => self.lose_patience(at, waiter)?,
             Inbox::Finished(request) => self.finished(at, request),
             Inbox::Tell(request) => self.tell(at, request),
             Inbox::TellOver(task) => self.end_task(at, task, false),
+            Inbox::Look(task) => self.look_again(at, task),
+            Inbox::Untaken => self.look_for_untaken(at),
+            Inbox::Overdue => self.look_for_overdue(at),
             Inbox::Tick => self.tick(at),
             Inbox::Sweep => {
                 self.later(at, SWEEP, Inbox::Sweep);
@@ -226,7 +244,8 @@ impl World {
             }
             Inbox::Poll => {
                 self.later(at, POLL, Inbox::Poll);
-                self.call(at, Query::News, Purpose::Errand);
+                let query = self.news_query(at);
+                self.call(at, query, Purpose::Errand);
             }
             Inbox::Recalled(key, count) => {
                 let now = self.clocks(at);
@@ -239,7 +258,8 @@ impl World {
                 replica.ledger.tend_recalls(now);
             }
             Inbox::Hint => {
-                self.call(at, Query::News, Purpose::Errand);
+                let query = self.news_query(at);
+                self.call(at, query, Purpose::Errand);
             }
             Inbox::Retry(number) => self.send_again(at, number),
             Inbox::Answer(token, answer) => self.answered(at, token, answer)?,
@@ -342,6 +362,17 @@ impl World {
             Purpose::Start => self.go_on_starting(at, answer),
             Purpose::Errand => self.errand_answered(at, answer),
             Purpose::Report(task) => self.report_answered(at, task, answer),
+            Purpose::Overdue(since) => {
+                if let Answer::Settled(settled) = answer {
+                    self.give_up(at, &settled);
+                    self.end_overdue(at, since);
+                }
+            }
+            Purpose::GiveUp => {
+                if let Answer::Settled(settled) = answer {
+                    self.give_up(at, &settled);
+                }
+            }
         }
         Ok(())
     }
@@ -389,9 +420,13 @@ impl World {
     }
 
     fn errand_answered(&mut self, at: usize, answer: Answer) {
-        let Answer::News(news) = answer else { return };
-        if self.replicas[at].has_ledger() {
-            self.take_news(at, &news);
+        match answer {
+            Answer::News(news) if self.replicas[at].has_ledger() => self.take_news(at, &news),
+            Answer::Untaken(handoffs) => {
+                self.replicas[at].untaken.extend(handoffs);
+                self.next_untaken(at);
+            }
+            _ => {}
         }
     }
 
@@ -402,6 +437,8 @@ impl World {
             replica.version = news.version;
             replica.put_exactly(&news.budgets, now);
         }
+        let silence = std::mem::replace(&mut replica.heard_at, now.mono);
+        let is_deaf = now.mono.since(silence) > DEAF_MAX;
         for (key, count) in &news.recalled {
             let known = replica.recalled.entry(key.clone()).or_default();
             if *count > *known {
@@ -409,6 +446,16 @@ impl World {
                 replica.ledger.recalled(key, *count, now);
             }
         }
+        self.take_handoffs(at, &news.handed_over);
+        let mut open: Vec<_> = self.replicas[at].ledger.reservations().map(|(id, _)| id).collect();
+        open.sort_unstable();
+        if is_deaf && !open.is_empty() {
+            self.call(at, Query::Settled(open), Purpose::GiveUp);
+        }
+    }
+
+    fn news_query(&self, at: usize) -> Query {
+        Query::News(self.replicas[at].holders())
     }
 
     /// A budget was changed by way of this replica.
@@ -426,9 +473,9 @@ impl World {
         if !self.replicas[at].has_ledger() {
             return;
         }
-        let ended = self.replicas[at].ledger.end_overdue(now);
-        if !ended.is_empty() {
-            self.book_what_timed_out(at, &ended);
+        // In a fleet the store is asked first.
+        if self.plan.is_alone {
+            self.end_overdue(at, now);
         }
         let replica = &mut self.replicas[at];
         replica.ledger.tend_leases(now);
@@ -436,6 +483,13 @@ impl World {
             replica.rewrite_journal(now);
         } else {
             replica.write_journal();
+        }
+    }
+
+    fn end_overdue(&mut self, at: usize, now: Now) {
+        let ended = self.replicas[at].ledger.end_overdue(now);
+        if !ended.is_empty() {
+            self.book_what_timed_out(at, &ended);
         }
     }
 
@@ -476,10 +530,12 @@ impl World {
                 replica.recovered.holders.iter().copied().chain([replica.holder]).collect();
             replica.records.own(BOOT, &holders);
         }
+        replica.before = replica.recovered.holders.clone();
         replica.write_journal();
         self.tally.restarts += 1;
         self.trace.mark(self.now, "starts", at, String::new);
-        self.call(at, Query::News, Purpose::Start);
+        let query = self.news_query(at);
+        self.call(at, query, Purpose::Start);
     }
 
     /// Starting is four questions, each asked until it is answered.
@@ -504,7 +560,7 @@ impl World {
                 self.run(at);
                 return;
             }
-            _ => Query::News,
+            _ => Query::News(replica.holders()),
         };
         self.call(at, query, Purpose::Start);
     }
@@ -516,6 +572,12 @@ impl World {
         self.later(at, TICK, Inbox::Tick);
         self.later(at, spread, Inbox::Poll);
         self.later(at, spread * 5, Inbox::Sweep);
+        if !self.plan.is_alone {
+            self.later(at, spread, Inbox::Overdue);
+            self.later(at, spread * 20, Inbox::Untaken);
+        }
+        let now = self.clocks(at);
+        self.replicas[at].heard_at = now.mono;
     }
 
     /// The process is gone. What was being written to the journal may be there in part.
@@ -556,6 +618,7 @@ impl World {
         replica.recording.clear();
         replica.flushing.clear();
         replica.turns.clear();
+        replica.untaken.clear();
         replica.recalled.clear();
         let holder = replica.holder;
         if replica.journal.is_none() {

@@ -4,6 +4,7 @@ use bursar::domain::ids::{Id, ReservationId};
 use bursar::domain::ledger::{Actual, Correcting};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::settlement::{Certainty, Settlement};
+use bursar::store::Handoff;
 
 use super::clients::Fate;
 use super::plan::{MS, SECOND};
@@ -16,12 +17,28 @@ const PATIENCE: u64 = 5 * SECOND;
 const TRIES_MAX: u32 = 30;
 
 /// A report that a replica works on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Task {
-    request: usize,
-    id: Id,
+    pub(crate) request: usize,
+    pub(crate) id: Id,
     /// Whether it has the right to correct its reservation.
-    has_turn: bool,
+    pub(crate) has_turn: bool,
+    pub(crate) road: Road,
+}
+
+/// How a report came here, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// By its reporter.
+    Told,
+    /// By its reporter, for another replica, which is to write its entry; looked for so often.
+    HandedOn(u32),
+    /// By another replica, for this one.
+    HandedOver(Handoff),
+    /// By another replica, for one that is gone.
+    Untaken(Handoff),
+    /// Likewise, and it was charged directly.
+    Charged(Handoff),
 }
 
 impl World {
@@ -50,13 +67,24 @@ impl World {
         let request = &self.requests[number];
         let id = |text: String| Id::parse(&text).expect("a name");
         if request.fate == Fate::InParts && request.acknowledged == 0 {
-            let part = Amounts {
-                cost: NanoUsd::new(request.actual.cost.get() / 2),
-                tokens: Tokens::new(request.actual.tokens.get() / 2),
-            };
-            return (id(format!("part-{number}")), Certainty::AtLeast, part);
+            let id = id(format!("part-{number}"));
+            let (certainty, amounts) = self.words(number, &id);
+            return (id, certainty, amounts);
         }
         (id(format!("usage-{number}")), Certainty::Exact, request.actual)
+    }
+
+    /// What the report of this id says.
+    pub(crate) fn words(&self, number: usize, id: &Id) -> (Certainty, Amounts) {
+        let actual = self.requests[number].actual;
+        if !id.as_str().starts_with("part-") {
+            return (Certainty::Exact, actual);
+        }
+        let half = Amounts {
+            cost: NanoUsd::new(actual.cost.get() / 2),
+            tokens: Tokens::new(actual.tokens.get() / 2),
+        };
+        (Certainty::AtLeast, half)
     }
 
     /// A report reaches a replica.
@@ -65,9 +93,15 @@ impl World {
             return;
         }
         let (id, ..) = self.said(number);
+        self.begin_task(at, Task { request: number, id, has_turn: false, road: Road::Told });
+    }
+
+    /// A replica begins to work on a report.
+    pub(crate) fn begin_task(&mut self, at: usize, work: Task) {
         let task = self.token();
+        let id = work.id.clone();
         let replica = &mut self.replicas[at];
-        replica.tasks.insert(task, Task { request: number, id: id.clone(), has_turn: false });
+        replica.tasks.insert(task, work);
         self.later(at, PATIENCE, Inbox::TellOver(task));
         if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
             waiting.push(task);
@@ -79,32 +113,49 @@ impl World {
 
     /// The store has said what is on record.
     pub(crate) fn report_answered(&mut self, at: usize, task: u64, answer: Answer) {
-        let Some(Task { request, id, .. }) = self.replicas[at].tasks.get(&task) else { return };
-        let (number, id) = (*request, id.clone());
-        match answer {
-            Answer::Entry(Some(_)) => self.end_task(at, task, true),
-            Answer::Entry(None) => {
-                let reservation = self.requests[number].reservation;
-                if self.replicas[at].recording.contains_key(&id)
-                    || self.replicas[at].ledger.reservation(reservation).is_some()
+        let Some(Task { request, id, road, .. }) = self.replicas[at].tasks.get(&task).cloned()
+        else {
+            return;
+        };
+        let reservation = self.requests[request].reservation;
+        match (road, answer) {
+            (Road::HandedOn(looks), answer) => {
+                self.handed_on(at, task, (request, id), looks, answer);
+            }
+            (Road::Charged(handoff), Answer::Entry(Some(entry))) => {
+                self.charged(at, task, handoff, &entry);
+            }
+            (Road::Untaken(handoff), Answer::Entries(_, earlier)) => {
+                self.settle_untaken(at, task, handoff, &earlier);
+            }
+            (_, Answer::Entry(Some(_)) | Answer::Entries(Some(_), _)) => {
+                self.end_task(at, task, true);
+            }
+            (_, Answer::Entry(None)) => {
+                let replica = &self.replicas[at];
+                if replica.recording.contains_key(&id)
+                    || replica.ledger.reservation(reservation).is_some()
                 {
-                    self.book(at, number, Some(task));
-                } else {
+                    self.book(at, request, &id, Some(task));
+                } else if replica.answers_for(reservation) {
                     self.adjust(at, task, reservation);
+                } else {
+                    self.hand_over(at, task);
                 }
             }
-            Answer::Entries(Some(_), _) => self.end_task(at, task, true),
-            Answer::Entries(None, earlier) if !earlier.is_empty() => {
+            (_, Answer::Entries(None, earlier)) if !earlier.is_empty() => {
                 self.book_adjustment(at, task, &earlier);
             }
+            // The holder does not know it: there is nothing to settle.
+            (Road::HandedOver(_), Answer::Entries(..)) => self.end_task(at, task, true),
             _ => self.end_task(at, task, false),
         }
     }
 
     /// Books what a request used. A task waits until that is durable.
-    pub(crate) fn book(&mut self, at: usize, number: usize, task: Option<u64>) {
-        let (id, certainty, amounts) = self.said(number);
-        if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
+    pub(crate) fn book(&mut self, at: usize, number: usize, id: &Id, task: Option<u64>) {
+        let (certainty, amounts) = self.words(number, id);
+        if let Some(waiting) = self.replicas[at].recording.get_mut(id) {
             waiting.extend(task);
             self.replicas[at].ledger.hurry();
             return;
@@ -118,7 +169,7 @@ impl World {
         else {
             return;
         };
-        replica.recording.insert(id, task.into_iter().collect());
+        replica.recording.insert(id.clone(), task.into_iter().collect());
         if task.is_some() {
             replica.ledger.hurry();
         }
@@ -128,7 +179,7 @@ impl World {
     }
 
     /// The reservation is over: what is on record may have to be corrected. Corrections of one reservation take turns.
-    fn adjust(&mut self, at: usize, task: u64, reservation: ReservationId) {
+    pub(crate) fn adjust(&mut self, at: usize, task: u64, reservation: ReservationId) {
         let replica = &mut self.replicas[at];
         if !replica.turns.insert(reservation) {
             return self.end_task(at, task, false);
@@ -154,13 +205,9 @@ impl World {
     fn book_adjustment(&mut self, at: usize, task: u64, earlier: &[Settlement]) {
         let Some(Task { request, id, .. }) = self.replicas[at].tasks.get(&task) else { return };
         let (number, id) = (*request, id.clone());
-        let (_, certainty, amounts) = self.said(number);
+        let (certainty, amounts) = self.words(number, &id);
         let Some(last) = earlier.last() else { return };
-        let is_exact = |entry: &Settlement| {
-            matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment)
-        };
-        let was_exact = earlier.iter().any(is_exact);
-        let (certainty, amounts) = match (certainty, was_exact) {
+        let (certainty, amounts) = match (certainty, was_exact(earlier)) {
             // Refused or passed over: there is nothing to retry.
             (_, true) => return self.end_task(at, task, true),
             (Certainty::Exact, false) => (Certainty::Adjustment, amounts),
@@ -182,16 +229,44 @@ impl World {
     }
 
     /// A replica has done what it can for a report.
-    pub(crate) fn end_task(&mut self, at: usize, task: u64, is_durable: bool) {
-        let Some(Task { request, id, has_turn }) = self.replicas[at].tasks.remove(&task) else {
+    pub(crate) fn end_task(&mut self, at: usize, task: u64, is_done: bool) {
+        let Some(Task { road: Road::Charged(_), id, .. }) = self.replicas[at].tasks.get(&task)
+        else {
+            return self.close_task(at, task, is_done);
+        };
+        // Whose entry is on record decides what gives way to it.
+        if is_done {
+            let id = id.clone();
+            self.call(at, Query::Entry(id), Purpose::Report(task));
+        } else {
+            self.close_task(at, task, false);
+        }
+    }
+
+    pub(crate) fn close_task(&mut self, at: usize, task: u64, is_done: bool) {
+        let Some(Task { request, id, has_turn, road }) = self.replicas[at].tasks.remove(&task)
+        else {
             return;
         };
-        let reservation = self.requests[request].reservation;
         if has_turn {
-            self.replicas[at].turns.remove(&reservation);
+            self.replicas[at].turns.remove(&self.requests[request].reservation);
         }
-        let (due, ..) = self.said(request);
-        if !is_durable || due != id || self.requests[request].is_acknowledged() {
+        match road {
+            Road::Told | Road::HandedOn(_) if is_done => self.acknowledge(at, request, id),
+            Road::HandedOver(handoff) if is_done => self.mark_settled(at, handoff, Vec::new()),
+            Road::Untaken(handoff) => {
+                if is_done {
+                    self.mark_settled(at, handoff, Vec::new());
+                }
+                self.next_untaken(at);
+            }
+            Road::Charged(_) => self.next_untaken(at),
+            Road::Told | Road::HandedOn(_) | Road::HandedOver(_) => {}
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, at: usize, request: usize, id: Id) {
+        if self.said(request).0 != id || self.requests[request].is_acknowledged() {
             return;
         }
         self.trace.mark(self.now, "acknowledges", at, || format!("#{request}"));
@@ -211,7 +286,14 @@ impl World {
     }
 }
 
-fn actual(settlement: Id, certainty: Certainty, amounts: Amounts) -> Actual {
+/// Whether one of these entries says what was used exactly.
+pub(crate) fn was_exact(earlier: &[Settlement]) -> bool {
+    let is_exact =
+        |entry: &Settlement| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment);
+    earlier.iter().any(is_exact)
+}
+
+pub(crate) fn actual(settlement: Id, certainty: Certainty, amounts: Amounts) -> Actual {
     Actual { settlement, certainty, amounts, usage: None, model: None, rates: None }
 }
 

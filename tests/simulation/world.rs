@@ -8,9 +8,10 @@ use bursar::domain::budget::Budget;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::WaiterId;
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
+use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::Wall;
-use bursar::store::{AdoptedLease, Batch};
+use bursar::store::{AdoptedLease, Batch, Handoff};
 
 use super::clients::Request;
 use super::plan::{MS, Plan, SECOND};
@@ -51,6 +52,10 @@ pub(crate) enum Inbox {
     GiveUp(WaiterId),
     Finished(usize),
     Tell(usize),
+    /// Looks once more for the entry of a task.
+    Look(u64),
+    Untaken,
+    Overdue,
     /// A task of reporting has taken too long.
     TellOver(u64),
     Tick,
@@ -86,7 +91,10 @@ pub(crate) struct Call {
 pub(crate) enum Query {
     Commit(u64, Arc<Batch>),
     Sweep,
-    News,
+    News(Vec<HolderId>),
+    HandOver(Handoff),
+    HandoffSettled(Handoff, Vec<(AccountKey, Units)>),
+    Untaken,
     Settled(Vec<ReservationId>),
     Adopt(Vec<HolderId>),
     Entry(Id),
@@ -99,7 +107,8 @@ pub(crate) enum Answer {
     Grants(Vec<Grant>),
     Lost(AccountKey),
     Failed,
-    Swept,
+    Done,
+    Untaken(Vec<Handoff>),
     News(News),
     Settled(Vec<ReservationId>),
     Adopted(Vec<AdoptedLease>),
@@ -113,6 +122,7 @@ pub(crate) struct News {
     pub(crate) version: u64,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) recalled: Vec<(AccountKey, u32)>,
+    pub(crate) handed_over: Vec<Handoff>,
 }
 
 /// What was done, in numbers.
@@ -157,6 +167,8 @@ pub(crate) struct World {
     pub(crate) resets: BTreeMap<BudgetId, Vec<u64>>,
     /// Recalls that replicas were told of.
     pub(crate) recalls: BTreeMap<AccountKey, u32>,
+    /// Requests that were charged for a holder that is gone.
+    pub(crate) directly: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
 }
@@ -185,6 +197,7 @@ impl World {
             rates: BTreeMap::new(),
             resets: BTreeMap::new(),
             recalls: BTreeMap::new(),
+            directly: BTreeSet::new(),
             acknowledged: Vec::new(),
             plan,
         };
