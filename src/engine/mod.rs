@@ -244,4 +244,13 @@ impl Room {
             flushing: Vec::new(),
         }
     }
+
+    /// Whether nobody would miss it.
+    fn is_blank(&self) -> bool {
+        self.ledger.is_blank()
+            && !self.is_carried
+            && self.deciding.is_empty()
+            && self.recording.is_empty()
+            && self.flushing.is_empty()
+    }
 }

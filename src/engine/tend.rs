@@ -73,6 +73,8 @@ impl Shared {
             open = open.saturating_add(room.ledger.open_reservations());
             accounts = accounts.saturating_add(room.ledger.live_accounts());
         }
+        // Whoever may name a workspace could fill the table with names that nobody has a budget for.
+        rooms.retain(|_, room| !room.is_blank());
         drop(state);
         self.metrics.open_reservations(i64::try_from(open).unwrap_or(i64::MAX));
         self.metrics.live_accounts(i64::try_from(accounts).unwrap_or(i64::MAX));

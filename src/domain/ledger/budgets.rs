@@ -65,6 +65,11 @@ impl Budgets {
         (index, None)
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     /// Takes a budget out.
     pub(super) fn remove(&mut self, id: BudgetId) -> Option<(BudgetIndex, Budget)> {
         let index = self.by_id.remove(&id)?;

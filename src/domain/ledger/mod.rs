@@ -218,6 +218,18 @@ impl Ledger {
         places.filter_map(|at| Some((at, self.accounts.get(at)?)))
     }
 
+    /// Whether nothing would be lost with it: no budget, no reservation, nothing to tell, and no lease was ever opened.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.last_epoch == 0
+            && self.budgets.is_empty()
+            && self.reservations.is_empty()
+            && self.waiters.is_empty()
+            && self.outbox.is_empty()
+            && self.pending.is_none()
+            && self.accounts.len() == 0
+    }
+
     /// Whose ledger it is.
     #[must_use]
     pub const fn workspace(&self) -> &Id {

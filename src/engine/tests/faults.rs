@@ -155,3 +155,21 @@ async fn a_lease_that_was_taken_away_is_followed_by_another_and_the_report_is_re
     bench.admitted(60).await;
     assert_eq!(bench.refused(1).await, RefusalCode::BudgetInFlight);
 }
+
+#[tokio::test]
+async fn workspaces_that_nobody_has_a_budget_for_are_forgotten_and_leave_room_for_others() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(1).await;
+    for number in 0..WORKSPACES_MAX + 10 {
+        let subject = Arc::new(Subject::of_workspace(id(&format!("made-up {number}"))));
+        let held = bench.engine.reserve(Ask { subject, ..request(1) }, FOREVER).await;
+        assert!(matches!(held.decision(), Decision::Allow(_)), "{number}");
+        drop(held);
+        if number % 1000 == 0 {
+            bench.engine.shared.tick();
+        }
+    }
+    bench.engine.shared.tick();
+    assert_eq!(bench.engine.shared.state().rooms.len(), 1);
+    assert_eq!(bench.open(), 1);
+}
