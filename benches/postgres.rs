@@ -40,7 +40,7 @@ async fn run(url: &str) {
         clock: Clock::Database,
     };
     let store = PostgresStore::open(&settings).await.unwrap();
-    let nonce = u128::try_from(std::process::id()).unwrap() << 64;
+    let nonce = u128::from(std::process::id()) << 64;
     println!("case                                        batches/s  exchanges/s  ms/batch");
     for (number, (name, replicas, accounts, is_shared)) in [
         ("1 account, 1 replica", 1_u32, 1_u32, false),
