@@ -132,7 +132,10 @@ impl World {
                 return Err(format!("I12: {holder:?} {epoch} forfeits {lease:?} of {key:?}"));
             }
         }
-        let is_even = account.spent == sums.recorded;
+        // What the last exchange of a lost lease said may be counted twice when another replica settled in its holder's place.
+        let may_be_more = self.tally.lost_leases > 0 && !self.directly.is_empty();
+        let is_even =
+            account.spent == sums.recorded || may_be_more && account.spent > sums.recorded;
         if key.dimension != Dimension::Requests && !is_even && !sums.written_off {
             return Err(format!(
                 "I12: {key:?}: {account:?} is not the sum of its entries: {sums:?}"

@@ -137,7 +137,7 @@ impl World {
                     || replica.ledger.reservation(reservation).is_some()
                 {
                     self.book(at, request, &id, Some(task));
-                } else if replica.answers_for(reservation) {
+                } else if self.plan.is_alone || replica.answers_for(reservation) {
                     self.adjust(at, task, reservation);
                 } else {
                     self.hand_over(at, task);
