@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::domain::budget::Budget;
 use crate::domain::credits;
 use crate::domain::ids::BudgetId;
-use crate::domain::ledger::Ledger;
 use crate::domain::ledger::account::{
     AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
 };
 use crate::domain::ledger::minute::Minute;
+use crate::domain::ledger::{Ledger, Sharing};
 use crate::domain::money::Units;
 use crate::domain::time::Now;
 
@@ -50,12 +50,14 @@ impl Ledger {
         self.retry_waiters(now);
     }
 
-    /// The store has started the budget's counters anew: the rolling minutes are empty, and the totals must be asked for.
+    /// The store has started the budget's counters anew: the totals must be asked for. A lone replica's rolling minutes are empty;
+    /// in a fleet they pass, because slots that one replica forgot could be used by another that has not heard of it yet.
     pub fn reset_budget(&mut self, id: BudgetId) {
         let Some(place) = self.budgets.index_of(id) else { return };
+        let alone = self.terms.sharing == Sharing::Alone;
         for at in self.accounts_of(place) {
             self.change(at, |account| {
-                if let Some(minute) = &mut account.minute {
+                if let Some(minute) = account.minute.as_mut().filter(|_| alone) {
                     minute.clear();
                 }
             });
