@@ -10,9 +10,10 @@ use bursar::domain::estimate::{Estimate, Unpriced};
 use bursar::domain::ids::{BudgetId, Id};
 use bursar::domain::ledger::{OnTimeout, Sharing, Terms};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
+use bursar::domain::period::{Period, Schedule, WeekStart, Zone};
 use bursar::domain::pricing::PriceTable;
 use bursar::domain::settlement::Certainty;
-use bursar::domain::subject::{Subject, Target};
+use bursar::domain::subject::{Scope, ScopeKind, Subject, Target};
 use bursar::engine::clock::SystemClock;
 use bursar::engine::{self, Against, Ask, Correction, Engine, Report, Used};
 use bursar::store::Store;
@@ -92,7 +93,9 @@ impl Asker {
         let engine = Engine::start(settings, store, prices, clock, Metrics::new()).await.unwrap();
         let mut each = budget(1);
         each.id = BudgetId(u128::MAX / 3);
-        each.scope.target = Target::Each;
+        each.scope = Scope { kind: ScopeKind::Identity, target: Target::Each };
+        let (period, zone, week_start) = (Period::OneTime, Zone::utc(), WeekStart::Monday);
+        each.limits.schedule = Some(Schedule { period, zone, week_start });
         engine.create_budget(each).await.unwrap();
         Self { engine }
     }

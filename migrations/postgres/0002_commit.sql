@@ -51,7 +51,8 @@ CREATE FUNCTION bursar_commit(
   o_recalls BIGINT, o_ttl_ms BIGINT
 ) LANGUAGE plpgsql
 -- Every table is reached by its key, however small or unknown it was when the plan was made.
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_material = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
 AS $$
 -- Columns are always named with their table.
 #variable_conflict use_variable
@@ -59,6 +60,8 @@ DECLARE
   credits CONSTANT TEXT := '00000000000000000000000000';
   now_ms BIGINT;
   is_fresh BOOLEAN[];
+  fresh_ids JSONB;
+  locked BIGINT;
   named INT[];
   -- Accounts, by place; null where there is none.
   allowed BIGINT[]; spent BIGINT[]; base BIGINT[]; leased BIGINT[]; forfeited BIGINT[]; overdraft BIGINT[];
@@ -91,7 +94,8 @@ BEGIN
       ON CONFLICT DO NOTHING
       RETURNING id
     )
-    SELECT array_agg(f.id IS NOT NULL ORDER BY g.n) INTO is_fresh FROM given g LEFT JOIN fresh f ON f.id = g.id;
+    SELECT COALESCE(jsonb_object_agg(f.id, true), '{}') INTO fresh_ids FROM fresh f;
+    is_fresh := ARRAY(SELECT fresh_ids ? g.id FROM json_to_recordset(p_settlements::json) AS g(n INT, id TEXT) ORDER BY g.n);
   END IF;
 
   -- Accounts that are not there are made, in the order of their keys, unless their budget is gone.
@@ -111,22 +115,27 @@ BEGIN
   ORDER BY k.n
   ON CONFLICT DO NOTHING;
 
-  WITH locked AS MATERIALIZED (
-    SELECT k.n, t.spent, t.base, t.leased, t.forfeited, t.overdraft, t.holders, t.recalls
-    FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
-           AS k(budget, generation, dimension, target, window_label, n)
-    JOIN account t ON t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
-      AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label
-    ORDER BY k.n
-    FOR NO KEY UPDATE OF t
-  )
+  -- One key after the other, in their order: what locks cannot be turned around by a plan.
+  SELECT count(*) INTO locked
+    FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window)
+           AS k(budget, generation, dimension, target, window_label)
+    CROSS JOIN LATERAL (SELECT FROM account t
+      WHERE t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
+        AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label
+      FOR NO KEY UPDATE) t;
+
+  -- From here on nobody else writes these accounts and their leases, and each statement sees them as they are.
   SELECT array_agg(t.spent ORDER BY k.n), array_agg(t.base ORDER BY k.n), array_agg(t.leased ORDER BY k.n),
          array_agg(t.forfeited ORDER BY k.n), array_agg(t.overdraft ORDER BY k.n), array_agg(t.holders ORDER BY k.n),
          array_agg(t.recalls ORDER BY k.n), array_agg(false), array_agg(false)
     INTO spent, base, leased, forfeited, overdraft, holders, recalls, changed, recalled
-    FROM generate_series(1, cardinality(a_budget)) AS k(n) LEFT JOIN locked t ON t.n = k.n;
+    FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
+           AS k(budget, generation, dimension, target, window_label, n)
+    LEFT JOIN account t ON t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
+      AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label;
+  -- One was made between the two statements, for a budget that was made meanwhile.
+  IF cardinality(array_remove(spent, NULL)) <> locked THEN RAISE serialization_failure; END IF;
 
-  -- From here on nobody else writes these accounts and their leases, and each statement sees them as they are.
   SELECT array_agg(CASE
       WHEN k.budget = credits AND c.granted IS NULL THEN NULL
       WHEN k.budget = credits AND k.generation = 0 AND k.dimension = 'cost' THEN c.granted
@@ -242,15 +251,20 @@ BEGIN
     RETURN NEXT;
   END LOOP;
 
-  UPDATE account t SET spent = k.spent, leased = k.leased, forfeited = k.forfeited, overdraft = k.overdraft,
-      holders = k.holders, recalls = k.recalls,
-      recalled_at_ms = CASE WHEN k.recalled THEN now_ms ELSE t.recalled_at_ms END
+  -- All of them are there: they are locked.
+  INSERT INTO account AS t (workspace, budget, generation, dimension, target, window_label, spent, leased, forfeited,
+    overdraft, holders, recalls, recalled_at_ms)
+  SELECT p_workspace, k.budget, k.generation, k.dimension, k.target, k.window_label, k.spent, k.leased, k.forfeited,
+    k.overdraft, k.holders, k.recalls, CASE WHEN k.recalled THEN now_ms END
   FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window, spent, leased, forfeited, overdraft, holders,
               recalls, changed, recalled)
          AS k(budget, generation, dimension, target, window_label, spent, leased, forfeited, overdraft, holders,
               recalls, changed, recalled)
-  WHERE k.changed AND t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
-    AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label;
+  WHERE k.changed
+  ON CONFLICT (workspace, budget, generation, dimension, target, window_label) DO UPDATE
+    SET spent = excluded.spent, leased = excluded.leased, forfeited = excluded.forfeited,
+      overdraft = excluded.overdraft, holders = excluded.holders, recalls = excluded.recalls,
+      recalled_at_ms = COALESCE(excluded.recalled_at_ms, t.recalled_at_ms);
 
   INSERT INTO lease AS t (workspace, budget, generation, dimension, target, window_label, holder, epoch, seq, granted,
     consumed, returned, overrun, state, expires_at_ms, look_at_ms)

@@ -3,7 +3,8 @@
 CREATE FUNCTION bursar_adopt(p_from TEXT[], p_to TEXT, p_ttl_ms BIGINT, p_now_ms BIGINT) RETURNS SETOF lease
 LANGUAGE plpgsql
 -- Row by row through the keys: no plan may depend on what is known of a holder.
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_material = off SET enable_hashjoin = off
+SET enable_mergejoin = off
 AS $$
 DECLARE
   until_ms CONSTANT BIGINT := bursar_plus(bursar_now(p_now_ms), p_ttl_ms);

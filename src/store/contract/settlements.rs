@@ -8,6 +8,7 @@ contract!(
     the_settlements_of_a_reservation_are_read_oldest_first,
     a_direct_charge_makes_its_account_and_may_give_back,
     the_settled_among_many_reservations_are_told,
+    what_a_long_outage_left_over_is_taken_at_once,
 );
 
 async fn a_settlement_reads_back_as_it_was_written(store: &dyn Store) {
@@ -90,4 +91,26 @@ async fn the_settled_among_many_reservations_are_told(store: &dyn Store) {
     assert_eq!(told, [reservation(3), reservation(1)]);
     assert_eq!(store.settled_among(&id("another"), &asked).await.unwrap(), []);
     assert_eq!(store.settled_among(&id("ws"), &[]).await.unwrap(), []);
+}
+
+async fn what_a_long_outage_left_over_is_taken_at_once(store: &dyn Store) {
+    const MANY: u128 = 3_000;
+    let budget = budget(1, "*");
+    store.create_budget(&budget).await.unwrap();
+    let account =
+        |number: u128| AccountKey { target: id(&format!("p{number:05}")), ..cost_of(&budget) };
+    let entry = |number: u128| {
+        let charged = [(&account(0), 2, Road::Direct), (&account(number + 1), 1, Road::Lease)];
+        settlement(&format!("s{number:05}"), number, &charged)
+    };
+    let settlements: Vec<_> = (0..MANY).map(entry).collect();
+    let exchanges: Vec<_> = (0..=MANY).map(|number| exchange(&account(number), 1, 10)).collect();
+    let grants = store.commit(&batch(&settlements, &exchanges), NOON).await.unwrap();
+    assert!(grants.iter().skip(1).all(|grant| grant.granted.get() == 10));
+    let spent = super::account(store, &budget, &account(0)).await.unwrap().spent;
+    assert_eq!(spent.get(), i64::try_from(2 * MANY).unwrap());
+    let again = store.commit(&batch(&settlements, &exchanges), NOON).await.unwrap();
+    assert_eq!(again, grants);
+    let last = id(&format!("s{:05}", MANY - 1));
+    assert_eq!(store.settlement(&id("ws"), &last).await.unwrap().as_ref(), settlements.last());
 }

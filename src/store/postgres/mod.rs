@@ -125,13 +125,14 @@ impl PostgresStore {
     /// One batch. Directly it is one statement, and its transaction with it; through PgBouncer, which may give each statement
     /// to another connection, a transaction holds its parts together.
     async fn commit_once(&self, batch: &Batch, given: Option<Wall>) -> Result<Vec<Grant>, Failure> {
-        let mut turn = if self.prepared_statements {
+        let is_one_statement = self.prepared_statements && items(batch) <= turn::LARGE;
+        let mut turn = if is_one_statement {
             Turn::take(&self.pool).await?
         } else {
-            Turn::begin(&self.pool, turn::WRITE).await?
+            Turn::begin_for(&self.pool, time_for(batch)).await?
         };
         let done = commit::apply(&mut turn, batch, self.ttl, given, self.prepared_statements).await;
-        match (done, self.prepared_statements) {
+        match (done, is_one_statement) {
             (Ok(grants), true) => {
                 turn.give_back();
                 Ok(grants)
@@ -143,6 +144,16 @@ impl PostgresStore {
             }
         }
     }
+}
+
+fn items(batch: &Batch) -> usize {
+    batch.settlements.len().saturating_add(batch.exchanges.len())
+}
+
+/// How long a batch may take.
+fn time_for(batch: &Batch) -> Duration {
+    let beyond = u32::try_from(items(batch).saturating_sub(turn::LARGE)).unwrap_or(u32::MAX);
+    CALL_TIMEOUT.saturating_add(turn::EACH.saturating_mul(beyond))
 }
 
 /// The clock that all replicas go by, unless a test gives the instant.
@@ -259,7 +270,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
         let given = self.given(now);
-        self.in_time(async {
+        bounded(time_for(batch), async {
             let mut tries = TRIES;
             loop {
                 tries = tries.saturating_sub(1);

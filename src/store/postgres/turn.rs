@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool};
 use sqlx::query::{Query, QueryAs, QueryScalar};
-use sqlx::{PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 
 use super::errors::Failure;
 use crate::store::StoreError;
@@ -18,6 +18,13 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the calls of a start may take: bringing the schema up to date, loading all budgets, adopting leases.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A batch with more settlements and exchanges than this is a transaction of its own, with time for each of them: after a long
+/// outage there may be a hundred thousand.
+pub(super) const LARGE: usize = 1_000;
+
+/// How much longer a large batch may take for each.
+pub(super) const EACH: Duration = Duration::from_millis(1);
 
 /// How often a transaction is tried.
 pub(super) const TRIES: u32 = 3;
@@ -58,6 +65,16 @@ impl Turn {
     pub(super) async fn begin(pool: &PgPool, how: &'static str) -> Result<Self, Failure> {
         let mut turn = Self::take(pool).await?;
         sqlx::raw_sql(how).execute(&mut *turn).await?;
+        Ok(turn)
+    }
+
+    /// A transaction that writes, with a time of its own for each statement.
+    pub(super) async fn begin_for(pool: &PgPool, limit: Duration) -> Result<Self, Failure> {
+        let mut turn = Self::take(pool).await?;
+        let ms = limit.as_millis();
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT bursar_begin({ms})");
+        // Nothing but a number is put into it.
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *turn).await?;
         Ok(turn)
     }
 
