@@ -8,13 +8,11 @@ use std::time::Duration;
 use bursar::domain::budget::Budget;
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
-use bursar::domain::ledger::{
-    Ledger, OnTimeout, Outgoing, RestoredReservation, Sharing, Terms, WaiterId,
-};
+use bursar::domain::ledger::{Ledger, OnTimeout, Outgoing, Sharing, Terms, WaiterId};
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, End, Recovered};
-use bursar::store::{AdoptedLease, Batch, Handoff};
+use bursar::store::{Batch, Handoff};
 
 use super::plan::{MS, Plan, SECOND, workspace};
 use super::random::Random;
@@ -23,12 +21,12 @@ use super::store::Fault;
 use super::world::{Answer, Call, Event, Inbox, News, Query, World};
 
 /// As in the engine.
-const TICK: u64 = 250 * MS;
+pub(crate) const TICK: u64 = 250 * MS;
 const SWEEP: u64 = 5 * SECOND;
 const POLL: u64 = SECOND;
-const RETRY_MIN: u64 = 20 * MS;
+pub(crate) const RETRY_MIN: u64 = 20 * MS;
 const RETRY_MAX: u64 = SECOND;
-const CLOSE_PATIENCE: u64 = 2 * SECOND;
+pub(crate) const CLOSE_PATIENCE: u64 = 2 * SECOND;
 /// After this time a call to the store has failed.
 const CALL_PATIENCE: u64 = 2 * SECOND;
 /// After so long without news a replica asks whether others settled its reservations.
@@ -38,7 +36,7 @@ const EMPTY_MAX: u32 = 20;
 /// A journal that has grown past this is written anew.
 const JOURNAL_MAX: usize = 16 * 1024;
 /// The machine is never started anew with its journal.
-const BOOT: &str = "boot";
+pub(crate) const BOOT: &str = "boot";
 
 /// Where a replica is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,16 +71,16 @@ pub(crate) struct Replica {
     pub(crate) journal: Option<Vec<u8>>,
     /// The batch under way with its number, and the call that carries it.
     pub(crate) sent: Option<(u64, Arc<Batch>, Option<u64>)>,
-    retry_pause: u64,
+    pub(crate) retry_pause: u64,
     /// When the alarm for recalls goes off.
-    recall_ends: Option<Mono>,
+    pub(crate) recall_ends: Option<Mono>,
     pub(crate) calls: BTreeMap<u64, Purpose>,
     pub(crate) stopped_until: u64,
     pub(crate) hears_nothing: bool,
     pub(crate) says_nothing: bool,
     /// How fast its clock runs, in millionths.
     pub(crate) drift: i64,
-    boot: u64,
+    pub(crate) boot: u64,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) wall_off: i64,
     pub(crate) waiting: BTreeMap<WaiterId, usize>,
@@ -96,12 +94,12 @@ pub(crate) struct Replica {
     /// Handoffs that nobody took, to be settled here.
     pub(crate) untaken: VecDeque<Handoff>,
     /// When news came last.
-    heard_at: Mono,
-    recalled: BTreeMap<AccountKey, u32>,
-    version: u64,
-    recovered: Recovered,
-    settled: Vec<ReservationId>,
-    number: usize,
+    pub(crate) heard_at: Mono,
+    pub(crate) recalled: BTreeMap<AccountKey, u32>,
+    pub(crate) version: u64,
+    pub(crate) recovered: Recovered,
+    pub(crate) settled: Vec<ReservationId>,
+    pub(crate) number: usize,
 }
 
 impl Replica {
@@ -156,7 +154,7 @@ impl Replica {
         }
     }
 
-    fn rewrite_journal(&mut self, now: Now) {
+    pub(crate) fn rewrite_journal(&mut self, now: Now) {
         let Self { records, ledger, sent, holder, .. } = self;
         let under_way = sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
         let unrecorded: Vec<Settlement> = under_way.chain(ledger.unsent()).cloned().collect();
@@ -168,7 +166,7 @@ impl Replica {
     }
 
     /// Puts these budgets in force, and no others.
-    fn put_exactly(&mut self, budgets: &[Budget], now: Now) {
+    pub(crate) fn put_exactly(&mut self, budgets: &[Budget], now: Now) {
         let is_gone = |id: &BudgetId| !budgets.iter().any(|budget| budget.id == *id);
         let gone: Vec<_> = self.ledger.budgets().map(|b| b.id).filter(is_gone).collect();
         for id in gone {
@@ -180,36 +178,9 @@ impl Replica {
             }
         }
     }
-
-    fn restore(&mut self, leases: &[AdoptedLease], now: Now) {
-        let Recovered { reservations, stamps, .. } = std::mem::take(&mut self.recovered);
-        for AdoptedLease { account, epoch, lease } in leases {
-            self.ledger.restore_lease(account, *epoch, lease, now);
-        }
-        for stamp in stamps {
-            self.ledger.restore_stamp(&stamp, now);
-        }
-        let is_open = |open: &RestoredReservation| !self.settled.contains(&open.id);
-        for reservation in reservations.into_iter().filter(is_open).collect::<Vec<_>>() {
-            self.ledger.restore_reservation(reservation, now);
-        }
-        self.rewrite_journal(now);
-    }
 }
 
 impl World {
-    /// A replica's clocks.
-    pub(crate) fn clocks(&self, at: usize) -> Now {
-        let replica = &self.replicas[at];
-        let passed = i128::from(self.now) * i128::from(1_000_000 + replica.drift) / 1_000_000;
-        let mono = u64::try_from(passed).expect("time goes forward") + replica.boot;
-        let wall = self.plan.begins_at.plus(Duration::from_nanos(self.now)).as_ms();
-        Now {
-            wall: bursar::domain::time::Wall::from_ms(wall + replica.wall_off),
-            mono: Mono::from_ns(mono),
-        }
-    }
-
     /// Lets something reach a replica after a while, if it is still the same life.
     pub(crate) fn later(&mut self, at: usize, delay: u64, what: Inbox) {
         let life = self.replicas[at].life;
@@ -454,7 +425,7 @@ impl World {
         }
     }
 
-    fn news_query(&self, at: usize) -> Query {
+    pub(crate) fn news_query(&self, at: usize) -> Query {
         Query::News(self.replicas[at].holders())
     }
 
@@ -506,134 +477,10 @@ impl World {
             self.truth.booked(self.replicas[at].holder, &entry);
         }
     }
-
-    /// A replica starts, as a new holder.
-    pub(crate) fn start(&mut self, at: usize) {
-        if self.replicas[at].stage != Stage::Down {
-            return;
-        }
-        let terms = terms(&self.plan);
-        let replica = &mut self.replicas[at];
-        replica.life += 1;
-        let number = u128::try_from(replica.number).expect("a few") + 1;
-        replica.holder = HolderId(number << 64 | u128::from(replica.life));
-        replica.ledger = Ledger::new(workspace(), replica.holder, terms);
-        replica.stage = Stage::Starting;
-        (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
-        replica.records = Buffer::default();
-        replica.recovered = Recovered::default();
-        replica.settled.clear();
-        if let Some(journal) = &mut replica.journal {
-            replica.recovered = Recovered::read(journal, BOOT).unwrap_or_default();
-            journal.truncate(usize::try_from(replica.recovered.bytes).expect("a length"));
-            let holders: Vec<_> =
-                replica.recovered.holders.iter().copied().chain([replica.holder]).collect();
-            replica.records.own(BOOT, &holders);
-        }
-        replica.before = replica.recovered.holders.clone();
-        replica.write_journal();
-        self.tally.restarts += 1;
-        self.trace.mark(self.now, "starts", at, String::new);
-        let query = self.news_query(at);
-        self.call(at, query, Purpose::Start);
-    }
-
-    /// Starting is four questions, each asked until it is answered.
-    fn go_on_starting(&mut self, at: usize, answer: Answer) {
-        let now = self.clocks(at);
-        let replica = &mut self.replicas[at];
-        let open: Vec<_> = replica.recovered.reservations.iter().map(|open| open.id).collect();
-        let query = match answer {
-            Answer::News(news) => {
-                replica.version = news.version;
-                replica.put_exactly(&news.budgets, now);
-                Query::Settled(open)
-            }
-            Answer::Settled(settled) => {
-                replica.settled = settled;
-                Query::Adopt(replica.recovered.holders.clone())
-            }
-            Answer::Adopted(leases) => {
-                if replica.journal.is_some() {
-                    replica.restore(&leases, now);
-                }
-                self.run(at);
-                return;
-            }
-            _ => Query::News(replica.holders()),
-        };
-        self.call(at, query, Purpose::Start);
-    }
-
-    fn run(&mut self, at: usize) {
-        self.trace.mark(self.now, "runs", at, String::new);
-        self.replicas[at].stage = Stage::Running;
-        let spread = self.random.below(SECOND);
-        self.later(at, TICK, Inbox::Tick);
-        self.later(at, spread, Inbox::Poll);
-        self.later(at, spread * 5, Inbox::Sweep);
-        if !self.plan.is_alone {
-            self.later(at, spread, Inbox::Overdue);
-            self.later(at, spread * 20, Inbox::Untaken);
-        }
-        let now = self.clocks(at);
-        self.replicas[at].heard_at = now.mono;
-    }
-
-    /// The process is gone. What was being written to the journal may be there in part.
-    pub(crate) fn crash(&mut self, at: usize) {
-        self.trace.mark(self.now, "crashes", at, String::new);
-        let (unwritten, _) = self.replicas[at].records.drain();
-        let torn = self.random.index(unwritten.len() + 1);
-        if let Some(journal) = &mut self.replicas[at].journal {
-            journal.extend_from_slice(&unwritten[..torn]);
-        }
-        self.end_life(at);
-    }
-
-    /// A shutdown begins.
-    pub(crate) fn close(&mut self, at: usize) {
-        self.trace.mark(self.now, "closes", at, String::new);
-        let replica = &mut self.replicas[at];
-        replica.stage = Stage::Closing;
-        replica.ledger.close_leases();
-        self.later(at, CLOSE_PATIENCE, Inbox::Closed);
-    }
-
-    /// A shutdown ends.
-    fn stop(&mut self, at: usize) {
-        self.trace.mark(self.now, "stops", at, String::new);
-        self.replicas[at].write_journal();
-        self.end_life(at);
-        let pause = self.random.between(10, 5_000) * MS;
-        self.after(pause, Event::Start(at));
-    }
-
-    fn end_life(&mut self, at: usize) {
-        let replica = &mut self.replicas[at];
-        replica.stage = Stage::Down;
-        (replica.sent, replica.stopped_until) = (None, 0);
-        replica.calls.clear();
-        replica.tasks.clear();
-        replica.recording.clear();
-        replica.flushing.clear();
-        replica.turns.clear();
-        replica.untaken.clear();
-        replica.recalled.clear();
-        let holder = replica.holder;
-        if replica.journal.is_none() {
-            self.gone.insert(holder);
-        }
-        self.truth.forgotten(holder);
-        let waiting = std::mem::take(&mut self.replicas[at].waiting);
-        for request in waiting.into_values() {
-            self.requests[request].leave();
-        }
-    }
 }
 
 /// What all replicas of a plan agree on.
-fn terms(plan: &Plan) -> Terms {
+pub(crate) fn terms(plan: &Plan) -> Terms {
     Terms {
         reservation_timeout: plan.reservation_timeout,
         on_timeout: OnTimeout::Charge,
