@@ -155,7 +155,7 @@ impl LocalAccount {
         Self {
             budget: place,
             serial: 0,
-            generation: budget.generation,
+            generation: budget.generation_of(dimension),
             dimension,
             standing: Standing::Live,
             exchanging: Exchanging::Idle,

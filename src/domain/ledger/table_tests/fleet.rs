@@ -332,3 +332,22 @@ fn who_was_refused_before_gives_what_it_does_not_use() {
     let before = fleet.account(Dimension::Cost);
     assert!(fleet.reserve(1, 490).is_ok(), "{before:?}");
 }
+
+#[test]
+fn a_rolling_minute_is_one_for_all_replicas_whatever_becomes_of_the_schedule() {
+    let mut fleet = Fleet::new(2, rpm(5));
+    for _ in 0..5 {
+        fleet.reserve(0, 0).unwrap();
+    }
+    fleet.tick(Duration::from_secs(2));
+    assert_eq!(fleet.reserve(1, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+    let mut budget = fleet.store.budgets[&BUDGET].clone();
+    budget.generation += 1;
+    budget.limits.schedule.as_mut().unwrap().period = Period::Monthly;
+    fleet.store.budgets.insert(BUDGET, budget.clone());
+    for at in [1, 0] {
+        fleet.ledgers[at].put_budget(budget.clone(), fleet.now);
+    }
+    fleet.tick(Duration::from_secs(2));
+    assert_eq!(fleet.reserve(1, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+}
