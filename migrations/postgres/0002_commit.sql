@@ -141,7 +141,8 @@ BEGIN
       WHEN k.budget = credits AND k.generation = 0 AND k.dimension = 'cost' THEN c.granted
       WHEN k.budget = credits THEN 0
       WHEN b.id IS NULL THEN NULL
-      WHEN b.generation <> k.generation THEN 0
+      -- A rolling minute has no generations.
+      WHEN b.generation <> k.generation AND k.dimension <> 'requests' THEN 0
       ELSE COALESCE(CASE k.dimension WHEN 'cost' THEN b.cost_limit WHEN 'tokens' THEN b.tokens_limit
                                      WHEN 'requests' THEN b.requests_per_minute END, 0)
     END ORDER BY k.n)

@@ -104,6 +104,16 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// The generation of its accounts in a dimension. A rolling minute does not follow the calendar: it goes on, and is the same for
+    /// all replicas, whatever becomes of the schedule.
+    #[must_use]
+    pub fn generation_of(&self, dimension: Dimension) -> u32 {
+        match dimension {
+            Dimension::Cost | Dimension::Tokens => self.generation,
+            Dimension::Requests => 0,
+        }
+    }
+
     /// Whether it is in force at this instant.
     #[must_use]
     pub fn applies_at(&self, at: Wall) -> bool {

@@ -316,8 +316,12 @@ impl Room {
 
     /// One more batch is durable.
     fn count_down(&mut self) {
+        let all_is_told = !self.ledger.is_under_way() && !self.ledger.has_more();
         for (left, sender) in std::mem::take(&mut self.flushing) {
             match left.saturating_sub(1) {
+                _ if all_is_told => {
+                    let _ = sender.send(());
+                }
                 0 => {
                     let _ = sender.send(());
                 }

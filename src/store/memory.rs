@@ -416,8 +416,8 @@ impl BudgetFilter {
 fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
     account.workspace == budget.workspace
         && account.budget == budget.id
-        && account.generation == budget.generation
-        && (*account.window == *label || account.dimension == Dimension::Requests)
+        && (account.generation == budget.generation && *account.window == *label
+            || account.dimension == Dimension::Requests)
 }
 
 /// The form in which a settlement is on record: charges in the order of their accounts, one for each.

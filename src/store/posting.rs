@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::domain::budget::Limits;
+use crate::domain::budget::{Dimension, Limits};
 use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Exchange, Grant, Lease};
 use crate::domain::money::{NanoUsd, Units};
@@ -28,9 +28,10 @@ impl Allowance {
     }
 
     /// The limit of one of the budget's accounts. Nothing more is lent of a dimension that is no longer limited or of an
-    /// earlier generation, whose window has gone on under another account.
+    /// earlier generation, whose window has gone on under another account. A rolling minute has no generations.
     fn limit(&self, account: &AccountKey) -> Units {
-        if self.generation != account.generation {
+        let has_generations = account.dimension != Dimension::Requests;
+        if has_generations && self.generation != account.generation {
             return Units::ZERO;
         }
         self.limits.of(account.dimension).unwrap_or(Units::ZERO)

@@ -114,6 +114,8 @@ pub struct LocalAccount {
     pub deadline: Mono,
     /// When a request last asked.
     pub last_used: Mono,
+    /// Own consumption by settlements that no batch has taken yet: it is not reported before they are.
+    pub unsent: Units,
     /// Own consumption that the store has confirmed.
     reported: Units,
     /// What others settled, by the store's last word: spent − own consumed. May be negative after a reset.
@@ -153,7 +155,7 @@ impl LocalAccount {
         Self {
             budget: place,
             serial: 0,
-            generation: budget.generation,
+            generation: budget.generation_of(dimension),
             dimension,
             standing: Standing::Live,
             exchanging: Exchanging::Idle,
@@ -164,6 +166,7 @@ impl LocalAccount {
             holds: 0,
             deadline: Mono::default(),
             last_used: Mono::default(),
+            unsent: Units::ZERO,
             reported: Units::ZERO,
             spent_elsewhere: Units::ZERO,
             forfeited: Units::ZERO,

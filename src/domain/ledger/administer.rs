@@ -1,21 +1,18 @@
 //! Changes of budgets. They are in force with the next decision.
 
-use std::sync::Arc;
-
-use crate::domain::budget::Budget;
+use crate::domain::budget::{Budget, Dimension};
 use crate::domain::credits;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::account::{
     AccountIndex, BudgetIndex, Exchanging, LocalAccount, Standing,
 };
-use crate::domain::ledger::minute::Minute;
 use crate::domain::ledger::{Ledger, Sharing};
 use crate::domain::money::Units;
 use crate::domain::time::Now;
 
 impl Ledger {
-    /// Puts a budget in force, or replaces it. Leases drawn under other limits are handed back; accounts of another generation
-    /// only wait for their open reservations; counters that were started anew are asked for.
+    /// Puts a budget in force, or replaces it. Leases drawn under other limits are handed back; accounts of money and
+    /// tokens of another generation only wait for their open reservations; counters that were started anew are asked for.
     pub fn put_budget(&mut self, budget: Budget, now: Now) {
         let (id, generation, limits, shadow, resets) =
             (budget.id, budget.generation, budget.limits.clone(), budget.shadow, budget.resets);
@@ -25,10 +22,9 @@ impl Ledger {
             self.reset_budget(id);
         }
         for at in self.accounts_of(place) {
-            if old.generation != generation {
-                let minute = self.take_minute(at);
+            let counts_slots = self.dimension(at) == Some(Dimension::Requests);
+            if old.generation != generation && !counts_slots {
                 self.accounts.retire(at, Standing::Retired);
-                self.carry_over(at, minute);
                 self.forget_if_done(at);
             } else if old.limits != limits || old.shadow != shadow {
                 self.change(at, |account| {
@@ -97,23 +93,6 @@ impl Ledger {
     #[must_use]
     pub fn budget(&self, id: BudgetId) -> Option<&Budget> {
         self.budgets.get(self.budgets.index_of(id)?)
-    }
-
-    fn take_minute(&mut self, at: AccountIndex) -> Option<Box<Minute>> {
-        let account = self.accounts.get_mut(at)?;
-        let is_live = account.standing == Standing::Live;
-        account.minute.as_mut().filter(|_| is_live).map(std::mem::take)
-    }
-
-    /// A rolling minute does not follow the calendar: what a retired account admitted holds its slots under the next one.
-    fn carry_over(&mut self, at: AccountIndex, minute: Option<Box<Minute>>) {
-        let (Some(retired), Some(minute)) = (self.accounts.get(at), minute) else { return };
-        let Some(budget) = self.budgets.get(retired.budget) else { return };
-        let (target, window) = (retired.target.clone(), Arc::clone(&retired.window));
-        let mut next =
-            LocalAccount::new((retired.budget, budget), retired.dimension, target, window);
-        next.minute = Some(minute);
-        self.accounts.add(next);
     }
 
     /// Changes an account and makes the store's next word the one that counts.

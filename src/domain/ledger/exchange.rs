@@ -7,7 +7,7 @@ use crate::domain::ledger::account::{
     AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
 };
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
-use crate::domain::ledger::{Ledger, Sharing};
+use crate::domain::ledger::{Ledger, Sharing, Unsent};
 use crate::domain::money::Units;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
@@ -20,7 +20,8 @@ pub const TICK: Duration = Duration::from_millis(250);
 const HOLDERS_PER_TICK: u32 = 8;
 /// A refill covers at least so much use.
 const REFILL_MIN: Duration = Duration::from_secs(2);
-/// Settlements that wait for each other at the most.
+/// Settlements that wait for each other, and that go into one batch, at the most. However many a store has missed, each batch is
+/// one that it takes in time.
 const SETTLEMENTS_MAX: usize = 500;
 /// Accounts looked at in one search for idle leases: about a millisecond's work.
 const SWEEP_PLACES: AccountIndex = 16_384;
@@ -83,7 +84,8 @@ impl Ledger {
 
     /// Entries that no batch under way carries.
     pub fn unsent(&self) -> impl Iterator<Item = &Settlement> {
-        self.outbox.iter().chain(self.failed.iter().flat_map(|parts| &parts.settlements))
+        let queued = self.outbox.iter().map(|unsent| &unsent.settlement);
+        queued.chain(self.failed.iter().flat_map(|parts| &parts.settlements))
     }
 
     /// Whether a batch was sent and not answered.
@@ -92,12 +94,13 @@ impl Ledger {
         self.pending.is_some()
     }
 
-    /// How many batches are to be answered until all that there is to tell now is told.
+    /// How many batches are to be answered, at the most, until all that there is to tell now is told.
     #[must_use]
     pub fn batches_left(&self) -> usize {
-        let has_news = !self.queue.is_empty() || !self.outbox.is_empty();
-        let batches = [self.pending.is_some(), self.failed.is_some(), has_news];
-        batches.into_iter().filter(|is_left| *is_left).count()
+        let settlements = self.outbox.len().div_ceil(SETTLEMENTS_MAX);
+        let news = settlements.max(self.queue.len().div_ceil(EXCHANGES_MAX));
+        let earlier = [self.pending.is_some(), self.failed.is_some()];
+        news.saturating_add(earlier.into_iter().filter(|is_left| *is_left).count())
     }
 
     /// Takes the next batch. There is none while one is under way: send that again, unchanged, until it is answered.
@@ -133,16 +136,36 @@ impl Ledger {
 
     /// What no batch has taken yet.
     fn news(&mut self) -> Parts {
-        let settlements = std::mem::take(&mut self.outbox);
-        // Entries and the totals that include them must travel together, so only accounts without an entry may wait.
-        let rest = match settlements.is_empty() {
-            true => self.queue.len().min(EXCHANGES_MAX),
-            false => self.queue.len(),
-        };
-        let telling = self.queue.drain(..rest).collect();
+        let (settlements, mut telling) = self.take_settlements();
+        if !telling.is_empty() {
+            self.queue.retain(|at| telling.binary_search(at).is_err());
+        }
+        let rest = self.queue.len().min(EXCHANGES_MAX);
+        telling.extend(self.queue.drain(..rest));
         self.lingered = 0;
-        self.is_pressing &= !self.queue.is_empty();
+        self.is_pressing &= self.has_more();
         Parts { settlements, again: Vec::new(), telling }
+    }
+
+    /// The settlements of one batch, and the accounts that they charge, in order. Entries and the totals that include them travel
+    /// together: what later entries charged is not in the totals yet.
+    fn take_settlements(&mut self) -> (Vec<Settlement>, Vec<AccountIndex>) {
+        let some = self.outbox.len().min(SETTLEMENTS_MAX);
+        let mut settlements = Vec::with_capacity(some);
+        let mut charged = Vec::new();
+        for Unsent { settlement, booked } in self.outbox.drain(..some) {
+            settlements.push(settlement);
+            for (at, serial, amount) in booked {
+                let account = self.accounts.get_mut(at).filter(|account| account.serial == serial);
+                if let Some(account) = account {
+                    account.unsent = account.unsent.minus(amount);
+                    charged.push(at);
+                }
+            }
+        }
+        charged.sort_unstable();
+        charged.dedup();
+        (settlements, charged)
     }
 
     /// Takes in the answer to the batch under way: one grant for each exchange, in its order. Decides on whoever waited.
@@ -356,6 +379,7 @@ impl Ledger {
         local.has_returned = false;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
         let holder = self.holder;
+        let consumed = consumed.minus(local.unsent);
         let exchange =
             Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then };
         Some(Sent { at, exchange, sent_at: now.mono })
@@ -405,11 +429,8 @@ impl LocalAccount {
     /// A lease without use is closed with its last report: nobody holds anything, and nothing is drawn.
     fn then(&mut self, draw: Option<Draw>, ttl: Duration, now: Now) -> Then {
         let retired = self.standing == Standing::Retired && self.holds == 0;
-        if draw.is_none() && (retired || self.is_idle(ttl, now)) {
-            Then::Close
-        } else {
-            Then::Renew
-        }
+        let is_last = draw.is_none() && self.unsent == Units::ZERO;
+        if is_last && (retired || self.is_idle(ttl, now)) { Then::Close } else { Then::Renew }
     }
 
     /// Whether it never had a lease, and has nothing to report under one.

@@ -120,6 +120,16 @@ pub struct Hold {
     pub amount: Units,
 }
 
+/// A settlement that no batch has taken yet, with what it charged by way of leases.
+#[derive(Debug)]
+struct Unsent {
+    settlement: Settlement,
+    booked: Booked,
+}
+
+/// Charges by way of leases: the place of the account, its serial and the amount.
+type Booked = SmallVec<[(AccountIndex, u32, Units); 4]>;
+
 /// The ledger of one workspace.
 #[derive(Debug)]
 pub struct Ledger {
@@ -135,7 +145,9 @@ pub struct Ledger {
     next_waiter: u64,
     decided: Vec<(WaiterId, Decision)>,
     /// Settlements that no batch has taken yet.
-    outbox: Vec<Settlement>,
+    outbox: VecDeque<Unsent>,
+    /// What the settlement that is being made has charged so far by way of leases.
+    booked: Booked,
     /// Accounts that have something to tell the store.
     queue: Vec<AccountIndex>,
     /// The batch under way, if there is one.
@@ -174,7 +186,8 @@ impl Ledger {
             waiters: VecDeque::new(),
             next_waiter: 0,
             decided: Vec::new(),
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
+            booked: Booked::new(),
             queue: Vec::new(),
             pending: None,
             failed: None,

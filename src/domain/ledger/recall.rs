@@ -28,11 +28,15 @@ impl Ledger {
     /// Others need what is idle of an account here: it was recalled for the n-th time. Returns whether something is handed back.
     pub fn recalled(&mut self, key: &AccountKey, recalls: u32, now: Now) -> bool {
         let Some(at) = self.find(key) else { return false };
-        if self.recalls.contains_key(&at) {
-            // Whoever lacks something itself has nothing idle.
+        let Some(account) = self.accounts.get_mut(at) else { return false };
+        // Whoever lacks something itself has nothing idle.
+        let lacks = self.recalls.get(&at).is_some_and(|recall| match recall {
+            Recall::Waiting(_) | Recall::Asking => true,
+            Recall::Failed => account.is_known(now),
+        });
+        if lacks {
             return false;
         }
-        let Some(account) = self.accounts.get_mut(at) else { return false };
         let gives = account.heed(recalls, Units::MAX, now) > Units::ZERO;
         if gives {
             self.press(at);
@@ -60,8 +64,17 @@ impl Ledger {
 
     /// Notes how a draw was answered: with nothing, though others hold some, a recall begins; the second time it has failed.
     pub(super) fn note_draw(&mut self, at: AccountIndex, sent: &Exchange, lent: Units, now: Now) {
-        let Some(draw) = sent.draw.filter(|_| self.terms.sharing == Sharing::Fleet) else { return };
+        if self.terms.sharing == Sharing::Alone {
+            return;
+        }
         let before = self.recalls.get(&at).copied();
+        let Some(draw) = sent.draw else {
+            // Nobody waits any more for what was recalled.
+            if before.is_some_and(|recall| recall != Recall::Failed) {
+                self.recalls.remove(&at);
+            }
+            return;
+        };
         let next = if !self.others_may_give(at, draw, lent) {
             None
         } else {

@@ -93,7 +93,8 @@ impl Ledger {
     pub fn restore_stamp(&mut self, stamp: &Stamp, now: Now) {
         let Some(budget) = self.budget(stamp.account.budget) else { return };
         // A rolling minute goes on whatever becomes of the schedule.
-        let key = AccountKey { generation: budget.generation, ..stamp.account.clone() };
+        let generation = budget.generation_of(stamp.account.dimension);
+        let key = AccountKey { generation, ..stamp.account.clone() };
         let limit = budget.limits.requests_per_minute.unwrap_or(0);
         let Some(at) = self.restored_account(&key, now) else { return };
         let Some(account) = self.accounts.get_mut(at) else { return };
@@ -113,7 +114,8 @@ impl Ledger {
             }
         };
         let budget = self.budgets.get(place)?;
-        let is_current = budget.generation == key.generation && window.label == key.window;
+        let is_current =
+            budget.generation_of(key.dimension) == key.generation && window.label == key.window;
         let generation = key.generation;
         let window = if is_current { window } else { Arc::new(past(&key.window)) };
         let mut account =

@@ -7,7 +7,7 @@ use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::account::{AccountIndex, Standing};
 use crate::domain::ledger::escrow::AccountKey;
-use crate::domain::ledger::{Ledger, OnTimeout, Sharing, UNSENT_MAX};
+use crate::domain::ledger::{Ledger, OnTimeout, Sharing, UNSENT_MAX, Unsent};
 use crate::domain::money::{Amounts, Units};
 use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
 use crate::domain::subject::Subject;
@@ -56,7 +56,7 @@ impl Ledger {
         self.give_leftovers(&reservation, now);
         let subject = Arc::clone(&reservation.subject);
         let settlement = entry(actual, subject, Some(id), reservation.made_at.wall, charges);
-        self.outbox.push(settlement.clone());
+        self.send(settlement.clone());
         Some(settlement)
     }
 
@@ -83,7 +83,7 @@ impl Ledger {
             }
         }
         let settlement = entry(actual, subject, None, at, charges);
-        self.outbox.push(settlement.clone());
+        self.send(settlement.clone());
         Some(settlement)
     }
 
@@ -105,7 +105,7 @@ impl Ledger {
             charges.extend(account.map(|account| Charge { account, amount, road: Road::Direct }));
         }
         let settlement = entry(actual, subject, Some(reservation), at, charges);
-        self.outbox.push(settlement.clone());
+        self.send(settlement.clone());
         Some(settlement)
     }
 
@@ -127,7 +127,7 @@ impl Ledger {
             charges.extend(self.correct(account, difference));
         }
         let settlement = entry(actual, earlier.subject, earlier.reservation, earlier.at, charges);
-        self.outbox.push(settlement.clone());
+        self.send(settlement.clone());
         settlement
     }
 
@@ -169,9 +169,24 @@ impl Ledger {
             return None;
         }
         let amount = amount_in(key.dimension, amounts);
-        self.accounts.get_mut(at)?.consume(amount);
-        self.enqueue(at);
+        self.consume(at, amount)?;
         Some(Charge { account: key, amount, road: Road::Lease })
+    }
+
+    /// Books what a settlement charges by way of a lease.
+    fn consume(&mut self, at: AccountIndex, amount: Units) -> Option<()> {
+        let account = self.accounts.get_mut(at)?;
+        account.consume(amount);
+        account.unsent = account.unsent.plus(amount);
+        self.booked.push((at, account.serial, amount));
+        self.enqueue(at);
+        Some(())
+    }
+
+    /// Queues a settlement for the store, with what it has booked.
+    fn send(&mut self, settlement: Settlement) {
+        let booked = std::mem::take(&mut self.booked);
+        self.outbox.push_back(Unsent { settlement, booked });
     }
 
     /// Charges a difference to an account by its name: more goes through the live lease where there is one, so that what it has
@@ -183,15 +198,12 @@ impl Ledger {
         }
         let live = self.find(&account);
         if let Some(at) = live {
-            let is_alone = self.terms.sharing == Sharing::Alone;
-            let local = self.accounts.get_mut(at)?;
-            if difference > Units::ZERO && is_alone {
-                local.consume(difference);
-                self.enqueue(at);
+            if difference > Units::ZERO && self.terms.sharing == Sharing::Alone {
+                self.consume(at, difference)?;
                 return Some(Charge { account, amount: difference, road: Road::Lease });
             }
             // The pool grows by what is given back, so what the store said last no longer counts.
-            local.doubt();
+            self.accounts.get_mut(at)?.doubt();
             self.enqueue(at);
         }
         Some(Charge { account, amount: difference, road: Road::Direct })

@@ -227,7 +227,9 @@ async fn a_grown_generation_starts_from_what_its_window_was_charged(store: &dyn 
             (key.dimension, key.target.as_str(), key.generation, account.spent.get())
         })
         .collect();
+    // A rolling minute has no generations.
     let expected = [
+        (Dimension::Requests, "p1", 0, 1),
         (Dimension::Cost, "p1", 1, 7),
         (Dimension::Cost, "p2", 1, 4),
         (Dimension::Tokens, "p1", 1, 7),

@@ -122,8 +122,8 @@ pub(super) async fn current_accounts(
     label: &str,
 ) -> Result<Accounts, Failure> {
     let rows = query(
-        "SELECT * FROM account WHERE workspace = $1 AND budget = $2 AND generation = $3
-           AND (window_label = $4 OR dimension = $5)",
+        "SELECT * FROM account WHERE workspace = $1 AND budget = $2
+           AND (generation = $3 AND window_label = $4 OR dimension = $5)",
     )
     .bind(budget.workspace.as_str())
     .bind(budget.id.to_string())

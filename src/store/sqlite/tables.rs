@@ -112,8 +112,8 @@ pub(super) async fn current_accounts(
     label: &str,
 ) -> Result<Vec<(AccountKey, Account)>, StoreError> {
     let rows: Vec<KeyedAccountRow> = sqlx::query_as(
-        "SELECT * FROM account WHERE workspace = ?1 AND budget = ?2 AND generation = ?3
-           AND (window_label = ?4 OR dimension = ?5)",
+        "SELECT * FROM account WHERE workspace = ?1 AND budget = ?2
+           AND (generation = ?3 AND window_label = ?4 OR dimension = ?5)",
     )
     .bind(budget.workspace.as_str())
     .bind(budget.id.to_string())

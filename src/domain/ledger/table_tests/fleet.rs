@@ -297,3 +297,57 @@ fn a_lowered_limit_is_in_force_as_soon_as_it_is_told() {
     assert!(fleet.reserve(0, 60).is_err());
     assert!(fleet.reserve(1, 50).is_ok());
 }
+
+#[test]
+fn what_a_store_has_missed_is_told_in_batches_that_it_can_take() {
+    let mut fleet = Fleet::new(1, cost(100_000));
+    let ids: Vec<_> = (0..1_200).map(|_| fleet.reserve(0, 10).unwrap()).collect();
+    for id in ids {
+        fleet.settle(0, id, 7);
+    }
+    let left = fleet.ledgers[0].batches_left();
+    let (mut batches, mut told) = (0, 0);
+    while let Some(batch) = fleet.ledgers[0].next_batch(fleet.now) {
+        batches += 1;
+        told += batch.settlements.len();
+        assert!(batch.settlements.len() <= 500, "{}", batch.settlements.len());
+        let grants = fleet.store.commit(&batch, fleet.now.wall).unwrap();
+        fleet.ledgers[0].apply(&grants, fleet.now);
+        let (spent, _) = fleet.account(Dimension::Cost);
+        assert_eq!(spent, units(7 * i64::try_from(told).unwrap()), "entries and totals agree");
+        fleet.ledgers[0].hurry();
+    }
+    assert_eq!((told, left), (1_200, batches));
+}
+
+#[test]
+fn who_was_refused_before_gives_what_it_does_not_use() {
+    let mut fleet = Fleet::new(2, cost(1_000));
+    let first = fleet.reserve(0, 20).unwrap();
+    fleet.reserve(1, 500).unwrap();
+    assert_eq!(fleet.reserve(0, 490), Err(RefusalCode::BudgetInFlight));
+    fleet.settle(0, first, 1);
+    fleet.exchange(0);
+    fleet.tick(Duration::from_secs(2));
+    let before = fleet.account(Dimension::Cost);
+    assert!(fleet.reserve(1, 490).is_ok(), "{before:?}");
+}
+
+#[test]
+fn a_rolling_minute_is_one_for_all_replicas_whatever_becomes_of_the_schedule() {
+    let mut fleet = Fleet::new(2, rpm(5));
+    for _ in 0..5 {
+        fleet.reserve(0, 0).unwrap();
+    }
+    fleet.tick(Duration::from_secs(2));
+    assert_eq!(fleet.reserve(1, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+    let mut budget = fleet.store.budgets[&BUDGET].clone();
+    budget.generation += 1;
+    budget.limits.schedule.as_mut().unwrap().period = Period::Monthly;
+    fleet.store.budgets.insert(BUDGET, budget.clone());
+    for at in [1, 0] {
+        fleet.ledgers[at].put_budget(budget.clone(), fleet.now);
+    }
+    fleet.tick(Duration::from_secs(2));
+    assert_eq!(fleet.reserve(1, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
+}

@@ -84,7 +84,8 @@ impl TestStore {
     /// `None` when the budget is gone; nothing when the dimension or the generation is.
     fn limit(&self, key: &AccountKey) -> Option<Units> {
         let budget = self.budgets.get(&key.budget)?;
-        let limit = budget.limits.of(key.dimension).filter(|_| budget.generation == key.generation);
+        let is_current = budget.generation_of(key.dimension) == key.generation;
+        let limit = budget.limits.of(key.dimension).filter(|_| is_current);
         Some(limit.unwrap_or_default())
     }
 

@@ -132,7 +132,7 @@ impl World {
 
     pub(in crate::domain::ledger) fn end_overdue(&mut self) -> Vec<ReservationId> {
         let ended = self.ledger.end_overdue(self.now);
-        for settlement in &self.ledger.outbox {
+        for settlement in self.ledger.unsent() {
             if !self.settlements.iter().any(|known| known.id == settlement.id) {
                 self.settlements.push(settlement.clone());
             }
