@@ -56,7 +56,10 @@ pub(super) fn options(url: &str, setting: &str) -> Result<PgConnectOptions, Stor
         .map(|part| part.split_once('=').unwrap_or((part, "")))
     {
         if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            return Err(refuse(&format!("has a parameter {name:?} that Bursar does not know")));
+            // What follows a question mark in a password that was not encoded stands here too.
+            return Err(refuse(
+                "has a parameter that Bursar does not know, or a password in which special characters are not percent-encoded",
+            ));
         }
         if name == "sslmode" && PgSslMode::from_str(value).is_err() {
             return Err(refuse(
