@@ -27,12 +27,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
 
 use self::ear::Ear;
 use self::errors::Failure;
 pub(super) use self::errors::refused;
-use self::turn::{CALL_TIMEOUT, START_TIMEOUT, TRIES, Turn, bounded, in_turn, query, query_scalar};
+use self::turn::{
+    CALL_TIMEOUT, Pool, START_TIMEOUT, TRIES, Turn, bounded, in_turn, query, query_scalar,
+};
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
@@ -74,7 +75,7 @@ pub enum Clock {
 /// The store in PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     ttl: Duration,
     prepared_statements: bool,
     clock: Clock,
@@ -90,7 +91,7 @@ impl PostgresStore {
     /// `Unavailable` or `Corrupt`, with what is wrong and without any password.
     pub async fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
         let options = connecting::options(&settings.url, "store.url")?;
-        let pool = connecting::pool(&options, settings);
+        let pool = Pool::of(connecting::pool(&options, settings));
         connecting::bring_up_to_date(&pool, settings).await?;
         let ear = if settings.listen { Ear::open(&options).await? } else { Ear::closed() };
         Ok(Self {
@@ -125,11 +126,10 @@ impl PostgresStore {
     /// One batch. Directly it is one statement, and its transaction with it; through PgBouncer, which may give each statement
     /// to another connection, a transaction holds its parts together.
     async fn commit_once(&self, batch: &Batch, given: Option<Wall>) -> Result<Vec<Grant>, Failure> {
-        let mut turn = if self.prepared_statements {
-            Turn::take(&self.pool).await?
-        } else {
-            Turn::begin(&self.pool, turn::WRITE).await?
-        };
+        let mut turn = Turn::of_batch(&self.pool).await?;
+        if !self.prepared_statements {
+            turn = turn.begun(turn::WRITE).await?;
+        }
         let done = commit::apply(&mut turn, batch, self.ttl, given, self.prepared_statements).await;
         match (done, self.prepared_statements) {
             (Ok(grants), true) => {

@@ -335,3 +335,36 @@ async fn a_text_that_no_database_holds_is_found_nowhere() {
     }
     database.remove().await;
 }
+
+#[tokio::test]
+async fn calls_that_hang_leave_room_for_batches() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let here = budget(1, "p1");
+    store.create_budget(&here).await.unwrap();
+    let mut other = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM change WHERE workspace = 'ws' FOR UPDATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let keys: Vec<_> = (0..20).map(|at| api_key(&format!("k{at}"), at)).collect();
+    let mut hanging = join_all(keys.iter().map(|key| store.create_key(key)));
+    let exchanges = [exchange(&cost_of(&here), 1, 10)];
+    let batch = batch(&[], &exchanges);
+    let batch = async {
+        // All who hang have what connections they get.
+        tokio::task::yield_now().await;
+        let waits = "SELECT count(*) >= 4 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let mut looking = database.connect().await;
+        while !query_scalar::<bool>(waits).fetch_one(&mut looking).await.unwrap() {}
+        timeout(CALL_TIMEOUT / 3, store.commit(&batch, NOON)).await
+    };
+    let done = tokio::select! {
+        done = batch => done,
+        _ = &mut hanging => panic!("they wait for a lock"),
+    };
+    assert_eq!(done.expect("in time").unwrap()[0].granted, Units::new(10));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    hanging.await;
+    database.remove().await;
+}
