@@ -138,7 +138,7 @@ async fn news(
     let changed = changed.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
     let recalled = recalled
         .into_iter()
-        .map(|row| Ok((row.account.try_into()?, number("number of recalls", row.recalls)?)));
+        .map(|row| Ok((row.account.try_into()?, u32::try_from(row.recalls).unwrap_or(u32::MAX))));
     Ok(News {
         upto,
         changed: changed.collect::<Result<_, StoreError>>()?,
