@@ -238,6 +238,8 @@ CREATE TABLE handoff (
   is_settled    BOOLEAN NOT NULL,
   -- When it was written, or last given to a replica that is not its holder.
   since_ms      BIGINT  NOT NULL,
+  -- When it was last given so.
+  given_ms      BIGINT,
   PRIMARY KEY (workspace, reservation, settlement_id)
 );
 

@@ -209,7 +209,7 @@ BEGIN
       beyond := bursar_minus(x_overrun[i], overrun[l]);
       beyond := bursar_plus(beyond, GREATEST(bursar_minus(used, bursar_plus(outstanding, beyond)), 0));
       spent[a] := bursar_plus(spent[a], bursar_minus(x_consumed[i], consumed[l]));
-      leased[a] := bursar_minus(bursar_plus(leased[a], beyond), used);
+      leased[a] := bursar_plus(bursar_minus(leased[a], used), beyond);
       overdraft[a] := bursar_plus(overdraft[a], beyond);
       granted[l] := bursar_plus(granted[l], beyond);
       consumed[l] := x_consumed[i];

@@ -28,8 +28,6 @@ const COMMITS_MAX: usize = 8;
 /// to the second with each attempt that was too slow: a disk that takes three seconds for everything must not be given up forever.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_PATIENCE_MAX: Duration = Duration::from_secs(10);
-/// And how much longer for each settlement and exchange: what a long outage has left over is told at once.
-const COMMIT_PATIENCE_EACH: Duration = Duration::from_millis(2);
 /// How often it is looked at the most whether others had time to hand back what is needed.
 const RECALL_LOOK: Duration = Duration::from_millis(1);
 /// How long an administrative call waits for what is under way.
@@ -172,14 +170,13 @@ impl Shared {
             // In turns, so that a busy workspace does not keep the slot from the others.
             let mut slot = slots.acquire().await;
             let Some(batch) = self.next_batch(&workspace) else { return };
-            let (mut retries, mut patience) = (Retries::new(), patience(&batch));
-            let most = COMMIT_PATIENCE_MAX.max(patience);
+            let (mut retries, mut patience) = (Retries::new(), COMMIT_PATIENCE);
             loop {
                 match self.send(&batch, patience).await {
                     Sent::Answered => break,
                     Sent::Failed => {}
                     Sent::TooSlow => {
-                        patience = patience.saturating_mul(2).min(most);
+                        patience = patience.saturating_mul(2).min(COMMIT_PATIENCE_MAX);
                     }
                 }
                 drop(slot);
@@ -270,13 +267,6 @@ impl Shared {
         room.deliver();
         room.count_down();
     }
-}
-
-/// How long the store may take for a batch at first.
-fn patience(batch: &Batch) -> Duration {
-    let items = batch.settlements.len().saturating_add(batch.exchanges.len());
-    let items = u32::try_from(items).unwrap_or(u32::MAX);
-    COMMIT_PATIENCE.saturating_add(COMMIT_PATIENCE_EACH.saturating_mul(items))
 }
 
 /// What became of a batch.

@@ -39,6 +39,8 @@ pub(super) struct Heard {
     /// The store's clock: what to ask from next time.
     upto: Wall,
     /// When the store last gave news.
+    told_at: Mono,
+    /// When all that it had told was last in force.
     at: Mono,
     /// Changes of workspaces that are in force: of those that the store may tell again.
     versions: BTreeMap<Id, i64>,
@@ -91,7 +93,7 @@ impl Heard {
         let now = shared.now();
         let news = shared.store.news(&[shared.holder], now.wall).await?;
         let versions = BTreeMap::new();
-        Ok(Self { upto: news.upto, at: now.mono, versions, reload_at: None })
+        Ok(Self { upto: news.upto, told_at: now.mono, at: now.mono, versions, reload_at: None })
     }
 }
 
@@ -109,10 +111,11 @@ impl Engine {
             shared.recalled(account, *recalls);
         }
         self.take(news.handed_over);
-        if began.mono.since(heard.at) > DEAF_MAX {
+        if began.mono.since(heard.told_at) > DEAF_MAX {
             self.give_up_what_others_settled().await?;
             heard.reload_at = Some(began.mono.plus(shared.up_to(RELOAD_SPREAD)));
         }
+        heard.told_at = began.mono;
         self.reload_changed(&news.changed, &mut heard.versions).await?;
         heard.versions = news.changed.into_iter().collect();
         (heard.upto, heard.at) = (news.upto, began.mono);

@@ -111,8 +111,8 @@ pub trait FleetStore: Send + Sync + 'static {
         Err(unshared())
     }
 
-    /// Handoffs that were written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one replica at a time gets
-    /// them: nobody else does within the next [`UNTAKEN_AFTER`].
+    /// All handoffs of reservations that have one which was written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one
+    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`].
     ///
     /// # Errors
     /// When the store is away.

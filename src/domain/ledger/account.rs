@@ -274,10 +274,14 @@ impl LocalAccount {
     }
 
     /// Books actual use. What the lease has in hand covers it first; the rest is overrun, which raises the grant so that it
-    /// does not eat the cover of other reservations. A shadow account has no lease: all that it consumes is overrun.
-    pub fn consume(&mut self, amount: Units) {
+    /// does not eat the cover of other reservations. A shadow account has no lease: all that it consumes is overrun. What no number
+    /// holds together with what was counted before is left out. Returns what was booked.
+    pub fn consume(&mut self, amount: Units) -> Units {
+        let LocalLease { consumed, returned, .. } = self.lease;
+        let amount = amount.min(Units::MAX.minus(consumed).minus(returned).minus(self.reserved));
         self.extend(amount.minus(self.available().or_zero()).or_zero());
-        self.lease.consumed = self.lease.consumed.plus(amount);
+        self.lease.consumed = consumed.plus(amount);
+        amount
     }
 
     /// Raises the grant beyond what the store lent. It is reported, and counted there as overdraft.

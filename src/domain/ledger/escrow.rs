@@ -404,7 +404,7 @@ fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
     let unsaid = used.minus(lease.outstanding().plus(overrun)).or_zero();
     let beyond = overrun.plus(unsaid);
     account.spent = account.spent.plus(consumed);
-    account.leased = account.leased.plus(beyond).minus(used);
+    account.leased = account.leased.minus(used).plus(beyond);
     account.overdraft = account.overdraft.plus(beyond);
     lease.granted = lease.granted.plus(beyond);
     lease.consumed = request.consumed;

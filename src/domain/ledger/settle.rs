@@ -176,7 +176,7 @@ impl Ledger {
     /// Books what a settlement charges by way of a lease.
     fn consume(&mut self, at: AccountIndex, amount: Units) -> Option<()> {
         let account = self.accounts.get_mut(at)?;
-        account.consume(amount);
+        let amount = account.consume(amount);
         account.unsent = account.unsent.plus(amount);
         self.booked.push((at, account.serial, amount));
         self.enqueue(at);

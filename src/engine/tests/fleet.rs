@@ -372,3 +372,19 @@ async fn a_reservation_whose_time_is_up_waits_for_the_store_and_is_then_charged(
     one.engine.flush(&id(WORKSPACE)).await.unwrap();
     assert_eq!((one.open(), fleet.account().await.spent), (0, units(100)));
 }
+
+#[tokio::test]
+async fn a_workspace_that_cannot_be_loaded_costs_the_store_no_more_than_its_loading() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (one, other) = fleet.pair();
+    one.admitted(100).await;
+    one.store.turn_only("list_budgets", Weather::Away);
+    other.engine.replace_budget(dollars(900)).await.unwrap();
+    let before = one.store.calls_of("list_budgets");
+    within(FOREVER, "a try", async || one.store.calls_of("list_budgets") > before).await;
+    clock.advance(Duration::from_secs(21));
+    let tried = one.store.calls_of("list_budgets") + 4;
+    within(FOREVER, "some more", async || one.store.calls_of("list_budgets") > tried).await;
+    assert!(one.store.calls_of("settled_among") <= 1, "all open reservations are asked for once");
+}

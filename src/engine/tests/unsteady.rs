@@ -44,6 +44,7 @@ pub(super) struct Unsteady {
     /// Weather for single calls, by their numbers.
     planned: Mutex<BTreeMap<u32, Weather>>,
     calls: Mutex<u32>,
+    by_name: Mutex<BTreeMap<&'static str, u32>>,
     refused: Mutex<Option<Id>>,
     /// Workspaces with a batch that is never answered.
     unanswered: Mutex<BTreeSet<Id>>,
@@ -58,6 +59,7 @@ impl Unsteady {
             local: Mutex::default(),
             planned: Mutex::default(),
             calls: Mutex::new(0),
+            by_name: Mutex::default(),
             refused: Mutex::default(),
             unanswered: Mutex::default(),
         }
@@ -96,6 +98,11 @@ impl Unsteady {
         *self.calls.lock().unwrap()
     }
 
+    /// How many calls of this name there were.
+    pub(super) fn calls_of(&self, name: &str) -> u32 {
+        self.by_name.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+
     async fn call<T>(
         &self,
         name: &'static str,
@@ -107,6 +114,7 @@ impl Unsteady {
             *calls += 1;
             *calls - 1
         };
+        *self.by_name.lock().unwrap().entry(name).or_default() += 1;
         let planned = self.planned.lock().unwrap().remove(&number);
         let local = self.local.lock().unwrap().get(name).copied();
         let now = *self.weather.borrow();

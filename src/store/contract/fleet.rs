@@ -15,6 +15,7 @@ shared_contract!(
     a_recall_is_news_for_those_who_hold_a_lease,
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
+    all_handoffs_of_a_reservation_go_to_the_same_replica,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
     a_report_that_is_too_long_is_refused,
 );
@@ -197,6 +198,21 @@ async fn an_untaken_handoff_goes_to_one_replica_at_a_time(store: &dyn Store) {
     assert_eq!(handed_over(store, &[1]).await, [handoff(1, "a")], "its holder may come back");
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
     assert_eq!(store.untaken_handoffs(until(999)).await.unwrap(), []);
+}
+
+async fn all_handoffs_of_a_reservation_go_to_the_same_replica(store: &dyn Store) {
+    store.sweep(NOON).await.unwrap();
+    store.hand_over(&handoff(1, "a")).await.unwrap();
+    store.sweep(seconds(50)).await.unwrap();
+    store.hand_over(&handoff(1, "b")).await.unwrap();
+    let both = [handoff(1, "a"), handoff(1, "b")];
+    let mut given = store.untaken_handoffs(seconds(61)).await.unwrap();
+    given.sort_by(|a, b| a.settlement.cmp(&b.settlement));
+    assert_eq!(given, both);
+    store.hand_over(&handoff(1, "c")).await.unwrap();
+    store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
+    assert_eq!(store.untaken_handoffs(seconds(121)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(seconds(122)).await.unwrap().len(), 2);
 }
 
 async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &dyn Store) {

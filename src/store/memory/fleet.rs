@@ -35,6 +35,8 @@ struct Kept {
     handoff: Handoff,
     /// When it was written, or last given to a replica that is not its holder.
     since: Wall,
+    /// When it was last given so.
+    given: Option<Wall>,
     is_settled: bool,
 }
 
@@ -130,7 +132,8 @@ impl FleetStore for MemoryStore {
         let words = &mut self.tables().words;
         let place = place(handoff);
         if !words.handoffs.contains_key(&place) {
-            let kept = Kept { handoff: handoff.clone(), since: words.now, is_settled: false };
+            let kept =
+                Kept { handoff: handoff.clone(), since: words.now, given: None, is_settled: false };
             words.handoffs.insert(place, kept);
             words.say(Told::HandedOver(handoff.reservation.holder));
         }
@@ -155,10 +158,17 @@ impl FleetStore for MemoryStore {
     async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
         let words = &mut self.tables().words;
         words.is_now(now);
-        let untaken = |kept: &&mut Kept| !kept.is_settled && kept.since.plus(UNTAKEN_AFTER) < now;
-        let untaken = words.handoffs.values_mut().filter(untaken);
-        let given = untaken.map(|kept| {
-            kept.since = now;
+        let of = |kept: &Kept| (kept.handoff.workspace.clone(), kept.handoff.reservation);
+        let is_old = |at: Wall| at.plus(UNTAKEN_AFTER) < now;
+        let all = words.handoffs.values();
+        let untaken = all.clone().filter(|kept| !kept.is_settled && is_old(kept.since));
+        let mut untaken: BTreeSet<_> = untaken.map(of).collect();
+        for kept in all.filter(|kept| kept.given.is_some_and(|at| !is_old(at))) {
+            untaken.remove(&of(kept));
+        }
+        let is_meant = |kept: &&mut Kept| !kept.is_settled && untaken.contains(&of(kept));
+        let given = words.handoffs.values_mut().filter(is_meant).map(|kept| {
+            (kept.since, kept.given) = (now, Some(now));
             kept.handoff.clone()
         });
         Ok(given.collect())

@@ -14,7 +14,7 @@ use crate::store::rows::{AlertRow, id};
 macro_rules! with_balances {
     ($lock:literal) => {
         concat!(
-            "SELECT credit_alert.*, granted - COALESCE(spent, 0) AS balance
+            "SELECT credit_alert.*, bursar_minus(granted, COALESCE(spent, 0)) AS balance
              FROM credit_alert
              JOIN credit ON credit.workspace = credit_alert.workspace
              LEFT JOIN account ON account.workspace = credit.workspace AND budget = $1 AND generation = 0

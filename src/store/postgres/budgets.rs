@@ -165,6 +165,11 @@ pub(super) async fn list(
             Some(budget) => Some(budget),
         },
     };
+    // No text in this database holds a zero byte, and none may be asked for.
+    let texts = filter.target.iter().chain(&filter.target_contains);
+    if texts.into_iter().any(|text| text.contains('\0')) {
+        return Ok(Page { budgets: Vec::new(), has_more: false });
+    }
     // One more than the page holds tells whether there is more.
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let rows: Vec<BudgetRow> = query_as(statement)
@@ -215,7 +220,8 @@ async fn check_scope_is_free(db: &mut PgConnection, budget: &Budget) -> Result<(
     existing.map_or(Ok(()), |existing| Err(StoreError::Conflict { existing }.into()))
 }
 
-/// Opens the accounts of a new generation with what was charged in the window, by batches under way too.
+/// Opens the accounts of a new generation with what was charged in the window, by batches under way too. Sums saturate, as they do
+/// everywhere.
 async fn open_seeded(
     db: &mut PgConnection,
     budget: &Budget,
@@ -225,13 +231,14 @@ async fn open_seeded(
     query(
         "INSERT INTO account (workspace, budget, generation, dimension, target, window_label,
            spent, base, leased, forfeited, overdraft, holders)
-         SELECT workspace, budget, $3, dimension, target, $4, SUM(amount)::bigint, 0, 0, 0, 0, 0
+         SELECT workspace, budget, $3, dimension, target, $4,
+           GREATEST(-9223372036854775807, LEAST(9223372036854775807, SUM(amount)))::bigint, 0, 0, 0, 0, 0
          FROM usage_event
          WHERE workspace = $1 AND budget = $2 AND dimension IN ('cost', 'tokens')
            AND at_ms >= $5 AND ($6::bigint IS NULL OR at_ms < $6)
          GROUP BY workspace, budget, dimension, target ORDER BY dimension, target
          ON CONFLICT (workspace, budget, generation, dimension, target, window_label)
-           DO UPDATE SET spent = account.spent + excluded.spent",
+           DO UPDATE SET spent = bursar_plus(account.spent, excluded.spent)",
     )
     .bind(budget.workspace.as_str())
     .bind(budget.id.to_string())

@@ -10,13 +10,10 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::PostgresSettings;
 use super::errors::Failure;
-use super::turn::{SESSION, START_TIMEOUT, Turn, bounded, query_scalar};
+use super::turn::{ACQUIRE_TIMEOUT, Pool, SESSION, START_TIMEOUT, Turn, bounded, query_scalar};
 use crate::store::{StoreError, errors};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
-
-/// How long a call waits for a connection; less than it waits in all.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that was idle for longer is tried before it is used: the server may have gone meanwhile.
 const UNTRIED_IDLE: Duration = Duration::from_secs(1);
@@ -56,7 +53,10 @@ pub(super) fn options(url: &str, setting: &str) -> Result<PgConnectOptions, Stor
         .map(|part| part.split_once('=').unwrap_or((part, "")))
     {
         if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            return Err(refuse(&format!("has a parameter {name:?} that Bursar does not know")));
+            // What follows a question mark in a password that was not encoded stands here too.
+            return Err(refuse(
+                "has a parameter that Bursar does not know, or a password in which special characters are not percent-encoded",
+            ));
         }
         if name == "sslmode" && PgSslMode::from_str(value).is_err() {
             return Err(refuse(
@@ -118,10 +118,10 @@ fn basic_pool(connections: u32) -> PgPoolOptions {
 
 /// Brings the schema up to date, or makes sure that it is. One replica does it and the others wait, by an advisory lock.
 pub(super) async fn bring_up_to_date(
-    pool: &PgPool,
+    pool: &Pool,
     settings: &PostgresSettings,
 ) -> Result<(), StoreError> {
-    let own = pool.connect_options();
+    let own = pool.options();
     let is_up_to_date = bounded(START_TIMEOUT, is_up_to_date(pool)).await;
     if is_up_to_date.map_err(|error| opening(&own, error))? {
         return Ok(());
@@ -145,7 +145,7 @@ pub(super) async fn bring_up_to_date(
 }
 
 /// Whether all migrations were made, and no other.
-async fn is_up_to_date(pool: &PgPool) -> Result<bool, Failure> {
+async fn is_up_to_date(pool: &Pool) -> Result<bool, Failure> {
     let mut turn = Turn::begin(pool, "BEGIN READ ONLY").await?;
     let is_made: bool = query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *turn)

@@ -378,7 +378,7 @@ async fn statement(
     from: Wall,
     to: Wall,
 ) -> Result<Statement, Failure> {
-    const SUM: &str = "SELECT kind, SUM(amount)::bigint FROM credit_entry
+    const SUM: &str = "SELECT kind, GREATEST(-9223372036854775808, LEAST(9223372036854775807, SUM(amount)))::bigint FROM credit_entry
          WHERE workspace = $1 AND at_ms >= $2 AND at_ms < $3 GROUP BY kind";
     let mut sums = Vec::new();
     for (from, to) in [(i64::MIN, from.as_ms()), (from.as_ms(), to.as_ms())] {
@@ -387,7 +387,8 @@ async fn statement(
         sums.push(sum);
     }
     let spend: Vec<SpendRow> = query_as(
-        "SELECT project, api_key, model, SUM(amount)::bigint AS amount FROM credit_entry
+        "SELECT project, api_key, model,
+           GREATEST(-9223372036854775808, LEAST(9223372036854775807, SUM(amount)))::bigint AS amount FROM credit_entry
          WHERE workspace = $1 AND at_ms >= $2 AND at_ms < $3 AND kind = 'usage'
          GROUP BY project, api_key, model ORDER BY amount, project NULLS FIRST, api_key NULLS FIRST, model NULLS FIRST
          LIMIT $4",

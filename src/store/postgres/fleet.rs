@@ -12,7 +12,7 @@ use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
-use crate::store::rows::{AccountKeyRow, id, number, unreadable};
+use crate::store::rows::{AccountKeyRow, id, unreadable};
 use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
@@ -20,6 +20,9 @@ const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Handoffs that are given at a time; the rest waits for the next.
 const HANDOFFS_MAX: i64 = 500;
+
+/// Whoever looks for untaken handoffs holds this advisory lock: "untaken" as a number.
+const UNTAKEN_LOCK: i64 = 0x75_6E_74_61_6B_65_6E;
 
 /// The channel of all words.
 pub(super) const CHANNEL: &str = "bursar";
@@ -138,7 +141,7 @@ async fn news(
     let changed = changed.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
     let recalled = recalled
         .into_iter()
-        .map(|row| Ok((row.account.try_into()?, number("number of recalls", row.recalls)?)));
+        .map(|row| Ok((row.account.try_into()?, u32::try_from(row.recalls).unwrap_or(u32::MAX))));
     Ok(News {
         upto,
         changed: changed.collect::<Result<_, StoreError>>()?,
@@ -193,15 +196,19 @@ async fn settled(
 }
 
 async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Handoff>, Failure> {
+    // One replica after the other, so that no two take parts of one reservation.
+    query("SELECT pg_advisory_xact_lock($1)").bind(UNTAKEN_LOCK).execute(&mut *db).await?;
     let now = clock(&mut *db, given).await?;
     let rows: Vec<HandoffRow> = query_as(
-        "WITH taken AS (
-           SELECT workspace, reservation, settlement_id FROM handoff
-           WHERE NOT is_settled AND since_ms < $1 ORDER BY since_ms LIMIT $2 FOR UPDATE SKIP LOCKED)
-         UPDATE handoff t SET since_ms = $3 FROM taken
-         WHERE t.workspace = taken.workspace AND t.reservation = taken.reservation
-           AND t.settlement_id = taken.settlement_id
-         RETURNING t.*",
+        "WITH untaken AS (
+           SELECT DISTINCT workspace, reservation FROM (
+             SELECT workspace, reservation FROM handoff
+             WHERE NOT is_settled AND since_ms < $1 ORDER BY since_ms LIMIT $2) k)
+         UPDATE handoff t SET since_ms = $3, given_ms = $3 FROM untaken
+         WHERE t.workspace = untaken.workspace AND t.reservation = untaken.reservation AND NOT t.is_settled
+           AND NOT EXISTS (SELECT FROM handoff g
+             WHERE g.workspace = untaken.workspace AND g.reservation = untaken.reservation AND g.given_ms >= $1)
+         RETURNING t.workspace, t.reservation, t.settlement_id, t.report",
     )
     .bind(now.minus(UNTAKEN_AFTER).as_ms())
     .bind(HANDOFFS_MAX)

@@ -27,12 +27,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
 
 use self::ear::Ear;
 use self::errors::Failure;
 pub(super) use self::errors::refused;
-use self::turn::{CALL_TIMEOUT, START_TIMEOUT, TRIES, Turn, bounded, in_turn, query, query_scalar};
+use self::turn::{
+    CALL_TIMEOUT, Pool, START_TIMEOUT, TRIES, Turn, bounded, in_turn, query, query_scalar,
+};
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
@@ -74,7 +75,7 @@ pub enum Clock {
 /// The store in PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     ttl: Duration,
     prepared_statements: bool,
     clock: Clock,
@@ -90,7 +91,7 @@ impl PostgresStore {
     /// `Unavailable` or `Corrupt`, with what is wrong and without any password.
     pub async fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
         let options = connecting::options(&settings.url, "store.url")?;
-        let pool = connecting::pool(&options, settings);
+        let pool = Pool::of(connecting::pool(&options, settings));
         connecting::bring_up_to_date(&pool, settings).await?;
         let ear = if settings.listen { Ear::open(&options).await? } else { Ear::closed() };
         Ok(Self {
@@ -125,14 +126,12 @@ impl PostgresStore {
     /// One batch. Directly it is one statement, and its transaction with it; through PgBouncer, which may give each statement
     /// to another connection, a transaction holds its parts together.
     async fn commit_once(&self, batch: &Batch, given: Option<Wall>) -> Result<Vec<Grant>, Failure> {
-        let is_one_statement = self.prepared_statements && items(batch) <= turn::LARGE;
-        let mut turn = if is_one_statement {
-            Turn::take(&self.pool).await?
-        } else {
-            Turn::begin_for(&self.pool, time_for(batch)).await?
-        };
+        let mut turn = Turn::of_batch(&self.pool).await?;
+        if !self.prepared_statements {
+            turn = turn.begun(turn::WRITE).await?;
+        }
         let done = commit::apply(&mut turn, batch, self.ttl, given, self.prepared_statements).await;
-        match (done, is_one_statement) {
+        match (done, self.prepared_statements) {
             (Ok(grants), true) => {
                 turn.give_back();
                 Ok(grants)
@@ -144,16 +143,6 @@ impl PostgresStore {
             }
         }
     }
-}
-
-fn items(batch: &Batch) -> usize {
-    batch.settlements.len().saturating_add(batch.exchanges.len())
-}
-
-/// How long a batch may take.
-fn time_for(batch: &Batch) -> Duration {
-    let beyond = u32::try_from(items(batch).saturating_sub(turn::LARGE)).unwrap_or(u32::MAX);
-    CALL_TIMEOUT.saturating_add(turn::EACH.saturating_mul(beyond))
 }
 
 /// The clock that all replicas go by, unless a test gives the instant.
@@ -270,7 +259,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
         let given = self.given(now);
-        bounded(time_for(batch), async {
+        self.in_time(async {
             let mut tries = TRIES;
             loop {
                 tries = tries.saturating_sub(1);

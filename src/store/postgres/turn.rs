@@ -2,12 +2,15 @@
 //! something is not used again.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPool};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::{Query, QueryAs, QueryScalar};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::errors::Failure;
 use crate::store::StoreError;
@@ -18,13 +21,6 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the calls of a start may take: bringing the schema up to date, loading all budgets, adopting leases.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A batch with more settlements and exchanges than this is a transaction of its own, with time for each of them: after a long
-/// outage there may be a hundred thousand.
-pub(super) const LARGE: usize = 1_000;
-
-/// How much longer a large batch may take for each.
-pub(super) const EACH: Duration = Duration::from_millis(1);
 
 /// How often a transaction is tried.
 pub(super) const TRIES: u32 = 3;
@@ -48,34 +44,64 @@ pub(super) const READ_AT_START: &str =
 pub(super) const SESSION: &str =
     "SET default_transaction_isolation TO 'read committed'; SET statement_timeout TO 3000";
 
+/// How long a call waits for a connection; less than it waits in all.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The connections of a store. Half of them are for batches alone, so that leases are renewed whatever else is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    connections: PgPool,
+    others: Arc<Semaphore>,
+}
+
+impl Pool {
+    pub(super) fn of(connections: PgPool) -> Self {
+        let most = connections.options().get_max_connections();
+        let others = usize::try_from(most.div_ceil(2)).unwrap_or(1);
+        Self { connections, others: Arc::new(Semaphore::new(others)) }
+    }
+
+    /// How its connections are made.
+    pub(super) fn options(&self) -> Arc<PgConnectOptions> {
+        self.connections.connect_options()
+    }
+
+    pub(super) async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
 /// A connection in somebody's hands. One that is dropped before [`Turn::give_back`] is closed: what it was doing is unknown.
 #[derive(Debug)]
 pub(super) struct Turn {
     connection: Option<PoolConnection<Postgres>>,
     is_kept: bool,
+    /// The place among calls that are no batches.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Turn {
-    /// A connection outside of any transaction.
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, Failure> {
-        Ok(Self { connection: Some(pool.acquire().await?), is_kept: true })
+    /// A connection outside of any transaction, for a batch.
+    pub(super) async fn of_batch(pool: &Pool) -> Result<Self, Failure> {
+        Self::take(pool, None).await
     }
 
-    /// A transaction, begun by one of the statements above.
-    pub(super) async fn begin(pool: &PgPool, how: &'static str) -> Result<Self, Failure> {
-        let mut turn = Self::take(pool).await?;
-        sqlx::raw_sql(how).execute(&mut *turn).await?;
-        Ok(turn)
+    /// A transaction for anything but a batch, begun by one of the statements above.
+    pub(super) async fn begin(pool: &Pool, how: &'static str) -> Result<Self, Failure> {
+        let place = timeout(ACQUIRE_TIMEOUT, Arc::clone(&pool.others).acquire_owned()).await;
+        let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        Self::take(pool, place.ok()).await?.begun(how).await
     }
 
-    /// A transaction that writes, with a time of its own for each statement.
-    pub(super) async fn begin_for(pool: &PgPool, limit: Duration) -> Result<Self, Failure> {
-        let mut turn = Self::take(pool).await?;
-        let ms = limit.as_millis();
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT bursar_begin({ms})");
-        // Nothing but a number is put into it.
-        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *turn).await?;
-        Ok(turn)
+    async fn take(pool: &Pool, place: Option<OwnedSemaphorePermit>) -> Result<Self, Failure> {
+        let connection = Some(pool.connections.acquire().await?);
+        Ok(Self { connection, is_kept: true, _place: place })
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begun(mut self, how: &'static str) -> Result<Self, Failure> {
+        sqlx::raw_sql(how).execute(&mut *self).await?;
+        Ok(self)
     }
 
     /// Nothing of this transaction is to stay.
@@ -167,7 +193,7 @@ pub(super) async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, call).await {
+    match timeout(limit, call).await {
         Ok(done) => done.map_err(Failure::into_inner),
         Err(_) => Err(StoreError::Unavailable(format!(
             "the database did not answer within {} s",

@@ -248,12 +248,8 @@ impl Model {
     fn withdraw(&mut self, which: usize) {
         let (_, open) = self.take(which);
         self.end(&open, None);
-        // A slot that was taken before a change of schedule is not given back.
         for (key, _) in &open.holds {
-            let is_current =
-                self.rules.iter().any(|rule| rule.id == Some(key.0) && rule.generation == key.1);
-            let stamps = self.minutes.get_mut(&(key.0, key.3)).filter(|_| is_current);
-            if let Some(stamps) = stamps
+            if let Some(stamps) = self.minutes.get_mut(&(key.0, key.3))
                 && let Some(at) = stamps.iter().position(|stamp| *stamp == open.made_ms)
                 && key.2 == Dimension::Requests
             {

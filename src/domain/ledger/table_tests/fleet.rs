@@ -351,3 +351,26 @@ fn a_rolling_minute_is_one_for_all_replicas_whatever_becomes_of_the_schedule() {
     fleet.tick(Duration::from_secs(2));
     assert_eq!(fleet.reserve(1, 0), Err(RefusalCode::RequestsPerMinuteExceeded));
 }
+
+#[test]
+fn amounts_that_no_number_holds_leave_the_books_in_order() {
+    let mut fleet = Fleet::new(2, cost(1_000));
+    let held = fleet.reserve(1, 10).unwrap();
+    let ids: Vec<_> = (0..3).map(|_| fleet.reserve(0, 20).unwrap()).collect();
+    assert!(fleet.reserve(1, 700).is_ok(), "what the other has idle is handed back");
+    for id in ids {
+        fleet.settle(0, id, i64::MAX);
+        fleet.ledgers[0].hurry();
+        fleet.exchange(0);
+    }
+    fleet.settle(1, held, 1);
+    fleet.ledgers[1].hurry();
+    fleet.exchange(1);
+    assert_eq!(fleet.account(Dimension::Cost).0, Units::MAX);
+    for lease in fleet.store.leases.values() {
+        assert!(lease.outstanding() >= units(0), "{lease:?}");
+    }
+    for account in fleet.store.accounts.values() {
+        assert!(account.leased >= units(0), "{account:?}");
+    }
+}

@@ -11,12 +11,12 @@ use self::line::Line;
 use super::testing::{Database, settings};
 use super::*;
 use crate::domain::ledger::escrow;
-use crate::domain::money::Units;
+use crate::domain::money::{NanoUsd, Units};
 use crate::domain::settlement::Road;
 use crate::store::contract::{
-    MONTH, NOON, account, api_key, batch, budget, cost_of, exchange, id, settlement,
+    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id, settlement,
 };
-use crate::store::{FleetStore, Told};
+use crate::store::{CreditStore, FleetStore, Told};
 
 async fn refusal(url: &str) -> String {
     let settings = PostgresSettings { url: url.into(), ..settings("nothing") };
@@ -30,7 +30,9 @@ async fn a_url_that_makes_no_sense_is_refused_without_its_password() {
         ("postgres://me:hunter2@host:port/db", "a port"),
         ("postgres://me:hunter2@host:99999/db", "a port"),
         ("postgres://me:hunter2@host/db?sslmode=always", "sslmode"),
-        ("postgres://me:hunter2@host/db?pasword=hunter2", "\"pasword\""),
+        ("postgres://me:hunter2@host/db?pasword=hunter2", "a parameter"),
+        ("postgres://me:?hunter2@host/db", "percent-encode"),
+        ("postgres://me:a?b&hunter2=@host/db", "percent-encode"),
         ("postgres://me:hunter2@ho st/db", "percent-encode"),
         ("postgres://me:hunter2%ff@host/db", "percent-encode"),
     ] {
@@ -291,5 +293,78 @@ async fn the_time_is_that_of_the_database() {
     assert!(upto < wrong && upto > Wall::from_ms(0), "{upto:?}");
     assert!(store.accounts(&budget, MONTH).await.unwrap().len() == 1);
     store.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn sums_that_no_number_holds_are_the_largest_there_is() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let old = budget(1, "p1");
+    let (cost, credits) = (cost_of(&old), crate::domain::credits::account(&id("ws")));
+    store.create_budget(&old).await.unwrap();
+    store.add_credit(&id("ws"), &grant("g1", 1000), NOON).await.unwrap();
+    for number in 0..3 {
+        let charged = [(&cost, i64::MAX, Road::Direct), (&credits, i64::MAX, Road::Direct)];
+        let settled = settlement(&format!("s{number}"), number, &charged);
+        store.commit(&batch(&[settled], &[]), NOON).await.unwrap();
+    }
+    let statement = store.credit_statement(&id("ws"), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
+    assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
+
+    let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
+    let new = Budget { generation: 1, ..old };
+    store.replace_budget(&new, Some(&window)).await.unwrap();
+    let seeded = store.accounts(&new, "2026-W47").await.unwrap();
+    let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
+    assert_eq!(spent, [i64::MAX]);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_text_that_no_database_holds_is_found_nowhere() {
+    let database = Database::new().await;
+    let store = &database.store;
+    store.create_budget(&budget(1, "p1")).await.unwrap();
+    for filter in [
+        BudgetFilter { target: Some("p\0".to_owned()), ..BudgetFilter::default() },
+        BudgetFilter { target_contains: Some("\0".to_owned()), ..BudgetFilter::default() },
+    ] {
+        let page = store.list_budgets(&id("ws"), &filter, Cursor::Start, 10).await.unwrap();
+        assert!(page.budgets.is_empty());
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn calls_that_hang_leave_room_for_batches() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let here = budget(1, "p1");
+    store.create_budget(&here).await.unwrap();
+    let mut other = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM change WHERE workspace = 'ws' FOR UPDATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let keys: Vec<_> = (0..20).map(|at| api_key(&format!("k{at}"), at)).collect();
+    let mut hanging = join_all(keys.iter().map(|key| store.create_key(key)));
+    let exchanges = [exchange(&cost_of(&here), 1, 10)];
+    let batch = batch(&[], &exchanges);
+    let batch = async {
+        // All who hang have what connections they get.
+        tokio::task::yield_now().await;
+        let waits = "SELECT count(*) >= 4 FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let mut looking = database.connect().await;
+        while !query_scalar::<bool>(waits).fetch_one(&mut looking).await.unwrap() {}
+        timeout(CALL_TIMEOUT / 3, store.commit(&batch, NOON)).await
+    };
+    let done = tokio::select! {
+        done = batch => done,
+        _ = &mut hanging => panic!("they wait for a lock"),
+    };
+    assert_eq!(done.expect("in time").unwrap()[0].granted, Units::new(10));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    hanging.await;
     database.remove().await;
 }
