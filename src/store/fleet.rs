@@ -112,7 +112,8 @@ pub trait FleetStore: Send + Sync + 'static {
     }
 
     /// Handoffs that were written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one replica at a time gets
-    /// them: nobody else does within the next [`UNTAKEN_AFTER`].
+    /// them: nobody else does within the next [`UNTAKEN_AFTER`]. Nor does anybody get others of the same reservation meanwhile,
+    /// because two replicas, each with one of them, would both charge the reservation in full.
     ///
     /// # Errors
     /// When the store is away.

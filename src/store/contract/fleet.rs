@@ -15,6 +15,7 @@ shared_contract!(
     a_recall_is_news_for_those_who_hold_a_lease,
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
+    untaken_handoffs_of_one_reservation_go_to_one_replica,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
     a_report_that_is_too_long_is_refused,
 );
@@ -197,6 +198,19 @@ async fn an_untaken_handoff_goes_to_one_replica_at_a_time(store: &dyn Store) {
     assert_eq!(handed_over(store, &[1]).await, [handoff(1, "a")], "its holder may come back");
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
     assert_eq!(store.untaken_handoffs(until(999)).await.unwrap(), []);
+}
+
+async fn untaken_handoffs_of_one_reservation_go_to_one_replica(store: &dyn Store) {
+    let until = |more| NOON.plus(UNTAKEN_AFTER).plus(Duration::from_secs(more));
+    store.sweep(NOON).await.unwrap();
+    store.hand_over(&handoff(1, "a")).await.unwrap();
+    store.sweep(NOON.plus(Duration::from_secs(30))).await.unwrap();
+    store.hand_over(&handoff(1, "b")).await.unwrap();
+    assert_eq!(store.untaken_handoffs(until(1)).await.unwrap(), [], "one of them is recent");
+    assert_eq!(store.untaken_handoffs(until(31)).await.unwrap().len(), 2);
+    assert_eq!(store.untaken_handoffs(until(62)).await.unwrap(), []);
+    store.handoff_settled(&handoff(1, "b"), &[]).await.unwrap();
+    assert_eq!(store.untaken_handoffs(until(92)).await.unwrap(), [handoff(1, "a")]);
 }
 
 async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &dyn Store) {

@@ -155,8 +155,12 @@ impl FleetStore for MemoryStore {
     async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
         let words = &mut self.tables().words;
         words.is_now(now);
-        let untaken = |kept: &&mut Kept| !kept.is_settled && kept.since.plus(UNTAKEN_AFTER) < now;
-        let untaken = words.handoffs.values_mut().filter(untaken);
+        let is_recent = |kept: &&Kept| !kept.is_settled && kept.since.plus(UNTAKEN_AFTER) >= now;
+        let recent = words.handoffs.values().filter(is_recent);
+        let recent: BTreeSet<_> = recent.map(|kept| kept.handoff.reservation).collect();
+        let is_untaken =
+            |kept: &&mut Kept| !kept.is_settled && !recent.contains(&kept.handoff.reservation);
+        let untaken = words.handoffs.values_mut().filter(is_untaken);
         let given = untaken.map(|kept| {
             kept.since = now;
             kept.handoff.clone()

@@ -196,8 +196,12 @@ async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Hando
     let now = clock(&mut *db, given).await?;
     let rows: Vec<HandoffRow> = query_as(
         "WITH taken AS (
-           SELECT workspace, reservation, settlement_id FROM handoff
-           WHERE NOT is_settled AND since_ms < $1 ORDER BY since_ms LIMIT $2 FOR UPDATE SKIP LOCKED)
+           SELECT workspace, reservation, settlement_id FROM handoff old
+           WHERE NOT is_settled AND since_ms < $1 AND NOT EXISTS (
+             SELECT 1 FROM handoff recent
+             WHERE recent.workspace = old.workspace AND recent.reservation = old.reservation
+               AND NOT recent.is_settled AND recent.since_ms >= $1)
+           ORDER BY since_ms LIMIT $2 FOR UPDATE SKIP LOCKED)
          UPDATE handoff t SET since_ms = $3 FROM taken
          WHERE t.workspace = taken.workspace AND t.reservation = taken.reservation
            AND t.settlement_id = taken.settlement_id
