@@ -1,10 +1,12 @@
 //! The end of a world: everything is healed, whoever can be served is served, and when all is closed the books are even.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bursar::domain::budget::Dimension;
 use bursar::domain::ledger::escrow::{AccountKey, LeaseState};
-use bursar::domain::money::Units;
+use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
+use bursar::domain::subject::Subject;
 use bursar::store::Store as _;
 
 use super::clients::{Fate, Standing};
@@ -15,8 +17,11 @@ use super::world::World;
 
 /// After healing, everything under way has found its end by then.
 const CALM: u64 = 8 * SECOND;
-/// A request that fits is admitted within so many tries, one each second.
-const TRIES: u32 = 6;
+/// A request that fits is admitted within so many tries, one each second: the second comes after whoever was told of the recall has
+/// heeded it.
+const TRIES_WHEN_TOLD: u32 = 2;
+/// Likewise where replicas have to ask, once a second, whether something was recalled.
+const TRIES_WHEN_ASKING: u32 = 4;
 
 impl World {
     /// Lives through everything.
@@ -35,14 +40,16 @@ impl World {
         self.check_end()
     }
 
-    /// I11: a request that fits is admitted soon.
+    /// I11: a request that fits is admitted soon, even one that needs most of what others have idle.
     fn probe(&mut self) -> Result<(), Fault> {
         let at = self.random.index(self.replicas.len());
         let subject = self.plan.subject(&mut self.random);
-        let mut first = None;
-        for _ in 0..TRIES {
+        self.spread(at, &subject)?;
+        let tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
+        let mut estimate = None;
+        for _ in 0..tries {
             let number = self.request(at, subject.clone(), Fate::Released);
-            let estimate = *first.get_or_insert(self.requests[number].estimate);
+            let estimate = *estimate.get_or_insert_with(|| self.demanding(at, number));
             self.requests[number].estimate = estimate;
             self.run_until(self.now + self.plan.patience + SECOND / 2)?;
             if self.requests[number].standing == Standing::Admitted || self.short(at, number) {
@@ -57,10 +64,49 @@ impl World {
         Err(format!("I11: r{at} does not admit {last:?}, which fits"))
     }
 
+    /// Lets a few replicas draw for a subject, so that they have some of it idle, and at last the one that is probed.
+    fn spread(&mut self, at: usize, subject: &Arc<Subject>) -> Result<(), Fault> {
+        let others = (0..2).map(|_| self.random.index(self.replicas.len())).collect::<Vec<_>>();
+        for at in others.into_iter().chain([at]) {
+            self.request(at, Arc::clone(subject), Fate::Released);
+            self.run_until(self.now + self.plan.patience)?;
+        }
+        self.run_until(self.now + self.plan.response)
+    }
+
+    /// What a request asks for: its estimate, or half or all of the least that its gates have idle.
+    fn demanding(&mut self, at: usize, number: usize) -> Amounts {
+        let part = [0, 0, 2, 1][self.random.index(4)];
+        let mut asked = self.requests[number].estimate;
+        let gates = self.gates(at, number);
+        let least = |of: Dimension| {
+            let idle = gates.iter().filter(|key| key.dimension == of).map(|key| self.idle(key));
+            idle.min()?.or_zero().get().checked_div(part)
+        };
+        if let Some(cost) = least(Dimension::Cost) {
+            asked.cost = NanoUsd::new(cost);
+        }
+        if let Some(tokens) = least(Dimension::Tokens) {
+            asked.tokens = Tokens::new(tokens);
+        }
+        asked
+    }
+
     /// Whether some gate of a request has not enough left in the whole fleet.
     fn short(&self, at: usize, number: usize) -> bool {
-        let request = &self.requests[number];
-        let subject = &request.subject;
+        let estimate = self.requests[number].estimate;
+        self.gates(at, number).iter().any(|key| {
+            let asked = match key.dimension {
+                Dimension::Requests => Units::ONE,
+                dimension => in_dimension(dimension, estimate),
+            };
+            self.idle(key) < asked.max(Units::ONE)
+        })
+    }
+
+    /// The accounts that may refuse a request, as far as its replica has opened them.
+    fn gates(&self, at: usize, number: usize) -> Vec<AccountKey> {
+        let subject = &self.requests[number].subject;
         let covers = |key: &AccountKey| {
             [&subject.workspace]
                 .into_iter()
@@ -69,21 +115,15 @@ impl World {
                 .any(|id| *id == key.target)
         };
         let ledger = &self.replicas[at].ledger;
-        let mut gates = ledger.accounts().filter(|(_, account)| {
+        let refuses = |key: &AccountKey| {
+            ledger.budget(key.budget).is_some_and(|budget| !budget.shadow && budget.is_active)
+        };
+        let live = ledger.accounts().filter(|(_, account)| {
             account.standing == bursar::domain::ledger::account::Standing::Live
         });
-        gates.any(|(place, account)| {
-            let Some(key) = ledger.key(place).filter(covers) else { return false };
-            let budget = ledger.budget(key.budget);
-            if budget.is_none_or(|budget| budget.shadow || !budget.is_active) {
-                return false;
-            }
-            let asked = match account.dimension {
-                Dimension::Requests => Units::ONE,
-                dimension => in_dimension(dimension, request.estimate),
-            };
-            self.idle(&key) < asked.max(Units::ONE)
-        })
+        live.filter_map(|(place, _)| ledger.key(place))
+            .filter(|key| covers(key) && refuses(key))
+            .collect()
     }
 
     /// What nobody holds of an account: free in the pool, or lent and not set aside.

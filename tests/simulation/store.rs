@@ -127,6 +127,12 @@ impl Store {
     fn check_books(&self, key: &AccountKey, books: &Books, truth: &Truth) -> Result<(), Fault> {
         let direct = truth.accounts.get(key).map_or(Units::ZERO, |sums| sums.direct);
         let leases: Vec<Lease> = books.1.iter().map(|(_, _, lease)| *lease).collect();
+        let is_open = |lease: &&Lease| {
+            lease.state == LeaseState::Closed && lease.outstanding() != Units::ZERO
+        };
+        if let Some(lease) = leases.iter().find(is_open) {
+            return Err(format!("{key:?}: closed, and not all of it is accounted for: {lease:?}"));
+        }
         escrow::check_invariants(&books.0, &leases, direct)
             .map_err(|fault| format!("{key:?}: {fault}"))
     }

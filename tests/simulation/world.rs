@@ -270,8 +270,8 @@ impl World {
         self.rates.entry(budget.id).or_default().push((self.now, limit));
     }
 
-    /// The most requests that a budget may have admitted in the minute that ends now. A limit that was lowered, or a counter
-    /// that was reset, is not known everywhere before leases have run out.
+    /// The most requests that a budget may have admitted in the minute that ends now. A limit that was lowered is not known
+    /// everywhere before leases have run out. A reset forgets a minute of a lone replica; in a fleet minutes pass by themselves.
     pub(crate) fn rate_allowed(&self, id: BudgetId) -> u64 {
         let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
         let since = self.now.saturating_sub(63 * SECOND + ttl);
@@ -279,8 +279,8 @@ impl World {
         let ends = rates.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
         let in_force = rates.iter().zip(ends).filter(|(_, end)| *end >= since);
         let most = in_force.map(|((_, limit), _)| u64::from(*limit)).max().unwrap_or(0);
-        let resets = self.resets.get(&id).into_iter().flatten().filter(|at| **at >= since).count();
-        // What was admitted here before the reset was heard of is forgotten here as well, and its slots may come from elsewhere.
-        most * (1 + 2 * u64::try_from(resets).expect("a few"))
+        let is_late = |at: &&u64| self.plan.is_alone && **at >= since;
+        let resets = self.resets.get(&id).into_iter().flatten().filter(is_late).count();
+        most * (1 + u64::try_from(resets).expect("a few"))
     }
 }
