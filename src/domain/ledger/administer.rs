@@ -1,7 +1,5 @@
 //! Changes of budgets. They are in force with the next decision.
 
-use std::sync::Arc;
-
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::credits;
 use crate::domain::ids::BudgetId;

@@ -12,7 +12,7 @@ use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
-use crate::store::rows::{AccountKeyRow, id, number, unreadable};
+use crate::store::rows::{AccountKeyRow, id, unreadable};
 use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
