@@ -296,9 +296,12 @@ impl Store for MemoryStore {
             let due = escrow::due(key.dimension, lease, now);
             touched += u64::from(due.is_some());
             match due {
-                Some(Due::Expire) => {
-                    escrow::expire(accounts.entry(key.clone()).or_default(), lease)
-                }
+                Some(Due::Expire) => escrow::run_out(
+                    key.dimension,
+                    accounts.entry(key.clone()).or_default(),
+                    lease,
+                    now,
+                ),
                 Some(Due::FreeSlots) => {
                     escrow::free_slots(accounts.entry(key.clone()).or_default(), lease)
                 }

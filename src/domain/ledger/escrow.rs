@@ -238,6 +238,15 @@ pub fn expire(account: &mut Account, lease: &mut Lease) {
     lease.state = if outstanding == Units::ZERO { LeaseState::Closed } else { LeaseState::Expired };
 }
 
+/// [`expire`], for a lease whose time ran out. Its slots are kept a minute from when it was noticed and not from when it was due: a
+/// clock that steps ahead, as after a failover, must not free what was taken a moment ago.
+pub fn run_out(dimension: Dimension, account: &mut Account, lease: &mut Lease, now: Wall) {
+    expire(account, lease);
+    if dimension == Dimension::Requests {
+        lease.expires_at = lease.expires_at.max(now.minus(GRACE));
+    }
+}
+
 /// Posts what an expired lease has outstanding as consumed and closes it, before a reset.
 pub fn write_off(account: &mut Account, lease: &mut Lease) {
     if lease.state != LeaseState::Expired {
@@ -294,7 +303,7 @@ pub fn adopt(account: &mut Account, lease: &mut Lease, ttl: Duration, now: Wall)
 /// What the passing of time asks to be done with a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Its time ran out: [`expire`] it.
+    /// Its time ran out: [`run_out`].
     Expire,
     /// Its slots can no longer be in use: [`free_slots`].
     FreeSlots,

@@ -11,6 +11,7 @@ contract!(
     a_lowered_limit_lends_nothing_more,
     what_expired_is_forfeited_until_its_holder_comes_back,
     request_slots_come_back_a_minute_after_expiry,
+    a_clock_that_steps_ahead_frees_no_slots_that_may_be_in_use,
     closed_leases_are_forgotten_after_a_day,
     an_adopted_lease_goes_on_under_its_new_holder,
     a_reset_starts_anew_and_writes_expired_leases_off,
@@ -141,12 +142,26 @@ async fn request_slots_come_back_a_minute_after_expiry(store: &dyn Store) {
     store.commit(&batch(&[], &[exchange(&requests, 1, 60)]), NOON).await.unwrap();
     let seconds = |seconds| NOON.plus(Duration::from_secs(seconds));
     assert_eq!(store.sweep(seconds(13)).await.unwrap(), 1);
-    assert_eq!(store.sweep(seconds(72)).await.unwrap(), 0);
+    assert_eq!(store.sweep(seconds(73)).await.unwrap(), 0);
     assert_eq!(account(store, &budget, &requests).await.unwrap().forfeited.get(), 60);
-    assert_eq!(store.sweep(seconds(73)).await.unwrap(), 1);
+    assert_eq!(store.sweep(seconds(74)).await.unwrap(), 1);
     assert_eq!(account(store, &budget, &requests).await.unwrap().forfeited.get(), 0);
     let late = store.commit(&batch(&[], &[exchange(&requests, 2, 0)]), seconds(74)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost(_))));
+}
+
+async fn a_clock_that_steps_ahead_frees_no_slots_that_may_be_in_use(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let requests = requests_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    store.commit(&batch(&[], &[exchange(&requests, 1, 60)]), NOON).await.unwrap();
+    let stepped = |seconds: u64| NOON.plus(Duration::from_secs(3600 + seconds));
+    assert_eq!(store.sweep(stepped(0)).await.unwrap(), 1);
+    // Another replica sweeps at once.
+    assert_eq!(store.sweep(stepped(1)).await.unwrap(), 0);
+    // The holder was never away.
+    let grants = store.commit(&batch(&[], &[exchange(&requests, 2, 0)]), stepped(1)).await;
+    assert_eq!((grants.unwrap()[0].granted.get(), store.sweep(stepped(2)).await.unwrap()), (60, 0));
 }
 
 async fn closed_leases_are_forgotten_after_a_day(store: &dyn Store) {

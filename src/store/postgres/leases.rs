@@ -54,7 +54,9 @@ pub(super) async fn sweep(db: &mut PgConnection, now: Wall) -> Result<u64, Failu
         let due = escrow::due(key.0.dimension, lease, now);
         touched = touched.saturating_add(due.is_some().into());
         match due {
-            Some(Due::Expire) => escrow::expire(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::Expire) => {
+                escrow::run_out(key.0.dimension, account_in(&mut accounts, &key.0)?, lease, now)
+            }
             Some(Due::FreeSlots) => escrow::free_slots(account_in(&mut accounts, &key.0)?, lease),
             Some(Due::Forget) => forgotten.push(key.clone()),
             None => {}

@@ -84,7 +84,9 @@ pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, S
     let mut forgotten = Vec::new();
     for (key, lease) in &mut leases {
         match escrow::due(key.0.dimension, lease, now) {
-            Some(Due::Expire) => escrow::expire(account_in(&mut accounts, &key.0)?, lease),
+            Some(Due::Expire) => {
+                escrow::run_out(key.0.dimension, account_in(&mut accounts, &key.0)?, lease, now)
+            }
             Some(Due::FreeSlots) => escrow::free_slots(account_in(&mut accounts, &key.0)?, lease),
             Some(Due::Forget) => forgotten.push(key.clone()),
             None => {}

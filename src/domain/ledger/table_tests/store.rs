@@ -119,7 +119,7 @@ impl TestStore {
         for ((key, ..), lease) in &mut self.leases {
             let account = self.accounts.entry(key.clone()).or_default();
             match escrow::due(key.dimension, lease, now) {
-                Some(Due::Expire) => escrow::expire(account, lease),
+                Some(Due::Expire) => escrow::run_out(key.dimension, account, lease, now),
                 Some(Due::FreeSlots) => escrow::free_slots(account, lease),
                 Some(Due::Forget) | None => {}
             }
