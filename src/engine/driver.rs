@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::journal::End;
 use super::pace::Retries;
 use super::{Engine, Phase, Room, Shared};
-use crate::domain::ids::Id;
+use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, Grant};
 use crate::domain::ledger::{Ledger, Outgoing};
 use crate::domain::settlement::{Certainty, Settlement};
@@ -292,6 +292,13 @@ impl Room {
         let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
         let unrecorded = sent.chain(self.ledger.unsent()).cloned().collect();
         (&mut self.ledger, unrecorded)
+    }
+
+    /// Whether an entry of this reservation is on its way to the store.
+    pub(super) fn is_settling(&self, reservation: ReservationId) -> bool {
+        let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
+        let mut on_the_way = sent.chain(self.ledger.unsent());
+        on_the_way.any(|settlement| settlement.reservation == Some(reservation))
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

@@ -27,6 +27,13 @@ impl Replica {
         self.holders().contains(&reservation.holder)
     }
 
+    /// Whether an entry of this reservation is on its way to the store.
+    pub(crate) fn is_settling(&self, reservation: ReservationId) -> bool {
+        let sent = self.sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
+        let mut on_the_way = sent.chain(self.ledger.unsent());
+        on_the_way.any(|settlement| settlement.reservation == Some(reservation))
+    }
+
     pub(crate) fn holders(&self) -> Vec<HolderId> {
         self.before.iter().copied().chain([self.holder]).collect()
     }
@@ -165,7 +172,7 @@ impl World {
         let Some(work) = self.replicas[at].tasks.get_mut(&task) else { return };
         let (number, id) = (work.request, work.id.clone());
         work.road = Road::Charged(handoff.clone());
-        if self.replicas[at].recording.contains_key(&id) {
+        if self.replicas[at].is_settling(handoff.reservation) {
             return self.close_task(at, task, false);
         }
         let (certainty, amounts) = self.words(number, &id);

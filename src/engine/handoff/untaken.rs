@@ -116,8 +116,8 @@ impl Engine {
         let mut state = shared.state();
         let now = shared.now();
         let room = state.room(shared, &report.workspace).ok_or_else(no_room)?;
-        if room.recording.contains_key(&report.settlement) {
-            // An earlier try is on its way still; the next one finds it on record.
+        if room.is_settling(reservation) {
+            // An earlier try, or another report of the same reservation, is on its way still; the next look finds it on record.
             return Err(unconfirmed());
         }
         let Origin { subject, at } = origin;
