@@ -30,8 +30,6 @@ const BLOCK: u32 = 100;
 const ROUNDS: usize = 300;
 /// Targets that nobody has asked for before.
 const NEW: usize = 300;
-/// Targets of one budget that are asked for in turn.
-const MANY: u32 = 10_000;
 /// The background has this long to report what a block settled, as it would between requests.
 const BREATH: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,20 +42,16 @@ pub(crate) async fn run(postgres: &PostgresStore) {
     let alone = Asker::new(Arc::new(sqlite), Sharing::Alone, &journal("alone")).await;
     let fleet = Asker::new(Arc::new(postgres.clone()), Sharing::Fleet, &journal("fleet")).await;
     println!("reserve + settle, p50 µs                       SQLite  PostgreSQL   ratio");
-    for (name, targets) in
-        [("a lease in hand, one budget", 1), ("a lease in hand, 10 000 accounts", MANY)]
-    {
-        for asker in [&alone, &fleet] {
-            asker.warm(targets).await;
-        }
-        let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            let first = u32::try_from(round).unwrap() * BLOCK;
-            on_sqlite.push(alone.block(first, targets).await);
-            on_postgres.push(fleet.block(first, targets).await);
-        }
-        show(name, median(on_sqlite), median(on_postgres));
+    for asker in [&alone, &fleet] {
+        asker.warm().await;
     }
+    let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let first = u32::try_from(round).unwrap() * BLOCK;
+        on_sqlite.push(alone.block(first).await);
+        on_postgres.push(fleet.block(first).await);
+    }
+    show("a lease in hand", median(on_sqlite), median(on_postgres));
     let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
     for number in 0..NEW {
         on_sqlite.push(alone.first(number).await);
@@ -100,21 +94,19 @@ impl Asker {
         Self { engine }
     }
 
-    /// Every target has a lease that covers what is to come.
-    async fn warm(&self, targets: u32) {
-        for round in 0..3 {
-            for target in 0..targets {
-                self.decide_and_settle(round * targets + target, target).await;
-            }
+    /// The target has a lease that covers what is to come.
+    async fn warm(&self) {
+        for number in 0..3 {
+            self.decide_and_settle(number).await;
             tokio::time::sleep(BREATH).await;
         }
     }
 
     /// Microseconds per decision and settlement.
-    async fn block(&self, first: u32, targets: u32) -> f64 {
+    async fn block(&self, first: u32) -> f64 {
         let begun = Instant::now();
         for number in first..first + BLOCK {
-            self.decide_and_settle(number, number % targets).await;
+            self.decide_and_settle(number).await;
         }
         let took = begun.elapsed();
         tokio::time::sleep(BREATH).await;
@@ -130,8 +122,8 @@ impl Asker {
         took.as_secs_f64() * 1e6
     }
 
-    async fn decide_and_settle(&self, number: u32, target: u32) {
-        let reservation = self.decide(&format!("target-{target}")).await;
+    async fn decide_and_settle(&self, number: u32) {
+        let reservation = self.decide("target").await;
         let report = Report {
             settlement: id(&format!("s-{reservation}-{number}")),
             workspace: id("bench"),

@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -46,7 +47,7 @@ use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Ledger, Sharing, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
-use crate::domain::time::{Now, Wall};
+use crate::domain::time::{Mono, Now, Wall};
 use crate::store::{Batch, Store};
 use crate::telemetry::Metrics;
 
@@ -60,6 +61,8 @@ pub type Prices = watch::Receiver<Arc<PriceTable>>;
 
 /// Workspaces of one replica at the most. Beyond it requests of new ones are answered "unavailable".
 const WORKSPACES_MAX: usize = 10_000;
+/// How long the store's last answer to whether it is there is believed.
+const PING_BELIEVED: Duration = Duration::from_millis(500);
 
 /// The handle that adapters hold. Cheap to clone.
 #[derive(Clone)]
@@ -92,6 +95,8 @@ struct Shared {
     learned: Mutex<Learned>,
     journal: Option<Journal>,
     state: Mutex<State>,
+    /// When the store was last asked whether it is there, and what it said.
+    pinged: tokio::sync::Mutex<Option<(Mono, Result<(), String>)>>,
     /// Wakes the driver: a ledger has something for the store.
     work: Notify,
     /// Has the store asked for news at once.
@@ -177,7 +182,17 @@ impl Engine {
         if self.shared.journal.as_ref().is_some_and(|journal| !journal.file.is_good()) {
             return Err("the journal cannot be written".to_owned());
         }
-        self.shared.store.ping().await.map_err(|error| error.to_string())
+        // Anybody may ask, and asking writes.
+        let mut last = self.shared.pinged.lock().await;
+        let now = self.shared.now().mono;
+        if let Some((at, answer)) = &*last
+            && now.since(*at) < PING_BELIEVED
+        {
+            return answer.clone();
+        }
+        let answer = self.shared.store.ping().await.map_err(|error| error.to_string());
+        *last = Some((now, answer.clone()));
+        answer
     }
 }
 

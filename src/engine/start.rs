@@ -56,6 +56,7 @@ impl Engine {
             learned: Mutex::default(),
             journal,
             state: Mutex::new(State { entropy, ..State::default() }),
+            pinged: tokio::sync::Mutex::new(None),
             work: Notify::new(),
             ask_news: Notify::new(),
             crediting: tokio::sync::Mutex::new(()),
