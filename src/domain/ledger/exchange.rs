@@ -1,5 +1,6 @@
 //! The replica's side of the lease protocol: what the next batch says, and what its answer changes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::domain::budget::Dimension;
@@ -219,6 +220,9 @@ impl Ledger {
     /// [`TICK`].
     pub fn tend_leases(&mut self, now: Now) {
         self.linger();
+        if !self.restored.is_empty() {
+            self.restored = HashMap::new();
+        }
         let places = self.accounts.places();
         let end = self.swept_to.saturating_add(SWEEP_PLACES).min(places);
         for at in self.swept_to..end {

@@ -155,6 +155,8 @@ pub struct Ledger {
     /// What is left of a batch that failed for a lost lease. It goes out before anything else.
     failed: Option<exchange::Parts>,
     last_epoch: u32,
+    /// Accounts of passed windows that came back after a restart, until the leases are first tended.
+    restored: HashMap<AccountKey, AccountIndex>,
     /// How far the search for idle accounts has come.
     swept_to: AccountIndex,
     /// Accounts that wait for others to hand back what they do not use, or did so in vain.
@@ -192,6 +194,7 @@ impl Ledger {
             pending: None,
             failed: None,
             last_epoch: 0,
+            restored: HashMap::new(),
             swept_to: 0,
             recalls: HashMap::default(),
             is_pressing: false,

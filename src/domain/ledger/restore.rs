@@ -121,15 +121,20 @@ impl Ledger {
         let mut account =
             LocalAccount::new((place, budget), key.dimension, key.target.clone(), window);
         account.generation = generation;
-        if is_current { self.accounts.add(account) } else { self.accounts.add_retired(account) }
+        if is_current {
+            return self.accounts.add(account);
+        }
+        let at = self.accounts.add_retired(account)?;
+        self.restored.insert(key.clone(), at);
+        Some(at)
     }
 
+    /// The account of this name that came back before, of a window that has passed.
     fn find_retired(&self, key: &AccountKey) -> Option<AccountIndex> {
-        let retired = |at: &AccountIndex| {
-            self.accounts.get(*at).is_some_and(|a| a.standing == Standing::Retired)
-        };
-        let mut places = (0..self.accounts.places()).filter(retired);
-        places.find(|at| self.key(*at).is_some_and(|own| own == *key))
+        let at = self.restored.get(key).copied()?;
+        let is_retired = |account: &LocalAccount| account.standing == Standing::Retired;
+        let is_there = self.accounts.get(at).is_some_and(is_retired);
+        (is_there && self.key(at).is_some_and(|own| own == *key)).then_some(at)
     }
 }
 
