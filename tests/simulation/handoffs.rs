@@ -170,7 +170,7 @@ impl World {
         }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
-        let at_wall = self.plan.begins_at.plus(std::time::Duration::from_nanos(request.arrived));
+        let made_at = request.made_at;
         let subject = request.subject.clone();
         self.directly.insert(number);
         let replica = &mut self.replicas[at];
@@ -178,7 +178,7 @@ impl World {
             handoff.reservation,
             subject,
             actual(id.clone(), certainty, amounts),
-            at_wall,
+            made_at,
             now,
         );
         let Some(entry) = entry else { return self.close_task(at, task, false) };
