@@ -51,6 +51,9 @@ pub struct Origin {
     pub subject: Arc<Subject>,
     /// When: it is charged in the windows of that time.
     pub at: Wall,
+    /// What was set aside for it; zero where that is not known. No more than this gives way when it is charged for a holder that
+    /// is gone: the rest of what that holder forfeited covers its other requests.
+    pub estimate: Amounts,
 }
 
 /// What a report settles.

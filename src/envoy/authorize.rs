@@ -14,6 +14,7 @@ use crate::domain::decision::{Decision, Refusal, RefusalCode};
 use crate::domain::estimate::{Appraisal, Priced, Reasoning, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
+use crate::domain::money::Amounts;
 use crate::domain::subject::Subject;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
 use crate::engine::{Ask, Engine, Held, Origin};
@@ -39,7 +40,8 @@ pub struct Authorizer {
 struct Asked<'a> {
     subject: Arc<Subject>,
     held: Held,
-    /// The input that it was estimated at.
+    /// What it was estimated at, and the input among it.
+    estimate: Amounts,
     input_tokens: u64,
     reasoning: Reasoning,
     /// Headers that show keys of ours.
@@ -86,9 +88,10 @@ impl Authorizer {
             return Err(Unasked::Rejected(two_models()));
         }
         let Appraisal { estimate, input_tokens, reasoning, .. } = appraisal;
+        let amounts = estimate.amounts;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        Ok(Asked { subject, held, input_tokens, reasoning, our_keys })
+        Ok(Asked { subject, held, estimate: amounts, input_tokens, reasoning, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
@@ -161,6 +164,7 @@ impl Authorizer {
                     origin: self.engine.is_in_fleet().then(|| Origin {
                         subject: Arc::clone(&asked.subject),
                         at: self.engine.wall(),
+                        estimate: asked.estimate,
                     }),
                     reasoning: asked.reasoning,
                 });

@@ -7,6 +7,7 @@ use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use crate::domain::estimate::Reasoning;
 use crate::domain::ids::{Id, ReservationId};
+use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
 use crate::engine::Origin;
@@ -23,6 +24,8 @@ const IDENTITY: &str = "identity_external_id";
 const API_KEY: &str = "api_key_id";
 const MODEL: &str = "model_id";
 const MADE_AT: &str = "made_at_ms";
+const ESTIMATED_COST: &str = "estimated_cost_nano_usd";
+const ESTIMATED_TOKENS: &str = "estimated_tokens";
 /// There where the model may reason; its value says no more.
 const REASONING: &str = "reasoning";
 
@@ -86,7 +89,11 @@ fn origin_fields(origin: &Origin) -> impl Iterator<Item = (&'static str, String)
         (MODEL, &subject.model),
     ];
     let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?.to_string())));
-    ids.chain([(MADE_AT, origin.at.as_ms().to_string())])
+    ids.chain([
+        (MADE_AT, origin.at.as_ms().to_string()),
+        (ESTIMATED_COST, origin.estimate.cost.get().to_string()),
+        (ESTIMATED_TOKENS, origin.estimate.tokens.get().to_string()),
+    ])
 }
 
 fn origin(fields: &Struct, workspace: &Id) -> Option<Origin> {
@@ -99,7 +106,12 @@ fn origin(fields: &Struct, workspace: &Id) -> Option<Origin> {
         provider: id(fields, PROVIDER),
         model: id(fields, MODEL),
     };
-    Some(Origin { subject: Arc::new(subject), at })
+    let amount = |name| text(fields, name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let estimate = Amounts {
+        cost: NanoUsd::new(amount(ESTIMATED_COST)),
+        tokens: Tokens::new(amount(ESTIMATED_TOKENS)),
+    };
+    Some(Origin { subject: Arc::new(subject), at, estimate })
 }
 
 fn id(fields: &Struct, name: &str) -> Option<Id> {
@@ -134,6 +146,7 @@ pub(super) mod tests {
             origin: Some(Origin {
                 subject: Arc::new(subject()),
                 at: Wall::from_ms(1_795_305_600_000),
+                estimate: Amounts { cost: NanoUsd::new(1_500), tokens: Tokens::new(264) },
             }),
         }
     }

@@ -8,6 +8,7 @@ use bursar::domain::ids::ReservationId;
 use bursar::domain::ledger::{Verdict, WaiterId};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::subject::Subject;
+use bursar::domain::time::Wall;
 use bursar::engine::journal::End;
 
 use super::plan::MS;
@@ -46,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) actual: Amounts,
     pub(crate) at: usize,
     pub(crate) arrived: u64,
+    /// When it was admitted, by its replica's clock, as whoever settles it in that replica's place is told.
+    pub(crate) made_at: Wall,
     pub(crate) reservation: ReservationId,
     pub(crate) fate: Fate,
     pub(crate) standing: Standing,
@@ -96,6 +99,7 @@ impl World {
             actual,
             at,
             arrived: self.now,
+            made_at: Wall::default(),
             reservation,
             fate,
             standing: Standing::Asking,
@@ -215,6 +219,7 @@ impl World {
         }
         self.check_admission(at, id)?;
         self.requests[number].standing = Standing::Admitted;
+        self.requests[number].made_at = self.clocks(at).wall;
         self.tally.admitted += 1;
         let replica = &self.replicas[at];
         let reservation =

@@ -4,13 +4,14 @@
 use bursar::domain::ids::{HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
-use bursar::domain::settlement::{self, Settlement};
+use bursar::domain::settlement::{self, Charge, Settlement};
 use bursar::engine::journal::End;
 use bursar::store::Handoff;
 
 use super::plan::{MS, SECOND, workspace};
 use super::replica::{Purpose, Replica};
 use super::reports::{Road, Task, actual, was_exact};
+use super::truth::in_dimension;
 use super::world::{Answer, Inbox, Query, World};
 
 /// How often a reporter's replica looks for the holder's entry, and the pause in between.
@@ -177,7 +178,7 @@ impl World {
         }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
-        let at_wall = self.plan.begins_at.plus(std::time::Duration::from_nanos(request.arrived));
+        let made_at = request.made_at;
         let subject = request.subject.clone();
         self.directly.insert(number);
         let replica = &mut self.replicas[at];
@@ -185,7 +186,7 @@ impl World {
             handoff.reservation,
             subject,
             actual(id.clone(), certainty, amounts),
-            at_wall,
+            made_at,
             now,
         );
         let Some(entry) = entry else { return self.close_task(at, task, false) };
@@ -196,10 +197,15 @@ impl World {
         self.truth.booked(holder, &entry);
     }
 
-    /// What was charged directly gives way among what the holder forfeited.
+    /// What was charged directly gives way among what the holder forfeited, as far as it had been set aside.
     pub(crate) fn charged(&mut self, at: usize, task: u64, handoff: Handoff, entry: &Settlement) {
         let direct = entry.charges.iter().filter(|charge| charge.road == settlement::Road::Direct);
-        let against = direct.map(|charge| (charge.account.clone(), charge.amount)).collect();
+        let Some(work) = self.replicas[at].tasks.get(&task) else { return };
+        let estimate = self.requests[work.request].estimate;
+        let set_aside = |charge: &Charge| in_dimension(charge.account.dimension, estimate);
+        let against = direct
+            .map(|charge| (charge.account.clone(), charge.amount.min(set_aside(charge))))
+            .collect();
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);

@@ -9,8 +9,6 @@ use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::{Amounts, Units};
 use bursar::domain::settlement::{Road, Settlement};
 
-use super::plan::SECOND;
-
 /// What one request means for one account.
 #[derive(Debug, Clone, Copy, Default)]
 struct Part {
@@ -98,8 +96,11 @@ impl Truth {
         }
     }
 
-    /// A replica booked an entry.
+    /// A replica booked an entry. One that is on record already says nothing new: another replica booked it in its place.
     pub(crate) fn booked(&mut self, holder: HolderId, entry: &Settlement) {
+        if self.recorded.contains(&entry.id) {
+            return;
+        }
         self.pending.insert((holder, entry.id.clone()), entry.clone());
         self.each_charge(entry, |part, amount, road| {
             part.entries += 1;
@@ -111,9 +112,12 @@ impl Truth {
 
     /// A replica died: it knows no more of entries that the store has not seen.
     pub(crate) fn forgotten(&mut self, holder: HolderId) {
-        let is_theirs = |(of, _): &(HolderId, Id), _: &mut Settlement| *of == holder;
-        let lost: Vec<_> = self.pending.extract_if(.., is_theirs).collect();
-        for ((_, id), entry) in lost {
+        self.drop_pending(|of, _| of == holder);
+    }
+
+    fn drop_pending(&mut self, is_meant: impl Fn(HolderId, &Id) -> bool) {
+        let dropped = self.pending.extract_if(.., |(of, id), _| is_meant(*of, id));
+        for ((_, id), entry) in dropped.collect::<Vec<_>>() {
             let is_recorded = self.recorded.contains(&id);
             self.each_charge(&entry, |part, amount, road| {
                 part.entries -= u32::from(!is_recorded);
@@ -127,6 +131,7 @@ impl Truth {
     /// The store recorded an entry of this holder.
     pub(crate) fn recorded(&mut self, holder: HolderId, entry: &Settlement) {
         self.recorded.insert(entry.id.clone());
+        self.drop_pending(|of, id| of != holder && *id == entry.id);
         for charge in entry.charges.iter() {
             let sums = self.accounts.entry(charge.account.clone()).or_default();
             sums.recorded = sums.recorded.plus(charge.amount);
@@ -155,10 +160,10 @@ impl Truth {
         parts.map(|(key, part)| (key, part.recorded))
     }
 
-    /// Requests admitted on an account in the minute that ends at `now`.
-    pub(crate) fn in_minute(&mut self, key: &AccountKey, now: u64) -> usize {
+    /// Requests admitted on an account in the time of this length that ends at `now`.
+    pub(crate) fn in_minute(&mut self, key: &AccountKey, length: u64, now: u64) -> usize {
         let Some(minute) = self.minutes.get_mut(key) else { return 0 };
-        while minute.front().is_some_and(|at| at + 60 * SECOND <= now) {
+        while minute.front().is_some_and(|at| at + length <= now) {
             minute.pop_front();
         }
         minute.len()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::wire::{self, Said};
 use super::*;
 use crate::domain::ids::HolderId;
-use crate::domain::money::NanoUsd;
+use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::settlement::Certainty;
 use crate::domain::time::Wall;
 use crate::domain::usage::{Extras, MediaTokens, Part, Usage};
@@ -63,7 +63,11 @@ fn report(used: Used) -> Report {
         certainty: Certainty::AtLeast,
         correction: Correction::Yes,
         at: None,
-        origin: Some(Origin { subject: Arc::new(subject), at: Wall::from_ms(9) }),
+        origin: Some(Origin {
+            subject: Arc::new(subject),
+            at: Wall::from_ms(9),
+            estimate: Amounts { cost: NanoUsd::new(70), tokens: Tokens::new(7) },
+        }),
     }
 }
 

@@ -11,11 +11,12 @@ use tokio::time::{sleep, timeout};
 
 use super::note_refused;
 use super::wire::Said;
+use crate::domain::budget::Dimension;
 use crate::domain::ids::ReservationId;
 use crate::domain::ledger::Actual;
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::{Amounts, Units};
-use crate::domain::settlement::{Road, Settlement};
+use crate::domain::settlement::{Charge, Road, Settlement};
 use crate::domain::subject::Subject;
 use crate::engine::Engine;
 use crate::engine::report::{
@@ -80,9 +81,12 @@ impl Engine {
         report: &Report,
         reservation: ReservationId,
     ) -> Result<Vec<(AccountKey, Units)>, ReportError> {
+        let estimate = report.origin.as_ref().map(|origin| origin.estimate).unwrap_or_default();
         let earlier = self.shared.store.settlements_of(&report.workspace, reservation).await?;
         match earlier.first() {
-            Some(first) if first.id == report.settlement => return Ok(directly_charged(first)),
+            Some(first) if first.id == report.settlement => {
+                return Ok(gives_way(first, estimate));
+            }
             // The holder is this process, or it ended the reservation before it went.
             Some(_) => {
                 let _turn = self.turn(&report.workspace, &report.settlement).await;
@@ -102,7 +106,7 @@ impl Engine {
         self.count_settlement(&settlement, Amounts::default());
         // Had the holder come back and been sooner, the entry on record would be its own, and nothing have been charged here.
         let on_record = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
-        Ok(directly_charged(&on_record.ok_or_else(unconfirmed)?))
+        Ok(gives_way(&on_record.ok_or_else(unconfirmed)?, estimate))
     }
 
     fn book_directly(
@@ -120,7 +124,7 @@ impl Engine {
             // An earlier try, or another report of the same reservation, is on its way still; the next look finds it on record.
             return Err(unconfirmed());
         }
-        let Origin { subject, at } = origin;
+        let Origin { subject, at, .. } = origin;
         let booked = room.ledger.book_directly(reservation, subject, actual, at, now);
         let settlement = booked.ok_or_else(no_room)?;
         let (sender, receiver) = oneshot::channel();
@@ -138,11 +142,19 @@ impl Engine {
         Origin {
             subject: Arc::new(Subject::of_workspace(report.workspace.clone())),
             at: self.wall(),
+            estimate: Amounts::default(),
         }
     }
 }
 
-fn directly_charged(settlement: &Settlement) -> Vec<(AccountKey, Units)> {
+/// What was charged straight to the accounts, as far as it had been set aside.
+fn gives_way(settlement: &Settlement, estimate: Amounts) -> Vec<(AccountKey, Units)> {
     let direct = settlement.charges.iter().filter(|charge| charge.road == Road::Direct);
-    direct.map(|charge| (charge.account.clone(), charge.amount)).collect()
+    let set_aside = |dimension| match dimension {
+        Dimension::Cost => Units::from(estimate.cost),
+        Dimension::Tokens => Units::from(estimate.tokens),
+        Dimension::Requests => Units::ZERO,
+    };
+    let gives = |charge: &Charge| charge.amount.min(set_aside(charge.account.dimension));
+    direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
 }

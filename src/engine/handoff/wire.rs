@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::Id;
-use crate::domain::money::NanoUsd;
+use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::settlement::Certainty;
 use crate::domain::subject::Subject;
 use crate::domain::time::Wall;
@@ -81,6 +81,10 @@ enum UsedJson {
 #[derive(Serialize, Deserialize)]
 struct OriginJson {
     at_ms: i64,
+    #[serde(default)]
+    estimated_cost_nano_usd: i64,
+    #[serde(default)]
+    estimated_tokens: i64,
     project: Option<String>,
     identity: Option<String>,
     api_key: Option<String>,
@@ -217,6 +221,8 @@ impl From<&Origin> for OriginJson {
         let Subject { project, identity, api_key, provider, model, .. } = &*origin.subject;
         Self {
             at_ms: origin.at.as_ms(),
+            estimated_cost_nano_usd: origin.estimate.cost.get(),
+            estimated_tokens: origin.estimate.tokens.get(),
             project: name(project),
             identity: name(identity),
             api_key: name(api_key),
@@ -236,7 +242,11 @@ impl OriginJson {
             provider: id("provider", self.provider)?,
             model: id("model", self.model)?,
         };
-        Ok(Origin { subject: Arc::new(subject), at: Wall::from_ms(self.at_ms) })
+        let estimate = Amounts {
+            cost: NanoUsd::new(self.estimated_cost_nano_usd),
+            tokens: Tokens::new(self.estimated_tokens),
+        };
+        Ok(Origin { subject: Arc::new(subject), at: Wall::from_ms(self.at_ms), estimate })
     }
 }
 

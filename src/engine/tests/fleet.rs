@@ -249,7 +249,8 @@ async fn usage_of_a_process_before_is_settled_by_the_one_that_took_it_over() {
 }
 
 /// A clock and a fleet on it, whose first replica admitted a request of 100 and heard nothing since; its lease has expired.
-async fn abandoned(clock: &Arc<ManualClock>) -> (Fleet, ReservationId) {
+/// Another was told what the request used.
+async fn abandoned(clock: &Arc<ManualClock>, used: i64) -> (Fleet, ReservationId) {
     let fleet = Fleet::on(Arc::clone(clock) as _, [dollars(1000)]).await;
     let (gone, other) = fleet.pair();
     let reservation = gone.admitted(100).await;
@@ -259,8 +260,12 @@ async fn abandoned(clock: &Arc<ManualClock>) -> (Fleet, ReservationId) {
     clock.advance(TTL * 2);
     fleet.memory.sweep(clock.now().wall).await.unwrap();
     assert!(fleet.account().await.forfeited >= units(100));
-    let origin = Origin { subject: subject(), at: NOON };
-    let report = Report { origin: Some(origin), ..cost_of(reservation, "s", 60) };
+    let origin = Origin {
+        subject: subject(),
+        at: NOON,
+        estimate: Amounts { cost: NanoUsd::new(100), ..Amounts::default() },
+    };
+    let report = Report { origin: Some(origin), ..cost_of(reservation, "s", used) };
     let reported = other.engine.report(report).await;
     assert!(matches!(reported, Err(ReportError::HandedOver)), "{reported:?}");
     clock.advance(Duration::from_secs(61));
@@ -270,7 +275,7 @@ async fn abandoned(clock: &Arc<ManualClock>) -> (Fleet, ReservationId) {
 #[tokio::test]
 async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_way() {
     let clock = Arc::new(ManualClock::at(NOON));
-    let (fleet, reservation) = abandoned(&clock).await;
+    let (fleet, reservation) = abandoned(&clock, 60).await;
     let (_, other) = fleet.pair();
     let before = fleet.account().await;
     other.store.plan(other.store.calls(), Weather::Fair);
@@ -286,6 +291,18 @@ async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_
 }
 
 #[tokio::test]
+async fn no_more_gives_way_for_it_than_was_set_aside() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let (fleet, _) = abandoned(&clock, 160).await;
+    let (_, other) = fleet.pair();
+    let before = fleet.account().await;
+    other.engine.settle_untaken().await;
+    let after = fleet.account().await;
+    assert_eq!(after.spent, before.spent.plus(units(160)));
+    assert_eq!(after.forfeited, before.forfeited.minus(units(100)));
+}
+
+#[tokio::test]
 async fn whichever_step_of_it_fails_it_is_charged_once_and_the_forfeits_give_way_once() {
     let steps = ["settlements_of", "commit", "handoff_settled"];
     let both = |step| [Weather::Away, Weather::Mute].map(|weather| failing(step, weather));
@@ -294,7 +311,7 @@ async fn whichever_step_of_it_fails_it_is_charged_once_and_the_forfeits_give_way
 
 async fn failing(step: &'static str, weather: Weather) {
     let clock = Arc::new(ManualClock::at(NOON));
-    let (fleet, _) = abandoned(&clock).await;
+    let (fleet, _) = abandoned(&clock, 60).await;
     let (_, other) = fleet.pair();
     let before = fleet.account().await;
     other.store.turn_only(step, weather);
@@ -312,7 +329,7 @@ async fn failing(step: &'static str, weather: Weather) {
 #[tokio::test]
 async fn a_replica_that_comes_back_does_not_charge_again_what_was_settled_for_it() {
     let clock = Arc::new(ManualClock::at(NOON));
-    let (fleet, _) = abandoned(&clock).await;
+    let (fleet, _) = abandoned(&clock, 60).await;
     let (back, other) = fleet.pair();
     other.engine.settle_untaken().await;
     assert_eq!(back.open(), 1);
@@ -327,7 +344,7 @@ async fn a_replica_that_comes_back_does_not_charge_again_what_was_settled_for_it
 #[tokio::test]
 async fn a_replica_that_hears_again_gives_up_what_was_settled_for_it() {
     let clock = Arc::new(ManualClock::at(NOON));
-    let (fleet, _) = abandoned(&clock).await;
+    let (fleet, _) = abandoned(&clock, 60).await;
     let (back, other) = fleet.pair();
     other.engine.settle_untaken().await;
     back.store.turn_only("news", Weather::Fair);
