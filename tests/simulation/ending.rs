@@ -135,8 +135,10 @@ impl World {
                 if replica.ledger.key(place).as_ref() != Some(key) {
                     continue;
                 }
-                // What a rolling minute has lent may be in use.
-                if key.dimension != Dimension::Requests {
+                let lease = self.store.memory.lease(key, replica.holder, local.lease.epoch);
+                let is_active = lease.is_some_and(|lease| lease.state == LeaseState::Active);
+                // What a rolling minute has lent may be in use, and what is forfeited is nobody's before its holder speaks.
+                if key.dimension != Dimension::Requests && is_active {
                     idle = idle.plus(local.available().or_zero());
                 }
             }

@@ -123,6 +123,8 @@ impl Truth {
                 part.entries -= u32::from(!is_recorded);
                 if road == Road::Lease {
                     part.pending = part.pending.minus(amount);
+                    // Its journal says that a lower bound was booked: the rest is set aside no more.
+                    part.floor = part.floor.min(amount);
                 }
             });
         }
