@@ -1,6 +1,6 @@
 //! A replica on PostgreSQL beside one on SQLite: decisions with leases in hand and without, a restart with many live accounts;
 //! what exchanges cost and how much room accounts take. Starts a PostgreSQL of its own that syncs what it commits.
-//! `cargo bench --bench postgres`.
+//! `cargo bench --bench postgres`, or `… -- decisions exchanges room restart` for some of it.
 
 #![expect(
     clippy::disallowed_methods,
@@ -42,11 +42,21 @@ async fn main() {
         clock: Clock::Database,
     };
     let store = PostgresStore::open(&settings).await.unwrap();
-    decisions::run(&store).await;
-    exchanges::run(&store).await;
-    room::run(&store, &postgres).await;
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| name != "--bench").collect();
+    let is_meant = |name: &str| named.is_empty() || named.iter().any(|named| named == name);
+    if is_meant("decisions") {
+        decisions::run(&store).await;
+    }
+    if is_meant("exchanges") {
+        exchanges::run(&store).await;
+    }
+    if is_meant("room") {
+        room::run(&store, &postgres).await;
+    }
     store.close().await;
-    restart::run(&Postgres::url(&proxy.address)).await;
+    if is_meant("restart") {
+        restart::run(&Postgres::url(&proxy.address)).await;
+    }
 }
 
 /// The database without anything in between.
