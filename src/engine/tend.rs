@@ -8,10 +8,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{Journal, Room, Shared};
 use crate::domain::budget::Dimension;
+use crate::domain::ledger::TICK;
 use crate::domain::time::Now;
 
-/// How often leases are tended, overdue reservations ended and the journal looked after.
-const TICK: Duration = Duration::from_millis(250);
 /// A wall clock that gains more than this on the other between two ticks has learnt of time that the other did not count: the machine
 /// was paused from outside, or its clock was set. Either way each lease is asked for anew, which costs one exchange.
 const GAIN_MAX: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::errors::Failure;
 use super::turn::{query_as, query_scalar};
 use crate::domain::ids::{Id, ReservationId};
-use crate::domain::settlement::{Charge, Settlement};
+use crate::domain::settlement::Settlement;
 use crate::store::rows::{ChargeRow, SettlementRow};
 
 pub(super) async fn one(
@@ -72,7 +72,5 @@ async fn with_charges(db: &mut PgConnection, row: SettlementRow) -> Result<Settl
             .bind(id)
             .fetch_all(db)
             .await?;
-    let mut charges = charges.into_iter().map(Charge::try_from).collect::<Result<Vec<_>, _>>()?;
-    charges.sort_by(|a, b| a.account.cmp(&b.account));
     Ok(row.into_settlement(charges)?)
 }

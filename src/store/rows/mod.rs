@@ -17,7 +17,7 @@ use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
-use crate::store::StoreError;
+use crate::store::{Cursor, Page, StoreError};
 
 pub(in crate::store) use self::credits::{AlertRow, EntryRow, GrantRow, SpenderRow};
 
@@ -137,6 +137,21 @@ pub(in crate::store) struct ApiKeyRow {
     created_at_ms: i64,
 }
 
+/// The page of a listing: `rows` are in the order in which they are paged through, one more than fit where there is more.
+pub(in crate::store) fn page_of(
+    rows: Vec<BudgetRow>,
+    cursor: Cursor,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let has_more = rows.len() > limit;
+    let mut budgets =
+        rows.into_iter().take(limit).map(Budget::try_from).collect::<Result<Vec<_>, _>>()?;
+    if matches!(cursor, Cursor::Before(_)) {
+        budgets.reverse();
+    }
+    Ok(Page { budgets, has_more })
+}
+
 impl TryFrom<BudgetRow> for Budget {
     type Error = StoreError;
 
@@ -242,10 +257,14 @@ impl SettlementRow {
         (&self.workspace, &self.id)
     }
 
+    /// The settlement with its charges, in the order of their accounts.
     pub(in crate::store) fn into_settlement(
         self,
-        charges: Vec<Charge>,
+        charges: Vec<ChargeRow>,
     ) -> Result<Settlement, StoreError> {
+        let charges = charges.into_iter().map(Charge::try_from);
+        let mut charges = charges.collect::<Result<Vec<_>, _>>()?;
+        charges.sort_by(|a, b| a.account.cmp(&b.account));
         let subject = Subject {
             workspace: id(&self.workspace)?,
             project: optional_id(self.project.as_deref())?,

@@ -9,7 +9,7 @@ use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
-use crate::store::rows::{BudgetRow, when_unavailable_columns};
+use crate::store::rows::{BudgetRow, page_of, when_unavailable_columns};
 use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
 
 const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = ?1 AND id = ?2";
@@ -166,13 +166,7 @@ pub(super) async fn list(
         .bind(wanted)
         .fetch_all(db)
         .await?;
-    let has_more = rows.len() > limit;
-    let mut budgets =
-        rows.into_iter().take(limit).map(Budget::try_from).collect::<Result<Vec<_>, _>>()?;
-    if matches!(cursor, Cursor::Before(_)) {
-        budgets.reverse();
-    }
-    Ok(Page { budgets, has_more })
+    page_of(rows, cursor, limit)
 }
 
 /// A JSON array of names; null when there are none, for "whatever it is".

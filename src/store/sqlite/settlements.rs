@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::SqliteConnection;
 
 use crate::domain::ids::{Id, ReservationId};
-use crate::domain::settlement::{Charge, Settlement};
+use crate::domain::settlement::Settlement;
 use crate::store::StoreError;
 use crate::store::rows::{ChargeRow, SettlementRow};
 
@@ -75,7 +75,5 @@ async fn with_charges(
             .bind(id)
             .fetch_all(db)
             .await?;
-    let mut charges = charges.into_iter().map(Charge::try_from).collect::<Result<Vec<_>, _>>()?;
-    charges.sort_by(|a, b| a.account.cmp(&b.account));
     row.into_settlement(charges)
 }
