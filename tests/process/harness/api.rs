@@ -19,6 +19,18 @@ pub(crate) struct Spent {
     pub(crate) tokens: u64,
 }
 
+impl Spent {
+    /// What the page of a budget shows.
+    fn shown(page: &Value) -> Self {
+        let usage = &page["budget"]["usage"];
+        let dollars = usage["amount"].as_f64().expect("an amount");
+        Self {
+            nano_usd: (dollars * 1e9).round() as u64,
+            tokens: usage["tokens"].as_u64().expect("tokens"),
+        }
+    }
+}
+
 impl Api {
     /// Creates a budget and returns its id.
     pub(crate) async fn create_budget(&self, budget: Value) -> String {
@@ -33,13 +45,14 @@ impl Api {
 
     /// What a budget has spent.
     pub(crate) async fn spent(&self, budget: &str) -> Spent {
-        let shown = self.call("GET", &format!("/v2/budgets/{budget}"), None).await;
-        let usage = &shown["budget"]["usage"];
-        let dollars = usage["amount"].as_f64().expect("an amount");
-        Spent {
-            nano_usd: (dollars * 1e9).round() as u64,
-            tokens: usage["tokens"].as_u64().expect("tokens"),
-        }
+        Spent::shown(&self.call("GET", &format!("/v2/budgets/{budget}"), None).await)
+    }
+
+    /// What a budget has spent, where the store can be asked.
+    pub(crate) async fn spent_if_known(&self, budget: &str) -> Option<Spent> {
+        let reply = self.try_call("GET", &format!("/v2/budgets/{budget}"), None).await;
+        let known = reply.ok().filter(|reply| reply.status == 200)?;
+        Some(Spent::shown(&known.json))
     }
 
     /// Reports usage, which must be taken.

@@ -84,9 +84,14 @@ impl Process {
         self.child.try_wait().expect("a child of this process").is_some()
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The processes that it started.
     fn children(&self) -> impl Iterator<Item = Pid> {
-        let id = self.child.id();
+        let id = self.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
         let ids: Vec<i32> = children
             .expect("it is running")
