@@ -327,7 +327,9 @@ impl Engine {
         };
         let (sender, receiver) = oneshot::channel();
         room.recording.insert(report.settlement.clone(), vec![sender]);
-        shared.work.notify_one();
+        if room.ledger.has_batch() {
+            shared.work.notify_one();
+        }
         drop(state);
         shared.learn(&settlement, lesson);
         Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)

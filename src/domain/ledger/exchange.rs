@@ -66,14 +66,12 @@ pub enum Applied {
 }
 
 impl Ledger {
-    /// Whether [`Ledger::next_batch`] may give one. In a fleet, what nobody waits for waits for more of its kind, until the
-    /// second call of [`Ledger::tend_leases`].
+    /// Whether [`Ledger::next_batch`] may give one. What nobody waits for waits for more of its kind, until the second call of
+    /// [`Ledger::tend_leases`] at the earliest: a transaction for each settlement would cost far more than the settlement.
     #[must_use]
     pub fn has_batch(&self) -> bool {
-        let is_due = self.terms.sharing == Sharing::Alone
-            || self.is_pressing
-            || self.failed.is_some()
-            || self.outbox.len() >= SETTLEMENTS_MAX;
+        let is_due =
+            self.is_pressing || self.failed.is_some() || self.outbox.len() >= SETTLEMENTS_MAX;
         self.pending.is_none() && is_due && self.has_more()
     }
 

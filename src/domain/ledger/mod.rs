@@ -82,7 +82,7 @@ pub enum Sharing {
     /// This replica has the store for itself.
     #[default]
     Alone,
-    /// Others have a part of what is lent: it is recalled when it is needed, and news of settlements wait for each other.
+    /// Others have a part of what is lent: it is recalled when it is needed.
     Fleet,
 }
 

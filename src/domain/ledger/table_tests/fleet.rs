@@ -32,11 +32,15 @@ struct Fleet {
 impl Fleet {
     /// So many replicas and one budget.
     fn new(replicas: u128, limits: Limits) -> Self {
+        Self::sharing(Sharing::Fleet, replicas, limits)
+    }
+
+    fn sharing(sharing: Sharing, replicas: u128, limits: Limits) -> Self {
         let terms = Terms {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
             lease_ttl: TTL,
-            sharing: Sharing::Fleet,
+            sharing,
         };
         let now = Now { wall: wall("2026-11-22T10:00"), mono: Mono::from_ns(1_000_000_000_000) };
         let ledgers =
@@ -270,22 +274,24 @@ fn a_rolling_minute_is_one_for_all_replicas() {
 
 #[test]
 fn news_that_nobody_waits_for_wait_for_each_other() {
-    let mut fleet = Fleet::new(1, cost(1_000));
-    let ids: Vec<_> = (0..5).map(|_| fleet.reserve(0, 2).unwrap()).collect();
-    fleet.exchange(0);
-    let told = fleet.exchanges;
-    for id in ids {
-        fleet.settle(0, id, 2);
+    for sharing in [Sharing::Alone, Sharing::Fleet] {
+        let mut fleet = Fleet::sharing(sharing, 1, cost(1_000));
+        let ids: Vec<_> = (0..5).map(|_| fleet.reserve(0, 2).unwrap()).collect();
         fleet.exchange(0);
+        let told = fleet.exchanges;
+        for id in ids {
+            fleet.settle(0, id, 2);
+            fleet.exchange(0);
+        }
+        assert_eq!(fleet.exchanges, told, "{sharing:?}");
+        fleet.ledgers[0].tend_leases(fleet.now);
+        fleet.exchange(0);
+        assert_eq!(fleet.exchanges, told, "{sharing:?}");
+        fleet.ledgers[0].tend_leases(fleet.now);
+        fleet.exchange(0);
+        assert_eq!(fleet.exchanges, told + 1, "{sharing:?}");
+        assert_eq!(fleet.account(Dimension::Cost).0, units(10), "{sharing:?}");
     }
-    assert_eq!(fleet.exchanges, told);
-    fleet.ledgers[0].tend_leases(fleet.now);
-    fleet.exchange(0);
-    assert_eq!(fleet.exchanges, told);
-    fleet.ledgers[0].tend_leases(fleet.now);
-    fleet.exchange(0);
-    assert_eq!(fleet.exchanges, told + 1);
-    assert_eq!(fleet.account(Dimension::Cost).0, units(10));
 }
 
 #[test]

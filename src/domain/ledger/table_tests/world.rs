@@ -149,6 +149,7 @@ impl World {
             let replay = self.store.commit(batch, self.now.wall);
             return self.after_commit(replay);
         }
+        self.ledger.hurry();
         let Some(batch) = self.ledger.next_batch(self.now) else { return false };
         assert!(
             !(batch.settlements.is_empty() && batch.exchanges.is_empty()),
