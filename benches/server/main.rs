@@ -14,6 +14,7 @@ mod bursar;
 mod load;
 mod noop;
 mod process;
+mod processor;
 mod requests;
 
 use std::path::Path;

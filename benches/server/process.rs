@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::processor::processor_time;
+
 /// How long a server may take to come up, in steps of [`STEP`].
 const STEPS: u32 = 1_500;
 const STEP: Duration = Duration::from_millis(20);
@@ -44,15 +46,9 @@ impl Server {
         Ok(address.to_owned())
     }
 
-    /// Processor time used so far by all its threads. The kernel counts it in nanoseconds in `schedstat`.
+    /// Processor time used so far by all its threads.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut nanoseconds = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-            let time = text.split(' ').next().context("an empty schedstat")?;
-            nanoseconds += time.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
+        processor_time(self.child.id())
     }
 
     /// Memory in use, in bytes.
