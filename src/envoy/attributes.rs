@@ -78,6 +78,12 @@ impl<'a> Attributes<'a> {
         std::str::from_utf8(first).map(Some).map_err(|_| Fault::NotUtf8)
     }
 
+    /// The method, such as `POST`.
+    #[must_use]
+    pub fn method(&self) -> &'a str {
+        self.http.map_or("", |http| http.method.as_str())
+    }
+
     /// The path without its query, such as `/v1/chat/completions`.
     #[must_use]
     pub fn path(&self) -> &'a str {

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
-use hyper::header::HeaderName;
+use hyper::header::{CONTENT_ENCODING, HeaderName};
 use smallvec::SmallVec;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::domain::decision::{Decision, Refusal, RefusalCode};
-use crate::domain::estimate::{Appraisal, Priced, Reasoning, RequestFacts, appraise};
+use crate::domain::estimate::{Appraisal, Body, Priced, Reasoning, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
 use crate::domain::money::Amounts;
 use crate::domain::subject::Subject;
+use crate::domain::usage_chunk;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
 use crate::engine::{Ask, Engine, Held, Origin};
 use crate::envoy::attributes::Attributes;
@@ -44,6 +45,7 @@ struct Asked<'a> {
     estimate: Amounts,
     input_tokens: u64,
     reasoning: Reasoning,
+    may_need_asking: bool,
     /// Headers that show keys of ours.
     our_keys: KeyHeaders<'a>,
 }
@@ -91,7 +93,9 @@ impl Authorizer {
         let amounts = estimate.amounts;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        Ok(Asked { subject, held, estimate: amounts, input_tokens, reasoning, our_keys })
+        let may_need_asking = may_need_asking(attributes);
+        let estimate = amounts;
+        Ok(Asked { subject, held, estimate, input_tokens, reasoning, may_need_asking, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
@@ -167,6 +171,7 @@ impl Authorizer {
                         estimate: asked.estimate,
                     }),
                     reasoning: asked.reasoning,
+                    may_need_asking: asked.may_need_asking,
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)
@@ -199,6 +204,18 @@ impl Authorizer {
         self.metrics.decision(BUDGET_UNAVAILABLE);
         reply::undecided(budget, path)
     }
+}
+
+/// Whether the response may be a stream that does not tell its usage unless the request asks for it, which this one does not.
+/// Where Envoy shows only a part of the body, it may.
+fn may_need_asking(attributes: &Attributes<'_>) -> bool {
+    attributes.method() == "POST"
+        && usage_chunk::may_need_asking(attributes.path())
+        && matches!(attributes.header(&CONTENT_ENCODING), Ok(None | Some("identity")))
+        && match attributes.body() {
+            Body::Whole(body) => usage_chunk::asking_for_usage(body).is_some(),
+            Body::Cut { .. } | Body::Unseen { .. } => true,
+        }
 }
 
 #[tonic::async_trait]

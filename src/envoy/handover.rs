@@ -28,6 +28,8 @@ const ESTIMATED_COST: &str = "estimated_cost_nano_usd";
 const ESTIMATED_TOKENS: &str = "estimated_tokens";
 /// There where the model may reason; its value says no more.
 const REASONING: &str = "reasoning";
+/// There with this value where Envoy is to show the request to Bursar once more.
+const MAY_NEED_ASKING: (&str, &str) = ("may_need_asking", "true");
 
 /// An admitted request, on its way to its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(super) struct Handover {
     pub(super) origin: Option<Origin>,
     /// Whether its response may cost what nobody sees of it.
     pub(super) reasoning: Reasoning,
+    /// Whether its response may be a stream that does not tell its usage unless the request is changed to ask for it.
+    pub(super) may_need_asking: bool,
 }
 
 impl Handover {
@@ -52,13 +56,15 @@ impl Handover {
         let provider = self.provider.as_ref().map(|provider| (PROVIDER, provider.to_string()));
         let reasoning =
             (self.reasoning == Reasoning::Possible).then(|| (REASONING, "possible".to_owned()));
+        let asking =
+            self.may_need_asking.then(|| (MAY_NEED_ASKING.0, MAY_NEED_ASKING.1.to_owned()));
         let others = [
             (RESERVATION, self.reservation.to_string()),
             (WORKSPACE, self.workspace.to_string()),
             (INPUT_TOKENS, self.input_tokens.to_string()),
         ];
         let origin = self.origin.iter().flat_map(origin_fields);
-        let all = others.into_iter().chain(provider).chain(reasoning).chain(origin);
+        let all = others.into_iter().chain(provider).chain(reasoning).chain(asking).chain(origin);
         all.map(|(name, text)| (name, Kind::StringValue(text)))
     }
 
@@ -74,6 +80,7 @@ impl Handover {
                 Some(_) => Reasoning::Possible,
                 None => Reasoning::Unlikely,
             },
+            may_need_asking: text(fields, MAY_NEED_ASKING.0).is_some(),
             origin: origin(fields, &workspace),
             workspace,
         })
@@ -143,6 +150,7 @@ pub(super) mod tests {
             provider: Some(Id::parse("openai").unwrap()),
             input_tokens: 164,
             reasoning: Reasoning::Unlikely,
+            may_need_asking: true,
             origin: Some(Origin {
                 subject: Arc::new(subject()),
                 at: Wall::from_ms(1_795_305_600_000),
@@ -175,7 +183,8 @@ pub(super) mod tests {
     #[test]
     fn what_is_handed_over_arrives_and_a_refusal_hands_nothing_over() {
         for reasoning in [Reasoning::Unlikely, Reasoning::Possible] {
-            let handover = Handover { reasoning, ..handover() };
+            let may_need_asking = reasoning == Reasoning::Possible;
+            let handover = Handover { reasoning, may_need_asking, ..handover() };
             assert_eq!(Handover::read(&metadata(handover.fields())), Some(handover));
         }
         let refused = metadata([("decision", Kind::StringValue("deny".to_owned()))]);

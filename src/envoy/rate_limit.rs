@@ -119,6 +119,7 @@ impl<'a> Told<'a> {
             input_tokens: self.usage.input,
             origin: None,
             reasoning: Reasoning::Unlikely,
+            may_need_asking: false,
         })
     }
 

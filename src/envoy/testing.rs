@@ -29,8 +29,11 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(form: Form) -> Self {
-        let http =
-            HttpRequest { path: "/v1/chat/completions".to_owned(), ..HttpRequest::default() };
+        let http = HttpRequest {
+            method: "POST".to_owned(),
+            path: "/v1/chat/completions".to_owned(),
+            ..HttpRequest::default()
+        };
         Self { form, http, context: AttributeContext::default() }
     }
 
@@ -54,6 +57,11 @@ impl Request {
                     .or_insert(value);
             }
         }
+        self
+    }
+
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.http.method);
         self
     }
 

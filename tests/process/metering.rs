@@ -28,6 +28,12 @@ async fn watched(stage: &Stage, responses: u64) {
     .await;
 }
 
+/// How many streams one of Envoy's filters has opened to Bursar.
+async fn streams_to_bursar(stage: &Stage, filter: &str) -> u64 {
+    let name = format!("http.llm.ext_proc.bursar_{filter}.streams_started");
+    stage.envoy.statistic(&name).await.expect("a statistic of the filter")
+}
+
 #[tokio::test]
 async fn a_budget_has_spent_what_the_provider_said_to_the_nano_dollar() {
     // Longer than the test: Bursar itself must end what Envoy keeps open for it.
@@ -80,6 +86,8 @@ async fn a_stream_is_asked_for_its_usage_and_every_other_request_arrives_as_it_w
         let arrived = stage.upstream.last_body().await;
         assert!(arrived.as_bytes() == untouched.body, "{} bytes", untouched.body.len());
     }
+    // The first two of them were known to need nothing, and did not wait for another look.
+    assert_eq!(streams_to_bursar(&stage, "asking").await, 3);
     assert_eq!(question.send_in_chunks(&stage.envoy.url).await, 200);
     assert_eq!(stage.upstream.last_body().await, sent);
 }
@@ -208,6 +216,8 @@ async fn a_budget_refuses_after_real_spend_and_the_refusal_costs_nothing() {
     }
     let (status, refusal) = replies.last().expect("a reply");
     assert_eq!((*status, replies.len() > 2), (429, true), "{refusal}");
+    let passed = u64::try_from(replies.len() - 1).expect("a few");
+    assert_eq!(streams_to_bursar(&stage, "metering").await, passed, "a refusal is not metered");
     // A budget without a limit on cost counts none.
     assert_eq!(stage.bursar.spent(&budget).await.tokens, stage.upstream.billed().await.tokens);
 }

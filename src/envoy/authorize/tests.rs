@@ -34,6 +34,24 @@ fn the_deadline_of_a_call_is_read_in_every_unit_and_nonsense_is_none() {
     }
 }
 
+#[test]
+fn only_a_stream_that_does_not_ask_for_its_usage_is_looked_at_again() {
+    const STREAM: &str = r#"{"model":"m","stream":true}"#;
+    let request = || testing::Request::new(Form::Raw).body(STREAM);
+    let asks = |request: testing::Request| may_need_asking(&Attributes::of(&request.build()));
+    assert!(asks(request()));
+    assert!(asks(request().path("/v1/completions?x=1")));
+    assert!(asks(request().header("content-encoding", "identity")));
+    assert!(!asks(request().method("GET")));
+    assert!(!asks(request().path("/v1/responses")));
+    assert!(!asks(request().header("content-encoding", "gzip")));
+    assert!(!asks(request().body(r#"{"model":"m","stream":false}"#)));
+    assert!(!asks(request().body(r#"{"stream":true,"stream_options":{"include_usage":true}}"#)));
+    // What is not seen as a whole may need it.
+    assert!(asks(request().body(r#"{"model":"m""#).size(70_000)));
+    assert!(asks(request().body("").header("content-length", "900")));
+}
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Three bytes a token, and what providers add.
 const INPUT: i64 = 7 + 64;

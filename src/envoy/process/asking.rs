@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
 };
 use tonic::Streaming;
 
-use crate::domain::usage_chunk::{asking_for_usage, may_need_asking};
+use crate::domain::usage_chunk::asking_for_usage;
 use crate::envoy::process::{Answers, message, next};
 
 /// Larger requests pass untouched, and so do those that do not say how large they are: Envoy must hold the whole of what may be
@@ -42,16 +42,12 @@ pub(super) async fn ask(
     }
 }
 
-/// Whether the request may be one that must be asked. Without a reservation there is nothing that its usage would settle.
+/// Whether it is one that the decision found to need a look, and that Envoy can hold.
 fn wants_body(first: &ProcessingRequest) -> bool {
     let Some(Request::RequestHeaders(headers)) = &first.request else { return false };
-    let header = |name| message::header(headers, name);
     !headers.end_of_stream
-        && header(":method") == "POST"
-        && may_need_asking(header(":path"))
-        && matches!(header("content-encoding"), "" | "identity")
         && has_fitting_length(headers)
-        && message::handover(first).is_some()
+        && message::handover(first).is_some_and(|handover| handover.may_need_asking)
 }
 
 fn has_fitting_length(headers: &HttpHeaders) -> bool {
@@ -110,50 +106,41 @@ mod tests {
     use envoy_types::pb::envoy::config::core::v3::HeaderMap;
 
     use super::*;
+    use crate::envoy::handover::Handover;
     use crate::envoy::handover::tests::{handover, metadata};
 
-    fn request(changes: &[(&str, &str)]) -> ProcessingRequest {
-        let mut headers = vec![
-            (":method", "POST"),
-            (":path", "/v1/chat/completions?x=1"),
-            ("content-length", "1048576"),
-        ];
-        headers.retain(|(name, _)| changes.iter().all(|(other, _)| other != name));
-        headers.extend(changes);
-        let headers = headers.into_iter().map(|(key, value)| HeaderValue {
-            key: key.to_owned(),
-            raw_value: value.as_bytes().to_vec(),
+    fn request(length: &str) -> ProcessingRequest {
+        let length = HeaderValue {
+            key: "content-length".to_owned(),
+            raw_value: length.as_bytes().to_vec(),
             ..HeaderValue::default()
-        });
+        };
         let headers = HttpHeaders {
-            headers: Some(HeaderMap { headers: headers.collect() }),
+            headers: Some(HeaderMap { headers: vec![length] }),
             ..HttpHeaders::default()
         };
+        let handover = Handover { may_need_asking: true, ..handover() };
         ProcessingRequest {
-            metadata_context: Some(metadata(handover().fields())),
+            metadata_context: Some(metadata(handover.fields())),
             request: Some(Request::RequestHeaders(headers)),
             ..ProcessingRequest::default()
         }
     }
 
     #[test]
-    fn only_an_admitted_completion_of_a_known_and_fitting_length_is_looked_into() {
-        assert!(wants_body(&request(&[])));
-        for change in [
-            (":method", "GET"),
-            (":path", "/v1/responses"),
-            (":path", "/v1/messages"),
-            ("content-length", "1048577"),
-            ("content-length", "10485760"),
-            ("content-length", "-1"),
-            // A body that comes in chunks.
-            ("content-length", ""),
-            ("content-encoding", "gzip"),
-        ] {
-            assert!(!wants_body(&request(&[change])), "{change:?}");
+    fn only_an_admitted_request_that_may_need_it_and_is_of_a_known_and_fitting_length_is_looked_into()
+     {
+        assert!(wants_body(&request("1048576")));
+        // An empty one: a body that comes in chunks.
+        for length in ["1048577", "10485760", "-1", ""] {
+            assert!(!wants_body(&request(length)), "{length:?}");
         }
-        assert!(!wants_body(&ProcessingRequest { metadata_context: None, ..request(&[]) }));
-        assert!(!wants_body(&ProcessingRequest { request: None, ..request(&[]) }));
+        let fitting = || request("1048576");
+        assert!(!wants_body(&ProcessingRequest { metadata_context: None, ..fitting() }));
+        assert!(!wants_body(&ProcessingRequest { request: None, ..fitting() }));
+        let needless = Handover { may_need_asking: false, ..handover() };
+        let needless = Some(metadata(needless.fields()));
+        assert!(!wants_body(&ProcessingRequest { metadata_context: needless, ..fitting() }));
     }
 
     #[test]
