@@ -128,10 +128,8 @@ impl Engine {
         let Some(room) = state.room(shared, &ask.subject.workspace) else { return undecided };
         let subject = Arc::clone(&ask.subject);
         let verdict = room.ledger.reserve(subject, ask.estimate, reservation, now);
-        if room.ledger.has_batch() {
-            shared.work.notify_one();
-        }
-        match verdict {
+        let has_batch = room.ledger.has_batch();
+        let step = match verdict {
             Verdict::Decided(Decision::Allow(admission)) => {
                 let position = state.admit(&ask.subject.workspace, reservation);
                 Step::Journal(Decision::Allow(admission), position)
@@ -142,7 +140,11 @@ impl Engine {
                 room.deciding.insert(waiter, sender);
                 Step::Wait(waiter, receiver)
             }
+        };
+        if has_batch {
+            shared.stir(&mut state, &ask.subject.workspace);
         }
+        step
     }
 
     /// Waits for the store's answer; when it does not come in time, each budget's own rule holds.
@@ -164,11 +166,12 @@ impl Engine {
                 let mut state = self.shared.state();
                 let now = self.shared.now();
                 let room = state.rooms.get_mut(&undo.workspace);
-                room.and_then(|room| {
+                let decision = room.and_then(|room| {
                     room.deciding.remove(&waiter);
                     room.ledger.give_up(waiter, now)
-                })
-                .unwrap_or(Decision::Undecided { budget: None })
+                });
+                self.shared.stir(&mut state, &undo.workspace);
+                decision.unwrap_or(Decision::Undecided { budget: None })
             }
         };
         let Decision::Allow(_) = decision else { return decision };
@@ -212,6 +215,7 @@ impl Engine {
             End::Withdrawn => room.ledger.withdraw(reservation, now),
         }
         state.records.end(reservation, end);
+        self.shared.stir(&mut state, workspace);
         true
     }
 }

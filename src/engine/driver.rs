@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::journal::End;
 use super::pace::Retries;
-use super::{Engine, Phase, Room, Shared};
+use super::{Engine, Phase, Room, Shared, State};
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, Grant};
 use crate::domain::ledger::{Ledger, Outgoing};
@@ -48,9 +48,9 @@ impl Engine {
             }
             let (sender, receiver) = oneshot::channel();
             room.flushing.push((batches, sender));
+            self.shared.stir(&mut state, workspace);
             receiver
         };
-        self.shared.work.notify_one();
         match timeout(FLUSH_PATIENCE, receiver).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(StoreError::Unavailable(
@@ -126,7 +126,8 @@ pub(super) async fn talk(shared: Arc<Shared>) {
         }
         let recall = shared.next_recall();
         tokio::select! {
-            () = shared.work.notified() => {}
+            () = shared.work.notified() => shared.stir_all(),
+            () = shared.stirred.notified() => {}
             Some(()) = carrying.next() => {}
             () = sleep(recall.unwrap_or_default()), if recall.is_some() => shared.tend_recalls(),
         }
@@ -134,23 +135,50 @@ pub(super) async fn talk(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Wakes the driver where a workspace has something for the store that nobody carries.
+    pub(super) fn stir(&self, state: &mut State, workspace: &Id) {
+        let room = state.rooms.get(workspace);
+        if room.is_some_and(|room| !room.is_carried && room.ledger.has_batch()) {
+            state.stirred.insert(workspace.clone());
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Notes all workspaces that have something for the store.
+    fn stir_all(&self) {
+        let mut state = self.state();
+        let State { rooms, stirred, .. } = &mut *state;
+        let having = rooms.iter().filter(|(_, room)| room.ledger.has_batch());
+        stirred.extend(having.map(|(workspace, _)| workspace.clone()));
+    }
+
     /// Workspaces that have something to tell and nobody to carry it. From now on somebody does.
     fn waiting_workspaces(&self) -> Vec<Id> {
         let mut state = self.state();
-        let waiting = state.rooms.iter_mut();
-        let waiting = waiting.filter(|(_, room)| !room.is_carried && room.ledger.has_batch());
-        waiting
-            .map(|(workspace, room)| {
+        let State { rooms, stirred, .. } = &mut *state;
+        let mut waiting = Vec::new();
+        for workspace in std::mem::take(stirred) {
+            // Whoever carries already looks once more before it ends.
+            let room = rooms.get_mut(&workspace).filter(|room| !room.is_carried);
+            if let Some(room) = room.filter(|room| room.ledger.has_batch()) {
                 room.is_carried = true;
-                workspace.clone()
-            })
-            .collect()
+                waiting.push(workspace);
+            }
+        }
+        waiting
     }
 
     /// How long until the store should be asked again for what others were asked to hand back; `None` when nobody waits for it.
     fn next_recall(&self) -> Option<Duration> {
-        let state = self.state();
-        let next = state.rooms.values().filter_map(|room| room.ledger.next_recall()).min()?;
+        let mut state = self.state();
+        let State { rooms, recalling, .. } = &mut *state;
+        let mut next = None;
+        recalling.retain(|workspace| {
+            let ends_at = rooms.get(workspace).and_then(|room| room.ledger.next_recall());
+            next = next.into_iter().chain(ends_at).min();
+            ends_at.is_some()
+        });
+        let next = next?;
         // Not in a circle, where this clock and the timers' do not agree.
         Some(next.since(self.now().mono).max(RECALL_LOOK))
     }
@@ -158,8 +186,12 @@ impl Shared {
     fn tend_recalls(&self) {
         let mut state = self.state();
         let now = self.now();
-        for room in state.rooms.values_mut() {
-            room.ledger.tend_recalls(now);
+        let State { rooms, recalling, stirred, .. } = &mut *state;
+        for workspace in &*recalling {
+            if let Some(room) = rooms.get_mut(workspace) {
+                room.ledger.tend_recalls(now);
+                stirred.insert(workspace.clone());
+            }
         }
     }
 
@@ -247,10 +279,13 @@ impl Shared {
     fn answered(&self, batch: &Batch, grants: &[Grant]) {
         let mut state = self.state();
         let now = self.now();
-        let super::State { rooms, records, .. } = &mut *state;
+        let State { rooms, records, recalling, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&batch.workspace) else { return };
         room.ledger.apply(grants, now);
         room.sent = None;
+        if room.ledger.next_recall().is_some() {
+            recalling.insert(batch.workspace.clone());
+        }
         for settlement in &batch.settlements {
             if let Some(reservation) = settlement.reservation {
                 records.end(reservation, End::Over);

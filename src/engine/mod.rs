@@ -28,7 +28,7 @@ mod tend;
 mod tests;
 mod turn;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,8 +97,10 @@ struct Shared {
     state: Mutex<State>,
     /// When the store was last asked whether it is there, and what it said.
     pinged: tokio::sync::Mutex<Option<(Mono, Result<(), String>)>>,
-    /// Wakes the driver: a ledger has something for the store.
+    /// Wakes the driver: some ledger may have something for the store.
     work: Notify,
+    /// Wakes the driver for the workspaces that are noted as stirred.
+    stirred: Notify,
     /// Has the store asked for news at once.
     ask_news: Notify,
     /// What the store says of credits goes to the ledger in the order in which it was said, so changes take turns.
@@ -127,6 +129,10 @@ struct Journal {
 struct State {
     rooms: BTreeMap<Id, Room>,
     records: journal::Buffer,
+    /// Workspaces that have something for the store. To look at all of them for each request would cost more than the request.
+    stirred: BTreeSet<Id>,
+    /// Workspaces in which somebody waits for what other replicas hand back.
+    recalling: BTreeSet<Id>,
     entropy: Entropy,
     phase: Phase,
     /// Settlement ids that are being reported, and who waits to report under them too.
@@ -217,7 +223,7 @@ impl Shared {
         let Some(room) = state.rooms.get_mut(&account.workspace) else { return };
         if room.ledger.recalled(account, recalls, now) {
             self.metrics.recall();
-            self.work.notify_one();
+            self.stir(&mut state, &account.workspace);
         }
     }
 

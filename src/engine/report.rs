@@ -283,11 +283,17 @@ impl Engine {
         workspace: &Id,
         durable: oneshot::Receiver<()>,
     ) -> Result<(), ReportError> {
-        if let Some(room) = self.shared.state().rooms.get_mut(workspace) {
-            room.ledger.hurry();
-        }
-        self.shared.work.notify_one();
+        self.hurry(workspace);
         durable.await.map_err(|_| unconfirmed())
+    }
+
+    /// Somebody waits for what the ledger of a workspace has to tell.
+    fn hurry(&self, workspace: &Id) {
+        let mut state = self.shared.state();
+        if let Some(room) = state.rooms.get_mut(workspace) {
+            room.ledger.hurry();
+            self.shared.stir(&mut state, workspace);
+        }
     }
 
     /// Books a report in the ledger.
@@ -327,9 +333,7 @@ impl Engine {
         };
         let (sender, receiver) = oneshot::channel();
         room.recording.insert(report.settlement.clone(), vec![sender]);
-        if room.ledger.has_batch() {
-            shared.work.notify_one();
-        }
+        shared.stir(&mut state, &report.workspace);
         drop(state);
         shared.learn(&settlement, lesson);
         Route::Booked(Box::new(settlement), beyond(actual.amounts, reserved), receiver)

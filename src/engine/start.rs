@@ -58,6 +58,7 @@ impl Engine {
             state: Mutex::new(State { entropy, ..State::default() }),
             pinged: tokio::sync::Mutex::new(None),
             work: Notify::new(),
+            stirred: Notify::new(),
             ask_news: Notify::new(),
             crediting: tokio::sync::Mutex::new(()),
             credits_in_doubt: AtomicBool::new(false),

@@ -1,19 +1,23 @@
 //! What time asks for: overdue reservations end, leases are renewed or closed, the journal is looked after, expired leases are
 //! swept. None of it waits for the store, but for the sweep, which has a task of its own.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::{Journal, Room, Shared};
+use super::{Journal, Room, Shared, State};
 use crate::domain::budget::Dimension;
+use crate::domain::ids::Id;
 use crate::domain::ledger::TICK;
 use crate::domain::time::Now;
 
 /// A wall clock that gains more than this on the other between two ticks has learnt of time that the other did not count: the machine
 /// was paused from outside, or its clock was set. Either way each lease is asked for anew, which costs one exchange.
 const GAIN_MAX: Duration = Duration::from_secs(1);
+/// Workspaces that are tended in one turn, between two of which requests are decided.
+const ROOMS_PER_TURN: usize = 100;
 /// How often the store is asked to sweep expired leases.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long it may take for it.
@@ -28,7 +32,6 @@ pub(super) async fn tend(shared: Arc<Shared>) {
         ticks.tick().await;
         last = shared.mind_the_clock(last);
         shared.tick();
-        shared.work.notify_one();
     }
 }
 
@@ -40,6 +43,16 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
         }
         sleep(shared.about(SWEEP)).await;
     }
+}
+
+/// How far a round of [`tend`] has come.
+#[derive(Default)]
+struct Tended {
+    /// The last workspace that had its turn; `None` before the first.
+    last: Option<Id>,
+    /// Reservations and accounts of those that had it.
+    open: usize,
+    accounts: usize,
 }
 
 impl Shared {
@@ -59,25 +72,43 @@ impl Shared {
 
     /// What happens four times a second.
     pub(super) fn tick(&self) {
+        let mut tended = Tended::default();
+        while self.tend_some(&mut tended) {}
+        self.metrics.open_reservations(i64::try_from(tended.open).unwrap_or(i64::MAX));
+        self.metrics.live_accounts(i64::try_from(tended.accounts).unwrap_or(i64::MAX));
+        self.tend_journal();
+    }
+
+    /// Tends the next workspaces; `false` when there are none.
+    fn tend_some(&self, tended: &mut Tended) -> bool {
         let mut state = self.state();
         let now = self.now();
-        let super::State { rooms, records, .. } = &mut *state;
-        let (mut open, mut accounts) = (0usize, 0usize);
-        for room in rooms.values_mut() {
+        let State { rooms, records, stirred, .. } = &mut *state;
+        let after = tended.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut blank = Vec::new();
+        for (workspace, room) in rooms.range_mut((after, Bound::Unbounded)).take(ROOMS_PER_TURN) {
             // In a fleet the store is asked before anything is ended. What was settled in time is forgotten here all the same.
             if !self.is_in_fleet() || room.ledger.overdue(now).next().is_none() {
                 room.end_overdue(records, self.terms.on_timeout, now);
             }
             room.ledger.tend_leases(now);
-            open = open.saturating_add(room.ledger.open_reservations());
-            accounts = accounts.saturating_add(room.ledger.live_accounts());
+            tended.open = tended.open.saturating_add(room.ledger.open_reservations());
+            tended.accounts = tended.accounts.saturating_add(room.ledger.live_accounts());
+            if room.ledger.has_batch() {
+                stirred.insert(workspace.clone());
+            } else if room.is_blank() {
+                blank.push(workspace.clone());
+            }
+            tended.last = Some(workspace.clone());
         }
         // Whoever may name a workspace could fill the table with names that nobody has a budget for.
-        rooms.retain(|_, room| !room.is_blank());
-        drop(state);
-        self.metrics.open_reservations(i64::try_from(open).unwrap_or(i64::MAX));
-        self.metrics.live_accounts(i64::try_from(accounts).unwrap_or(i64::MAX));
-        self.tend_journal();
+        for workspace in blank {
+            rooms.remove(&workspace);
+        }
+        if !stirred.is_empty() {
+            self.stirred.notify_one();
+        }
+        tended.last.is_some()
     }
 
     /// Writes the journal's rest, and a new one where it has grown or failed.
