@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Replaces a budget and puts it in force. A changed schedule makes a new generation, whose window starts with what was
-    /// spent in it; the caller leaves `generation` as it read it.
+    /// spent in it; the store says which it is, and how often the counters were started anew.
     ///
     /// # Errors
     /// `NotFound` when there is no such budget.
@@ -64,17 +64,14 @@ impl Engine {
     async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         let stored = stored.ok_or(StoreError::NotFound)?;
-        let mut budget = Budget { resets: stored.resets, ..budget };
-        if stored.limits.schedule == budget.limits.schedule {
-            self.shared.store.replace_budget(&budget, None).await?;
-        } else {
-            budget.generation = stored.generation.saturating_add(1);
+        if stored.limits.schedule != budget.limits.schedule {
+            // What was settled here is among what the new window starts with.
             self.flush(&budget.workspace).await?;
-            let window = self.window(&budget);
-            self.shared.store.replace_budget(&budget, window.as_ref()).await?;
         }
-        self.put(budget.clone());
-        Ok(budget)
+        let window = self.window(&budget);
+        let replaced = self.shared.store.replace_budget(&budget, window.as_ref()).await?;
+        self.put(replaced.clone());
+        Ok(replaced)
     }
 
     /// Deletes a budget, with its counters.

@@ -81,17 +81,18 @@ impl Store for MemoryStore {
         &self,
         budget: &Budget,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         let mut tables = self.tables();
         let key = (budget.workspace.clone(), budget.id);
-        let generation = tables.budgets.get(&key).ok_or(StoreError::NotFound)?.generation;
+        let on_record = tables.budgets.get(&key).ok_or(StoreError::NotFound)?;
+        let (new, generation) = (budget.replacing(on_record), on_record.generation);
         tables.check_scope_is_free(budget)?;
-        if let Some(window) = seed.filter(|_| budget.generation > generation) {
-            tables.seed(budget, window);
+        if let Some(window) = seed.filter(|_| new.generation > generation) {
+            tables.seed(&new, window);
         }
-        tables.budgets.insert(key, budget.clone());
+        tables.budgets.insert(key, new.clone());
         tables.words.changed(&budget.workspace);
-        Ok(())
+        Ok(new)
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {

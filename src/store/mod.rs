@@ -143,8 +143,9 @@ pub trait Store: CreditStore + FleetStore {
     /// `Conflict` names the budget that already covers this scope.
     async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError>;
 
-    /// Replaces a budget. When its generation grew, accounts of the new generation are opened for the window in `seed`,
-    /// with `spent` = the sum of the budget's charges in that window, per dimension and target.
+    /// Replaces a budget by [`Budget::replacing`] the one on record, whatever generation and resets the caller knows, and gives what
+    /// is on record then. When that is of a new generation, its accounts are opened for the window in `seed`, with `spent` = the sum
+    /// of the budget's charges in that window, per dimension and target.
     ///
     /// # Errors
     /// `NotFound` when there is no such budget.
@@ -152,7 +153,7 @@ pub trait Store: CreditStore + FleetStore {
         &self,
         budget: &Budget,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Budget, StoreError>;
 
     /// Deletes a budget with its accounts and leases. Its settlements stay as the audit trail.
     ///

@@ -258,7 +258,7 @@ impl Store for Unsteady {
         &self,
         budget: &Budget,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         self.call("replace_budget", self.inner.replace_budget(budget, seed)).await
     }
 

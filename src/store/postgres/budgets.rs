@@ -13,8 +13,6 @@ use crate::domain::subject::ScopeKind;
 use crate::store::rows::{BudgetRow, page_of, when_unavailable_columns};
 use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
 
-const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = $1 AND id = $2";
-
 pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
     check_scope_is_free(&mut *db, budget).await?;
     let existing: Option<String> =
@@ -26,27 +24,28 @@ pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(),
     if let Some(existing) = existing {
         return Err(StoreError::Conflict { existing }.into());
     }
-    insert(db, budget).await
+    write(db, INSERT, budget).await
 }
 
 pub(super) async fn replace(
     db: &mut PgConnection,
     budget: &Budget,
     seed: Option<&Window>,
-) -> Result<(), Failure> {
-    let generation: Option<i64> =
-        query_scalar("SELECT generation FROM budget WHERE workspace = $1 AND id = $2 FOR UPDATE")
+) -> Result<Budget, Failure> {
+    let locked: Option<BudgetRow> =
+        query_as("SELECT * FROM budget WHERE workspace = $1 AND id = $2 FOR NO KEY UPDATE")
             .bind(budget.workspace.as_str())
             .bind(budget.id.to_string())
             .fetch_optional(&mut *db)
             .await?;
-    let generation = generation.ok_or(StoreError::NotFound)?;
-    check_scope_is_free(db, budget).await?;
-    if let Some(window) = seed.filter(|_| i64::from(budget.generation) > generation) {
-        open_seeded(db, budget, window).await?;
+    let on_record = Budget::try_from(locked.ok_or(StoreError::NotFound)?)?;
+    check_scope_is_free(&mut *db, budget).await?;
+    let new = budget.replacing(&on_record);
+    if let Some(window) = seed.filter(|_| new.generation > on_record.generation) {
+        open_seeded(&mut *db, &new, window).await?;
     }
-    by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;
-    insert(db, budget).await
+    write(db, UPDATE, &new).await?;
+    Ok(new)
 }
 
 pub(super) async fn delete(
@@ -54,7 +53,9 @@ pub(super) async fn delete(
     workspace: &Id,
     id: BudgetId,
 ) -> Result<(), Failure> {
-    let deleted = by_id(DELETE_BUDGET, workspace, id).execute(&mut *db).await?;
+    let deleted = by_id("DELETE FROM budget WHERE workspace = $1 AND id = $2", workspace, id)
+        .execute(&mut *db)
+        .await?;
     if deleted.rows_affected() == 0 {
         return Err(StoreError::NotFound.into());
     }
@@ -245,37 +246,48 @@ async fn open_seeded(
     Ok(())
 }
 
-/// Writes a budget that is not there.
-async fn insert(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
+const INSERT: &str = "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
+       requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
+       unavailable_cost, name, created_at_ms, updated_at_ms, resets)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
+
+/// The row stays the same one, so that whoever opens an account of it meanwhile finds it.
+const UPDATE: &str = "UPDATE budget SET generation = $3, scope_kind = $4, target = $5, cost_limit = $6, tokens_limit = $7,
+       requests_per_minute = $8, period = $9, zone = $10, week_start = $11, is_active = $12, expires_at_ms = $13,
+       shadow = $14, when_unavailable = $15, unavailable_cost = $16, name = $17, created_at_ms = $18, updated_at_ms = $19,
+       resets = $20
+     WHERE workspace = $1 AND id = $2";
+
+/// Writes a budget by one of the statements above.
+async fn write(
+    db: &mut PgConnection,
+    statement: &'static str,
+    budget: &Budget,
+) -> Result<(), Failure> {
     let schedule = budget.limits.schedule.as_ref();
     let (when_unavailable, unavailable_cost) = when_unavailable_columns(budget.when_unavailable);
-    query(
-        "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
-           requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
-           unavailable_cost, name, created_at_ms, updated_at_ms, resets)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
-    )
-    .bind(budget.workspace.as_str())
-    .bind(budget.id.to_string())
-    .bind(i64::from(budget.generation))
-    .bind(budget.scope.kind.as_str())
-    .bind(budget.scope.target.as_str())
-    .bind(budget.limits.cost.map(|cost| cost.get()))
-    .bind(budget.limits.tokens.map(|tokens| tokens.get()))
-    .bind(budget.limits.requests_per_minute.map(i64::from))
-    .bind(schedule.map(|schedule| schedule.period.as_str()))
-    .bind(schedule.map(|schedule| schedule.zone.name()))
-    .bind(schedule.map(|schedule| schedule.week_start.as_str()))
-    .bind(budget.is_active)
-    .bind(budget.expires_at.map(|at| at.as_ms()))
-    .bind(budget.shadow)
-    .bind(when_unavailable)
-    .bind(unavailable_cost)
-    .bind(budget.name.as_ref().map(Id::as_str))
-    .bind(budget.created_at.as_ms())
-    .bind(budget.updated_at.as_ms())
-    .bind(i64::from(budget.resets))
-    .execute(db)
-    .await?;
+    query(statement)
+        .bind(budget.workspace.as_str())
+        .bind(budget.id.to_string())
+        .bind(i64::from(budget.generation))
+        .bind(budget.scope.kind.as_str())
+        .bind(budget.scope.target.as_str())
+        .bind(budget.limits.cost.map(|cost| cost.get()))
+        .bind(budget.limits.tokens.map(|tokens| tokens.get()))
+        .bind(budget.limits.requests_per_minute.map(i64::from))
+        .bind(schedule.map(|schedule| schedule.period.as_str()))
+        .bind(schedule.map(|schedule| schedule.zone.name()))
+        .bind(schedule.map(|schedule| schedule.week_start.as_str()))
+        .bind(budget.is_active)
+        .bind(budget.expires_at.map(|at| at.as_ms()))
+        .bind(budget.shadow)
+        .bind(when_unavailable)
+        .bind(unavailable_cost)
+        .bind(budget.name.as_ref().map(Id::as_str))
+        .bind(budget.created_at.as_ms())
+        .bind(budget.updated_at.as_ms())
+        .bind(i64::from(budget.resets))
+        .execute(db)
+        .await?;
     Ok(())
 }

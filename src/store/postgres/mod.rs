@@ -199,7 +199,7 @@ impl Store for PostgresStore {
         &self,
         budget: &Budget,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         change!(self, &budget.workspace, |turn| budgets::replace(turn, budget, seed))
     }
 

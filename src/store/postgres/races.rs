@@ -13,6 +13,7 @@ use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::{self, AccountKey, Draw, Exchange, Lease, Then};
 use crate::domain::money::{NanoUsd, Tokens, Units};
+use crate::domain::period::{Period, Schedule, Zone};
 use crate::domain::settlement::Road;
 use crate::domain::time::Wall;
 use crate::store::contract::{MONTH, NOON, batch, budget, cost_of, id, settlement};
@@ -231,6 +232,36 @@ async fn accounts_that_many_hammer_at_keep_every_invariant() {
         check(store, &mut db, &budget, account, &reports).await;
     }
     db.close().await.unwrap();
+    database.remove().await;
+}
+
+/// Each change gives the budget a schedule that no other has, so that it is of a generation of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
+    const CHANGES: i64 = 24;
+    let database = Database::new().await;
+    let store = &database.store;
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    let replacing = join_all((1..=CHANGES).map(|number| {
+        let (store, mut changed) = (store.clone(), first.clone());
+        let zone = Zone::parse(&format!("Etc/GMT{:+}", number % 12)).unwrap();
+        let period = if number <= CHANGES / 2 { Period::Daily } else { Period::Weekly };
+        changed.limits.schedule =
+            changed.limits.schedule.map(|schedule| Schedule { zone, period, ..schedule });
+        tokio::spawn(async move { store.replace_budget(&changed, None).await.unwrap().generation })
+    }));
+    let resetting = join_all((0..CHANGES).map(|_| {
+        let (store, budget) = (store.clone(), first.clone());
+        tokio::spawn(async move { store.reset_budget(&budget, MONTH).await.unwrap() })
+    }));
+    let (generations, _) = tokio::join!(replacing, resetting);
+    let mut generations: Vec<_> =
+        generations.into_iter().map(|it| i64::from(it.unwrap())).collect();
+    generations.sort_unstable();
+    assert_eq!(generations, (1..=CHANGES).collect::<Vec<_>>());
+    let last = store.budget(&first.workspace, first.id).await.unwrap().unwrap();
+    assert_eq!((i64::from(last.generation), i64::from(last.resets)), (CHANGES, CHANGES));
     database.remove().await;
 }
 

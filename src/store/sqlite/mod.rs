@@ -160,10 +160,11 @@ impl Store for SqliteStore {
         &self,
         budget: &Budget,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         let mut tx = self.write().await?;
-        budgets::replace(&mut tx, budget, seed).await?;
-        Ok(tx.commit().await?)
+        let replaced = budgets::replace(&mut tx, budget, seed).await?;
+        tx.commit().await?;
+        Ok(replaced)
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {

@@ -14,7 +14,8 @@ use crate::domain::ledger::escrow;
 use crate::domain::money::{NanoUsd, Units};
 use crate::domain::settlement::Road;
 use crate::store::contract::{
-    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id, settlement,
+    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id,
+    settlement, weekly,
 };
 use crate::store::{CreditStore, FleetStore, Told};
 
@@ -313,8 +314,7 @@ async fn sums_that_no_number_holds_are_the_largest_there_is() {
     assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
 
     let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = Budget { generation: 1, ..old };
-    store.replace_budget(&new, Some(&window)).await.unwrap();
+    let new = store.replace_budget(&weekly(&old), Some(&window)).await.unwrap();
     let seeded = store.accounts(&new, "2026-W47").await.unwrap();
     let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
     assert_eq!(spent, [i64::MAX]);
