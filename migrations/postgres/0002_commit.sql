@@ -24,11 +24,19 @@ BEGIN
           set_config('idle_in_transaction_session_timeout', timeout_ms::text, true);
 END $$;
 
--- Counts a change of a workspace and tells it. Locks the workspace against other changes until the transaction ends.
-CREATE FUNCTION bursar_changed(of_workspace TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+-- Counts a change of a workspace, as the last of one of its budgets unless that is null, and tells it. Locks the workspace
+-- against other changes until the transaction ends, so that they become visible in the order of their numbers.
+CREATE FUNCTION bursar_changed(of_workspace TEXT, of_budget TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+DECLARE
+  number BIGINT;
 BEGIN
-  INSERT INTO change VALUES (of_workspace, 1, now_ms)
-    ON CONFLICT (workspace) DO UPDATE SET count = change.count + 1, changed_at_ms = excluded.changed_at_ms;
+  INSERT INTO change AS t VALUES (of_workspace, 1, now_ms)
+    ON CONFLICT (workspace) DO UPDATE SET count = t.count + 1, changed_at_ms = excluded.changed_at_ms
+    RETURNING t.count INTO number;
+  IF of_budget IS NOT NULL THEN
+    INSERT INTO budget_change VALUES (of_workspace, of_budget, number)
+      ON CONFLICT (workspace, budget) DO UPDATE SET count = excluded.count, deleted_at_ms = NULL;
+  END IF;
   PERFORM pg_notify('bursar', json_build_array('changed', of_workspace)::text);
 END $$;
 

@@ -206,11 +206,10 @@ impl State {
         }
     }
 
-    /// Puts these budgets in force and no others, of one workspace or of all.
-    pub(super) fn put_exactly(&mut self, shared: &Shared, of: Option<&Id>, budgets: Vec<Budget>) {
+    /// Puts these budgets in force and no others.
+    pub(super) fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
         let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
-        let meant = self.rooms.iter().filter(|(workspace, _)| of.is_none_or(|of| of == *workspace));
-        let in_force = meant.flat_map(|(workspace, room)| {
+        let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
             room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
         });
         let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();
@@ -218,10 +217,30 @@ impl State {
             self.remove_budget(shared, &workspace, id);
         }
         for budget in budgets {
-            let room = self.rooms.get(&budget.workspace);
-            if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
-                self.put_budget(shared, budget);
+            self.put_if_new(shared, budget);
+        }
+    }
+
+    /// Puts budgets of a workspace in force as they were changed; `None` for one that was deleted.
+    pub(super) fn put_changed(
+        &mut self,
+        shared: &Shared,
+        workspace: &Id,
+        changed: Vec<(BudgetId, Option<Budget>)>,
+    ) {
+        for (id, budget) in changed {
+            match budget {
+                Some(budget) => self.put_if_new(shared, budget),
+                None => self.remove_budget(shared, workspace, id),
             }
+        }
+    }
+
+    /// What is in force already stays as it is: to put it there again would hand back what it has on lease.
+    fn put_if_new(&mut self, shared: &Shared, budget: Budget) {
+        let room = self.rooms.get(&budget.workspace);
+        if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
+            self.put_budget(shared, budget);
         }
     }
 }

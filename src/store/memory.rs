@@ -73,7 +73,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict { existing: budget.id.to_string() });
         }
         tables.budgets.insert(key, budget.clone());
-        tables.words.changed(&budget.workspace);
+        tables.words.changed_budget(&budget.workspace, budget.id);
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl Store for MemoryStore {
             tables.seed(&new, window);
         }
         tables.budgets.insert(key, new.clone());
-        tables.words.changed(&budget.workspace);
+        tables.words.changed_budget(&budget.workspace, budget.id);
         Ok(new)
     }
 
@@ -102,7 +102,7 @@ impl Store for MemoryStore {
             |account: &AccountKey| account.workspace != *workspace || account.budget != id;
         tables.accounts.retain(|account, _| is_other(account));
         tables.leases.retain(|(account, ..), _| is_other(account));
-        tables.words.changed(workspace);
+        tables.words.changed_budget(workspace, id);
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Store for MemoryStore {
             .iter_mut()
             .filter(|(key, _)| restarts(key))
             .for_each(|(_, account)| escrow::reset(account));
-        words.changed(&budget.workspace);
+        words.changed_budget(&budget.workspace, budget.id);
         Ok(())
     }
 

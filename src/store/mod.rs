@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
-pub use self::fleet::{FleetStore, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+pub use self::fleet::{
+    ChangedBudgets, FleetStore, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+};
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};

@@ -79,6 +79,11 @@ impl Replica {
         state.rooms.values().find_map(|room| room.ledger.budget(BudgetId(1)).cloned())
     }
 
+    fn budgets(&self) -> usize {
+        let state = self.engine.shared.state();
+        state.rooms.values().map(|room| room.ledger.budgets().count()).sum()
+    }
+
     fn open(&self) -> usize {
         self.engine.shared.state().rooms.values().map(|room| room.ledger.open_reservations()).sum()
     }
@@ -155,6 +160,65 @@ async fn what_is_changed_is_in_force_within_two_seconds_where_nothing_is_told() 
     let raised = Budget { limits: dollars(500).limits, ..earlier };
     fleet.replicas[0].engine.replace_budget(raised.clone()).await.unwrap();
     within(EVERYWHERE, "the change", async || deaf.in_force().as_ref() == Some(&raised)).await;
+}
+
+/// One of many budgets.
+fn of_project(number: u128) -> Budget {
+    let target = Target::One(id(&format!("p{number}")));
+    let scope = Scope { kind: ScopeKind::Project, target };
+    Budget { id: BudgetId(number), scope, ..dollars(1000) }
+}
+
+#[tokio::test]
+async fn a_thousand_budgets_made_one_after_the_other_are_read_once_or_twice_each() {
+    const BUDGETS: u128 = 1000;
+    let mut fleet = Fleet::with([]).await;
+    fleet.add().await;
+    fleet.replicas[2].store.turn_only("told", Weather::Away);
+    for number in 1..=BUDGETS {
+        fleet.replicas[0].engine.create_budget(of_project(number)).await.unwrap();
+    }
+    for replica in &fleet.replicas {
+        within(FOREVER, "the last", async || replica.budgets() == 1000).await;
+    }
+    fleet.replicas[1].engine.delete_budget(&id(WORKSPACE), BudgetId(7)).await.unwrap();
+    for replica in &fleet.replicas {
+        within(FOREVER, "the deletion", async || replica.budgets() == 999).await;
+        let read = replica.store.budgets_read();
+        assert!((1000..=2000).contains(&read), "{read} budgets were read");
+        assert_eq!(replica.store.calls_of("load_budgets"), 1, "at the start");
+        assert_eq!(replica.store.calls_of("list_budgets"), 0);
+    }
+}
+
+#[tokio::test]
+async fn changes_that_come_while_others_are_read_are_read_together() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    other.store.turn(Weather::Hanging);
+    for number in 1..=100 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "a try", async || other.store.calls_of("expire_credits") > 0).await;
+    other.store.turn(Weather::Fair);
+    within(FOREVER, "the last", async || other.budgets() == 100).await;
+    let calls = other.store.calls_of("changed_budgets");
+    assert!(calls <= 3, "they were read {calls} times");
+}
+
+#[tokio::test]
+async fn when_the_store_lost_changes_everything_is_loaded_anew() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    for number in 1..=3 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "the last", async || other.budgets() == 3).await;
+    let loaded = other.store.calls_of("load_budgets");
+    fleet.memory.lose_changes(&id(WORKSPACE), 2);
+    within(FOREVER, "a load", async || other.store.calls_of("load_budgets") > loaded).await;
+    fleet.memory.delete_budget(&id(WORKSPACE), BudgetId(2)).await.unwrap();
+    within(FOREVER, "the deletion", async || other.budgets() == 2).await;
 }
 
 #[tokio::test]
@@ -396,12 +460,12 @@ async fn a_workspace_that_cannot_be_loaded_costs_the_store_no_more_than_its_load
     let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
     let (one, other) = fleet.pair();
     one.admitted(100).await;
-    one.store.turn_only("list_budgets", Weather::Away);
+    one.store.turn_only("changed_budgets", Weather::Away);
     other.engine.replace_budget(dollars(900)).await.unwrap();
-    let before = one.store.calls_of("list_budgets");
-    within(FOREVER, "a try", async || one.store.calls_of("list_budgets") > before).await;
+    let before = one.store.calls_of("changed_budgets");
+    within(FOREVER, "a try", async || one.store.calls_of("changed_budgets") > before).await;
     clock.advance(Duration::from_secs(21));
-    let tried = one.store.calls_of("list_budgets") + 4;
-    within(FOREVER, "some more", async || one.store.calls_of("list_budgets") > tried).await;
+    let tried = one.store.calls_of("changed_budgets") + 4;
+    within(FOREVER, "some more", async || one.store.calls_of("changed_budgets") > tried).await;
     assert!(one.store.calls_of("settled_among") <= 1, "all open reservations are asked for once");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::credits::{self, CreditGrant};
-use crate::store::{Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+use crate::store::{ChangedBudgets, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
 
 contract!(
     released_forfeits_go_back_to_the_pool,
@@ -12,6 +12,7 @@ contract!(
 shared_contract!(
     every_change_of_a_workspace_is_news_and_told,
     what_changes_nothing_is_no_news,
+    budgets_are_read_by_what_changed_since,
     a_recall_is_news_for_those_who_hold_a_lease,
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
@@ -124,6 +125,28 @@ async fn what_changes_nothing_is_no_news(store: &dyn Store) {
     store.add_credit(&id("ws"), &grant, NOON).await.unwrap();
     store.expire_credits(&id("ws"), NOON).await.unwrap();
     assert_eq!(changes(store, &id("ws")).await, 2);
+}
+
+async fn budgets_are_read_by_what_changed_since(store: &dyn Store) {
+    let [first, second, third] =
+        [(1, "p1"), (2, "p2"), (3, "p3")].map(|(number, project)| budget(number, project));
+    for budget in [&first, &second, &third] {
+        store.create_budget(budget).await.unwrap();
+    }
+    store.create_budget(&Budget { workspace: id("another"), ..budget(9, "p1") }).await.unwrap();
+    let off = Budget { is_active: false, ..first.clone() };
+    store.replace_budget(&off, None).await.unwrap();
+    store.reset_budget(&second, MONTH).await.unwrap();
+    store.create_key(&api_key("k1", 1)).await.unwrap();
+    store.delete_budget(&id("ws"), third.id).await.unwrap();
+    assert_eq!(store.changes().await.unwrap(), [(id("another"), 1), (id("ws"), 7)]);
+    let page = async |after| store.changed_budgets(&id("ws"), after, 2).await.unwrap();
+    let reset = Budget { resets: 1, ..second.clone() };
+    let budgets = vec![(first.id, Some(off)), (second.id, Some(reset.clone()))];
+    assert_eq!(page(0).await, ChangedBudgets { budgets, upto: 5, has_more: true });
+    let budgets = vec![(second.id, Some(reset)), (third.id, None)];
+    assert_eq!(page(4).await, ChangedBudgets { budgets, upto: 7, has_more: false });
+    assert_eq!(page(7).await, ChangedBudgets { budgets: Vec::new(), upto: 7, has_more: false });
 }
 
 async fn a_recall_is_news_for_those_who_hold_a_lease(store: &dyn Store) {

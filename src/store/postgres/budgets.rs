@@ -1,5 +1,8 @@
 //! Budgets.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
@@ -10,8 +13,15 @@ use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
-use crate::store::rows::{BudgetRow, page_of, when_unavailable_columns};
-use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
+use crate::domain::time::Wall;
+use crate::store::rows::{BudgetRow, page_of, unreadable, when_unavailable_columns};
+use crate::store::{BudgetFilter, ChangedBudgets, Cursor, Page, SortBy, StoreError};
+
+/// How long it is known that a budget was deleted: longer than any replica goes without news and does not load everything anew.
+const DELETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Deleted budgets that one sweep forgets at the most.
+const FORGOTTEN_MAX: i64 = 500;
 
 pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
     check_scope_is_free(&mut *db, budget).await?;
@@ -52,6 +62,7 @@ pub(super) async fn delete(
     db: &mut PgConnection,
     workspace: &Id,
     id: BudgetId,
+    given: Option<Wall>,
 ) -> Result<(), Failure> {
     let deleted = by_id("DELETE FROM budget WHERE workspace = $1 AND id = $2", workspace, id)
         .execute(&mut *db)
@@ -64,9 +75,66 @@ pub(super) async fn delete(
         .execute(&mut *db)
         .await?;
     by_id("DELETE FROM lease WHERE workspace = $1 AND budget = $2", workspace, id)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
+    by_id(
+        "UPDATE budget_change SET deleted_at_ms = bursar_now($3) WHERE workspace = $1 AND budget = $2",
+        workspace,
+        id,
+    )
+    .bind(given.map(Wall::as_ms))
+    .execute(db)
+    .await?;
     Ok(())
+}
+
+/// Forgets budgets that were deleted long ago.
+pub(super) async fn forget_deleted(db: &mut PgConnection, now: Wall) -> Result<(), Failure> {
+    query(
+        "DELETE FROM budget_change WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM budget_change WHERE deleted_at_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(now.minus(DELETED_KEPT).as_ms())
+    .bind(FORGOTTEN_MAX)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Budgets whose last change came after this one, in the order of these changes.
+pub(super) async fn changed(
+    db: &mut PgConnection,
+    workspace: &Id,
+    after: i64,
+    limit: usize,
+) -> Result<ChangedBudgets, Failure> {
+    // One more than is given tells whether there is more.
+    let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut changes: Vec<(String, i64)> = query_as(
+        "SELECT budget, count FROM budget_change WHERE workspace = $1 AND count > $2 ORDER BY count LIMIT $3",
+    )
+    .bind(workspace.as_str())
+    .bind(after)
+    .bind(wanted)
+    .fetch_all(&mut *db)
+    .await?;
+    let has_more = changes.len() > limit;
+    changes.truncate(limit);
+    let ids: Vec<_> = changes.iter().map(|(id, _)| id.as_str()).collect();
+    let rows: Vec<BudgetRow> =
+        query_as("SELECT * FROM budget WHERE workspace = $1 AND id = ANY ($2)")
+            .bind(workspace.as_str())
+            .bind(ids)
+            .fetch_all(db)
+            .await?;
+    let on_record = rows.into_iter().map(|row| Budget::try_from(row).map(|it| (it.id, it)));
+    let mut on_record: HashMap<BudgetId, Budget> = on_record.collect::<Result<_, _>>()?;
+    let upto = changes.last().map_or(after, |(_, count)| *count);
+    let budgets = changes.iter().map(|(text, _)| {
+        let id = BudgetId::parse(text).map_err(|why| unreadable("budget id", text, why))?;
+        Ok((id, on_record.remove(&id)))
+    });
+    Ok(ChangedBudgets { budgets: budgets.collect::<Result<_, StoreError>>()?, upto, has_more })
 }
 
 /// Waits for the batches that are under way on the budget's accounts, and locks others out.

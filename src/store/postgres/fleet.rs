@@ -7,13 +7,13 @@ use sqlx::{FromRow, PgConnection};
 
 use super::errors::Failure;
 use super::turn::{in_turn, query, query_as};
-use super::{PostgresStore, clock, leases};
+use super::{PostgresStore, budgets, clock, leases};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::rows::{AccountKeyRow, id, unreadable};
-use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+use crate::store::{ChangedBudgets, FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
 const OVERLAP: Duration = Duration::from_secs(10);
@@ -66,6 +66,23 @@ impl FleetStore for PostgresStore {
             .await
     }
 
+    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+        self.in_time(async { in_turn!(&self.pool, READ, |turn| changes(turn, Wall::from_ms(0))) })
+            .await
+    }
+
+    async fn changed_budgets(
+        &self,
+        workspace: &Id,
+        after: i64,
+        limit: usize,
+    ) -> Result<ChangedBudgets, StoreError> {
+        self.in_time(async {
+            in_turn!(&self.pool, READ, |turn| budgets::changed(turn, workspace, after, limit))
+        })
+        .await
+    }
+
     async fn told(&self) -> Told {
         self.ear.next().await
     }
@@ -114,21 +131,16 @@ async fn news(
     given: Option<Wall>,
 ) -> Result<News, Failure> {
     let upto = clock(&mut *db, given).await?;
-    let from = since.minus(OVERLAP).as_ms();
+    let from = since.minus(OVERLAP);
     let holders: Vec<_> = holders.iter().map(HolderId::to_string).collect();
-    let changed: Vec<(String, i64)> = query_as(
-        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
-    )
-    .bind(from)
-    .fetch_all(&mut *db)
-    .await?;
+    let changed = changes(&mut *db, from).await?;
     let recalled: Vec<RecalledRow> = query_as(
         "SELECT * FROM account t WHERE recalled_at_ms >= $1 AND EXISTS (SELECT FROM lease l
            WHERE l.workspace = t.workspace AND l.budget = t.budget AND l.generation = t.generation
              AND l.dimension = t.dimension AND l.target = t.target AND l.window_label = t.window_label
              AND l.holder = ANY ($2) AND l.state = 'active')",
     )
-    .bind(from)
+    .bind(from.as_ms())
     .bind(&holders)
     .fetch_all(&mut *db)
     .await?;
@@ -138,16 +150,27 @@ async fn news(
             .bind(HANDOFFS_MAX)
             .fetch_all(db)
             .await?;
-    let changed = changed.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
     let recalled = recalled
         .into_iter()
         .map(|row| Ok((row.account.try_into()?, u32::try_from(row.recalls).unwrap_or(u32::MAX))));
     Ok(News {
         upto,
-        changed: changed.collect::<Result<_, StoreError>>()?,
+        changed,
         recalled: recalled.collect::<Result<_, StoreError>>()?,
         handed_over: handed_over.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?,
     })
+}
+
+/// Workspaces that were changed since, with the number of their changes.
+async fn changes(db: &mut PgConnection, since: Wall) -> Result<Vec<(Id, i64)>, Failure> {
+    let rows: Vec<(String, i64)> = query_as(
+        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
+    )
+    .bind(since.as_ms())
+    .fetch_all(db)
+    .await?;
+    let changes = rows.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
+    Ok(changes.collect::<Result<_, StoreError>>()?)
 }
 
 async fn hand_over(

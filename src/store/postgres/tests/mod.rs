@@ -278,6 +278,24 @@ async fn replicas_hear_of_each_other_and_again_after_their_connection_was_cut() 
 }
 
 #[tokio::test]
+async fn that_a_budget_was_deleted_is_known_for_a_day() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let database = Database::new().await;
+    let store = &database.store;
+    store.sweep(NOON).await.unwrap();
+    for number in [1, 2] {
+        store.create_budget(&budget(number, &format!("p{number}"))).await.unwrap();
+    }
+    store.delete_budget(&id("ws"), budget(1, "p1").id).await.unwrap();
+    let known = async || store.changed_budgets(&id("ws"), 0, 9).await.unwrap().budgets.len();
+    store.sweep(NOON.plus(DAY)).await.unwrap();
+    assert_eq!(known().await, 2);
+    store.sweep(NOON.plus(DAY + Duration::from_secs(1))).await.unwrap();
+    assert_eq!(known().await, 1);
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn the_time_is_that_of_the_database() {
     let database = Database::new().await;
     let settings = PostgresSettings { clock: Clock::Database, ..database.settings.clone() };
