@@ -16,7 +16,9 @@ use crate::domain::money::{NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, Zone};
 use crate::domain::settlement::Road;
 use crate::domain::time::Wall;
-use crate::store::contract::{MONTH, NOON, batch, budget, cost_of, id, settlement};
+use crate::store::contract::{
+    MONTH, NOON, batch, budget, cost_of, exchange, id, requests_of, settlement,
+};
 use crate::store::rows::KeyedLeaseRow;
 use crate::store::{Batch, Store, StoreError};
 
@@ -262,6 +264,47 @@ async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
     assert_eq!(generations, (1..=CHANGES).collect::<Vec<_>>());
     let last = store.budget(&first.workspace, first.id).await.unwrap().unwrap();
     assert_eq!((i64::from(last.generation), i64::from(last.resets)), (CHANGES, CHANGES));
+    database.remove().await;
+}
+
+/// A batch that opens accounts of a budget waits for the transaction that deletes it.
+#[tokio::test]
+async fn a_batch_that_races_the_deletion_of_its_budget_leaves_no_account() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let (gone, stays) = (budget(1, "p1"), budget(2, "p2"));
+    for budget in [&gone, &stays] {
+        store.create_budget(budget).await.unwrap();
+    }
+    let mut deleting = database.connect().await;
+    sqlx::raw_sql(
+        "BEGIN; DELETE FROM budget WHERE target = 'p1'; DELETE FROM account; DELETE FROM lease",
+    )
+    .execute(&mut deleting)
+    .await
+    .unwrap();
+    let charged = settlement("s1", 1, &[(&requests_of(&gone), 1, Road::Direct)]);
+    let sent =
+        batch(&[charged], &[exchange(&cost_of(&gone), 1, 10), exchange(&cost_of(&stays), 1, 10)]);
+    let sending = {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(&sent, NOON).await })
+    };
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    let mut looking = database.connect().await;
+    while !sending.is_finished()
+        && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut looking).await.unwrap()
+    {}
+    sqlx::raw_sql("COMMIT").execute(&mut deleting).await.unwrap();
+    let grants = sending.await.unwrap();
+    let granted: Vec<_> = grants.unwrap().iter().map(|grant| grant.granted.get()).collect();
+    assert_eq!(granted, [0, 10]);
+    assert_eq!(store.accounts(&gone, MONTH).await.unwrap(), []);
+    assert_eq!(store.accounts(&stays, MONTH).await.unwrap().len(), 1);
+    for connection in [deleting, looking] {
+        connection.close().await.unwrap();
+    }
     database.remove().await;
 }
 
