@@ -82,6 +82,9 @@ pub enum Told {
 /// A handoff that its holder has not taken after this time is another replica's to settle.
 pub const UNTAKEN_AFTER: Duration = Duration::from_secs(60);
 
+/// Handoffs that a store gives at a time, with others of the same reservations.
+pub const HANDOFFS_MAX: usize = 500;
+
 /// What replicas tell each other by way of their store.
 #[async_trait]
 pub trait FleetStore: Send + Sync + 'static {
@@ -147,7 +150,8 @@ pub trait FleetStore: Send + Sync + 'static {
     }
 
     /// All handoffs of reservations that have one which was written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one
-    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`].
+    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`]. Where there are more than
+    /// [`HANDOFFS_MAX`], the others come with the next call.
     ///
     /// # Errors
     /// When the store is away.

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
 pub use self::fleet::{
-    ChangedBudgets, FleetStore, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
 };
 
 use crate::domain::budget::Budget;

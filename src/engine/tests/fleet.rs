@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::credits::CreditGrant;
 use crate::engine::Released;
 use crate::engine::clock::SystemClock;
+use crate::store::HANDOFFS_MAX;
 
 /// Changes are in force everywhere within this time, when the store tells nothing by itself.
 const EVERYWHERE: Duration = Duration::from_secs(2);
@@ -352,6 +353,22 @@ async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_
     assert_eq!(after.forfeited, before.forfeited.minus(units(60)));
     let again = other.engine.report(cost_of(reservation, "s", 60)).await.unwrap();
     assert!(!again.first);
+}
+
+#[tokio::test]
+async fn more_than_is_given_at_a_time_is_settled_at_once() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (_, other) = fleet.pair();
+    let many = HANDOFFS_MAX + 1;
+    for nonce in 0..many {
+        let reservation = ReservationId { holder: HolderId(9), nonce: nonce.try_into().unwrap() };
+        other.engine.release(&id(WORKSPACE), reservation).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(61));
+    other.engine.settle_untaken().await;
+    let settled = other.store.calls_of("handoff_settled");
+    assert_eq!(usize::try_from(settled).unwrap(), many);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::credits::{self, CreditGrant};
-use crate::store::{ChangedBudgets, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+use crate::store::{ChangedBudgets, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
 
 contract!(
     released_forfeits_go_back_to_the_pool,
@@ -17,6 +17,7 @@ shared_contract!(
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
     all_handoffs_of_a_reservation_go_to_the_same_replica,
+    what_is_untaken_is_given_in_parts,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
     a_report_that_is_too_long_is_refused,
 );
@@ -236,6 +237,18 @@ async fn all_handoffs_of_a_reservation_go_to_the_same_replica(store: &dyn Store)
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
     assert_eq!(store.untaken_handoffs(seconds(121)).await.unwrap(), []);
     assert_eq!(store.untaken_handoffs(seconds(122)).await.unwrap().len(), 2);
+}
+
+async fn what_is_untaken_is_given_in_parts(store: &dyn Store) {
+    store.sweep(NOON).await.unwrap();
+    for nonce in 0..=HANDOFFS_MAX {
+        let nonce = u128::try_from(nonce).unwrap();
+        let reservation = ReservationId { holder: HolderId(1), nonce };
+        store.hand_over(&Handoff { reservation, ..handoff(1, "a") }).await.unwrap();
+    }
+    for given in [HANDOFFS_MAX, 1, 0] {
+        assert_eq!(store.untaken_handoffs(seconds(61)).await.unwrap().len(), given);
+    }
 }
 
 async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &dyn Store) {

@@ -13,7 +13,9 @@ use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{self, AccountKey, LeaseState};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
-use crate::store::{ChangedBudgets, FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+use crate::store::{
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+};
 
 /// Words that a replica may be behind before it is told that it missed some.
 const WORDS_MAX: usize = 256;
@@ -200,6 +202,7 @@ impl FleetStore for MemoryStore {
         for kept in all.filter(|kept| kept.given.is_some_and(|at| !is_old(at))) {
             untaken.remove(&of(kept));
         }
+        let untaken: BTreeSet<_> = untaken.into_iter().take(HANDOFFS_MAX).collect();
         let is_meant = |kept: &&mut Kept| !kept.is_settled && untaken.contains(&of(kept));
         let given = words.handoffs.values_mut().filter(is_meant).map(|kept| {
             (kept.since, kept.given) = (now, Some(now));

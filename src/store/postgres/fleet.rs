@@ -13,13 +13,12 @@ use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::rows::{AccountKeyRow, id, unreadable};
-use crate::store::{ChangedBudgets, FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+use crate::store::{
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+};
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
 const OVERLAP: Duration = Duration::from_secs(10);
-
-/// Handoffs that are given at a time; the rest waits for the next.
-const HANDOFFS_MAX: i64 = 500;
 
 /// Whoever looks for untaken handoffs holds this advisory lock: "untaken" as a number.
 const UNTAKEN_LOCK: i64 = 0x75_6E_74_61_6B_65_6E;
@@ -147,7 +146,7 @@ async fn news(
     let handed_over: Vec<HandoffRow> =
         query_as("SELECT * FROM handoff WHERE holder = ANY ($1) AND NOT is_settled LIMIT $2")
             .bind(&holders)
-            .bind(HANDOFFS_MAX)
+            .bind(handoffs_max())
             .fetch_all(db)
             .await?;
     let recalled = recalled
@@ -234,11 +233,15 @@ async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Hando
          RETURNING t.workspace, t.reservation, t.settlement_id, t.report",
     )
     .bind(now.minus(UNTAKEN_AFTER).as_ms())
-    .bind(HANDOFFS_MAX)
+    .bind(handoffs_max())
     .bind(now.as_ms())
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?)
+}
+
+fn handoffs_max() -> i64 {
+    i64::try_from(HANDOFFS_MAX).unwrap_or(i64::MAX)
 }
 
 /// Deletes handoffs that were settled long ago.
@@ -248,7 +251,7 @@ pub(super) async fn forget_handoffs(db: &mut PgConnection, now: Wall) -> Result<
            SELECT ctid FROM handoff WHERE is_settled AND since_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
     )
     .bind(now.minus(CLOSED_KEPT).as_ms())
-    .bind(HANDOFFS_MAX)
+    .bind(handoffs_max())
     .execute(db)
     .await?;
     Ok(())
