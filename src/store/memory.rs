@@ -18,7 +18,6 @@ use crate::domain::credits::{Alert, BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Grant, Lease, LeaseState};
-use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::settlement::{Charge, Settlement};
 use crate::domain::time::Wall;
@@ -394,7 +393,7 @@ impl Tables {
             if let Some(entry) = Entry::of_settlement(settlement, now) {
                 self.entries.entry(batch.workspace.clone()).or_default().record(entry);
             }
-            self.settlements.insert(place, with_one_charge_per_account(settlement));
+            self.settlements.insert(place, on_record(settlement));
             if let Some(reservation) = settlement.reservation {
                 let place = (batch.workspace.clone(), reservation);
                 self.by_reservation.entry(place).or_default().push(settlement.id.clone());
@@ -424,13 +423,12 @@ fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
             || account.dimension == Dimension::Requests)
 }
 
-/// The form in which a settlement is on record: charges in the order of their accounts, one for each.
-fn with_one_charge_per_account(settlement: &Settlement) -> Settlement {
-    let mut charges: BTreeMap<&AccountKey, Charge> = BTreeMap::new();
-    for charge in settlement.charges.iter() {
-        let nothing = || Charge { amount: Units::ZERO, ..charge.clone() };
-        let sum = charges.entry(&charge.account).or_insert_with(nothing);
-        sum.amount = sum.amount.plus(charge.amount);
-    }
-    Settlement { charges: charges.into_values().collect(), ..settlement.clone() }
+/// The form in which a settlement is on record.
+fn on_record(settlement: &Settlement) -> Settlement {
+    let charges = posting::charges_on_record(settlement).map(|(account, amount, road)| Charge {
+        account: account.clone(),
+        amount,
+        road,
+    });
+    Settlement { charges: charges.collect(), ..settlement.clone() }
 }
