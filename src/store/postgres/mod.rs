@@ -7,6 +7,7 @@ mod commit;
 mod connecting;
 mod credits;
 mod ear;
+mod encrypting;
 mod errors;
 mod fleet;
 mod keys;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use self::ear::Ear;
+pub(super) use self::encrypting::refused as refused_handshake;
 use self::errors::Failure;
 pub(super) use self::errors::refused;
 use self::turn::{
