@@ -56,12 +56,16 @@ impl Engine {
     /// spent in it; the store says which it is, and how often the counters were started anew.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
-    pub async fn replace_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
-        self.change(async move |engine| engine.replace(budget).await).await
+    /// `NotFound` when there is no such budget; `Changed` when it was made of what was `read`, and that is no longer on record.
+    pub async fn replace_budget(
+        &self,
+        budget: Budget,
+        read: Option<Budget>,
+    ) -> Result<Budget, StoreError> {
+        self.change(async move |engine| engine.replace(budget, read.as_ref()).await).await
     }
 
-    async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
+    async fn replace(&self, budget: Budget, read: Option<&Budget>) -> Result<Budget, StoreError> {
         let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
         let stored = stored.ok_or(StoreError::NotFound)?;
         if stored.limits.schedule != budget.limits.schedule {
@@ -69,7 +73,7 @@ impl Engine {
             self.flush(&budget.workspace).await?;
         }
         let window = self.window(&budget);
-        let replaced = self.shared.store.replace_budget(&budget, window.as_ref()).await?;
+        let replaced = self.shared.store.replace_budget(&budget, read, window.as_ref()).await?;
         self.put(replaced.clone());
         Ok(replaced)
     }

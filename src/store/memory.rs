@@ -79,12 +79,14 @@ impl Store for MemoryStore {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
     ) -> Result<Budget, StoreError> {
         let mut tables = self.tables();
         let key = (budget.workspace.clone(), budget.id);
         let on_record = tables.budgets.get(&key).ok_or(StoreError::NotFound)?;
-        let (new, generation) = (budget.replacing(on_record), on_record.generation);
+        let new = budget.replacing(on_record, read).ok_or(StoreError::Changed)?;
+        let generation = on_record.generation;
         tables.check_scope_is_free(budget)?;
         if let Some(window) = seed.filter(|_| new.generation > generation) {
             tables.seed(&new, window);

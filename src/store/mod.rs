@@ -44,6 +44,9 @@ pub enum StoreError {
     /// No such budget or key.
     #[error("not found")]
     NotFound,
+    /// Somebody else changed the budget meanwhile. Nothing was done; read it again.
+    #[error("changed by somebody else at the same time")]
+    Changed,
     /// A batch named a lease that is closed, unknown, or of another sequence. Nothing of the batch was applied.
     #[error("the lease on {0:?} is lost")]
     LeaseLost(Box<AccountKey>),
@@ -150,10 +153,11 @@ pub trait Store: CreditStore + FleetStore {
     /// of the budget's charges in that window, per dimension and target.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
+    /// `NotFound` when there is no such budget; `Changed` when it was made of what was `read`, and that is no longer on record.
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
     ) -> Result<Budget, StoreError>;
 

@@ -141,7 +141,7 @@ async fn what_is_changed_on_one_replica_is_in_force_on_the_other_at_once_where_i
     let created = one.engine.create_budget(dollars(100)).await.unwrap();
     comes(Some(created.clone())).await;
     let raised = Budget { limits: dollars(500).limits, ..created };
-    one.engine.replace_budget(raised.clone()).await.unwrap();
+    one.engine.replace_budget(raised.clone(), None).await.unwrap();
     comes(Some(raised.clone())).await;
     one.engine.reset_budget(&raised).await.unwrap();
     comes(Some(Budget { resets: 1, ..raised })).await;
@@ -159,7 +159,7 @@ async fn what_is_changed_is_in_force_within_two_seconds_where_nothing_is_told() 
     let earlier = fleet.replicas[0].engine.create_budget(dollars(1)).await.unwrap();
     within(FOREVER, "the first change", async || deaf.in_force().is_some()).await;
     let raised = Budget { limits: dollars(500).limits, ..earlier };
-    fleet.replicas[0].engine.replace_budget(raised.clone()).await.unwrap();
+    fleet.replicas[0].engine.replace_budget(raised.clone(), None).await.unwrap();
     within(EVERYWHERE, "the change", async || deaf.in_force().as_ref() == Some(&raised)).await;
 }
 
@@ -233,7 +233,7 @@ async fn a_raised_limit_a_reset_and_credits_of_one_replica_end_the_refusals_of_t
         within(FOREVER, "an admission", async || !refused().await).await;
     };
     assert!(refused().await);
-    one.engine.replace_budget(dollars(150)).await.unwrap();
+    one.engine.replace_budget(dollars(150), None).await.unwrap();
     admits().await;
     assert!(refused().await);
     one.engine.reset_budget(&dollars(150)).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_raised_limit_a_reset_and_credits_of_one_replica_end_the_refusals_of_t
         reason: id("paid"),
         created_at: NOON,
     };
-    one.engine.replace_budget(dollars(10_000)).await.unwrap();
+    one.engine.replace_budget(dollars(10_000), None).await.unwrap();
     admits().await;
     one.engine.add_credit(&id(WORKSPACE), &grant("g1", 1)).await.unwrap();
     within(FOREVER, "the gate", refused).await;
@@ -437,7 +437,7 @@ async fn a_replica_that_hears_again_after_a_silence_loads_everything_anew() {
     let clock = Arc::new(ManualClock::at(NOON));
     let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
     let (one, other) = fleet.pair();
-    let changed = other.engine.replace_budget(dollars(900)).await.unwrap();
+    let changed = other.engine.replace_budget(dollars(900), None).await.unwrap();
     within(FOREVER, "the first news", async || one.in_force().as_ref() == Some(&changed)).await;
     one.store.turn_only("news", Weather::Away);
     {
@@ -478,7 +478,7 @@ async fn a_workspace_that_cannot_be_loaded_costs_the_store_no_more_than_its_load
     let (one, other) = fleet.pair();
     one.admitted(100).await;
     one.store.turn_only("changed_budgets", Weather::Away);
-    other.engine.replace_budget(dollars(900)).await.unwrap();
+    other.engine.replace_budget(dollars(900), None).await.unwrap();
     let before = one.store.calls_of("changed_budgets");
     within(FOREVER, "a try", async || one.store.calls_of("changed_budgets") > before).await;
     clock.advance(Duration::from_secs(21));

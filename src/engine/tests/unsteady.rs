@@ -280,9 +280,10 @@ impl Store for Unsteady {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
     ) -> Result<Budget, StoreError> {
-        self.call("replace_budget", self.inner.replace_budget(budget, seed)).await
+        self.call("replace_budget", self.inner.replace_budget(budget, read, seed)).await
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {

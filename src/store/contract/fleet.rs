@@ -99,7 +99,7 @@ async fn every_change_of_a_workspace_is_news_and_told(store: &dyn Store) {
     let first = budget(1, "p1");
     let soon = CreditGrant { expires_at: Some(seconds(1)), ..super::credits::grant("g1", 9) };
     store.create_budget(&first).await.unwrap();
-    store.replace_budget(&first, None).await.unwrap();
+    store.replace_budget(&first, None, None).await.unwrap();
     store.reset_budget(&first, MONTH).await.unwrap();
     store.delete_budget(&first.workspace, first.id).await.unwrap();
     store.create_key(&api_key("k1", 1)).await.unwrap();
@@ -117,7 +117,7 @@ async fn what_changes_nothing_is_no_news(store: &dyn Store) {
     let (first, second) = (budget(1, "p1"), budget(2, "p1"));
     store.create_budget(&first).await.unwrap();
     conflict(store.create_budget(&second).await);
-    store.replace_budget(&second, None).await.unwrap_err();
+    store.replace_budget(&second, None, None).await.unwrap_err();
     store.delete_budget(&id("ws"), second.id).await.unwrap_err();
     store.reset_budget(&second, MONTH).await.unwrap_err();
     store.delete_key(&id("ws"), &id("k1")).await.unwrap_err();
@@ -136,7 +136,7 @@ async fn budgets_are_read_by_what_changed_since(store: &dyn Store) {
     }
     store.create_budget(&Budget { workspace: id("another"), ..budget(9, "p1") }).await.unwrap();
     let off = Budget { is_active: false, ..first.clone() };
-    store.replace_budget(&off, None).await.unwrap();
+    store.replace_budget(&off, None, None).await.unwrap();
     store.reset_budget(&second, MONTH).await.unwrap();
     store.create_key(&api_key("k1", 1)).await.unwrap();
     store.delete_budget(&id("ws"), third.id).await.unwrap();

@@ -40,6 +40,7 @@ pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(),
 pub(super) async fn replace(
     db: &mut PgConnection,
     budget: &Budget,
+    read: Option<&Budget>,
     seed: Option<&Window>,
 ) -> Result<Budget, Failure> {
     let locked: Option<BudgetRow> =
@@ -50,7 +51,7 @@ pub(super) async fn replace(
             .await?;
     let on_record = Budget::try_from(locked.ok_or(StoreError::NotFound)?)?;
     check_scope_is_free(&mut *db, budget).await?;
-    let new = budget.replacing(&on_record);
+    let new = budget.replacing(&on_record, read).ok_or(StoreError::Changed)?;
     if let Some(window) = seed.filter(|_| new.generation > on_record.generation) {
         open_seeded(&mut *db, &new, window).await?;
     }

@@ -174,6 +174,9 @@ fn opening(place: &PgConnectOptions, error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(told(why)),
-        StoreError::Conflict { .. } | StoreError::NotFound | StoreError::LeaseLost(_) => error,
+        StoreError::Conflict { .. }
+        | StoreError::NotFound
+        | StoreError::Changed
+        | StoreError::LeaseLost(_) => error,
     }
 }

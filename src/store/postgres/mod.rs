@@ -203,10 +203,11 @@ impl Store for PostgresStore {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
     ) -> Result<Budget, StoreError> {
         change!(self, &budget.workspace, Some(budget.id), |turn| budgets::replace(
-            turn, budget, seed
+            turn, budget, read, seed
         ))
     }
 

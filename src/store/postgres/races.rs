@@ -251,7 +251,9 @@ async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
         let period = if number <= CHANGES / 2 { Period::Daily } else { Period::Weekly };
         changed.limits.schedule =
             changed.limits.schedule.map(|schedule| Schedule { zone, period, ..schedule });
-        tokio::spawn(async move { store.replace_budget(&changed, None).await.unwrap().generation })
+        tokio::spawn(
+            async move { store.replace_budget(&changed, None, None).await.unwrap().generation },
+        )
     }));
     let resetting = join_all((0..CHANGES).map(|_| {
         let (store, budget) = (store.clone(), first.clone());
@@ -264,6 +266,33 @@ async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
     assert_eq!(generations, (1..=CHANGES).collect::<Vec<_>>());
     let last = store.budget(&first.workspace, first.id).await.unwrap().unwrap();
     assert_eq!((i64::from(last.generation), i64::from(last.resets)), (CHANGES, CHANGES));
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_changes_of_one_budget_at_the_same_time_none_is_lost() {
+    const CHANGES: i64 = 12;
+    let database = Database::new().await;
+    let first = budget(1, "p1");
+    database.store.create_budget(&first).await.unwrap();
+    let changing = (0..CHANGES).map(|_| {
+        let (store, workspace, id) = (database.store.clone(), first.workspace.clone(), first.id);
+        tokio::spawn(async move {
+            loop {
+                let read = store.budget(&workspace, id).await.unwrap().unwrap();
+                let mut more = read.clone();
+                more.limits.cost = read.limits.cost.map(|cost| cost.plus(NanoUsd::new(1)));
+                match store.replace_budget(&more, Some(&read), None).await {
+                    Err(StoreError::Changed) => {}
+                    changed => return changed.unwrap(),
+                }
+            }
+        })
+    });
+    join_all(changing).await.into_iter().for_each(|changed| drop(changed.unwrap()));
+    let last = database.store.budget(&first.workspace, first.id).await.unwrap().unwrap();
+    let cost = first.limits.cost.unwrap().plus(NanoUsd::new(CHANGES));
+    assert_eq!(last.limits.cost, Some(cost));
     database.remove().await;
 }
 

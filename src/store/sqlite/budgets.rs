@@ -31,12 +31,13 @@ pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result
 pub(super) async fn replace(
     db: &mut SqliteConnection,
     budget: &Budget,
+    read: Option<&Budget>,
     seed: Option<&Window>,
 ) -> Result<Budget, StoreError> {
     let on_record = one(&mut *db, &budget.workspace, budget.id).await?;
     let on_record = on_record.ok_or(StoreError::NotFound)?;
     check_scope_is_free(&mut *db, budget).await?;
-    let new = budget.replacing(&on_record);
+    let new = budget.replacing(&on_record, read).ok_or(StoreError::Changed)?;
     if let Some(window) = seed.filter(|_| new.generation > on_record.generation) {
         open_seeded(&mut *db, &new, window).await?;
     }

@@ -159,10 +159,11 @@ impl Store for SqliteStore {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
     ) -> Result<Budget, StoreError> {
         let mut tx = self.write().await?;
-        let replaced = budgets::replace(&mut tx, budget, seed).await?;
+        let replaced = budgets::replace(&mut tx, budget, read, seed).await?;
         tx.commit().await?;
         Ok(replaced)
     }

@@ -148,7 +148,7 @@ async fn sums_that_no_number_holds_are_the_largest_there_is() {
     assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
 
     let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = store.replace_budget(&weekly(&old), Some(&window)).await.unwrap();
+    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
     let seeded = store.accounts(&new, "2026-W47").await.unwrap();
     let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
     let [spent] = spent[..] else { panic!("{spent:?}") };
