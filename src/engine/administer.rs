@@ -66,8 +66,7 @@ impl Engine {
     }
 
     async fn replace(&self, budget: Budget, read: Option<&Budget>) -> Result<Budget, StoreError> {
-        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
-        let stored = stored.ok_or(StoreError::NotFound)?;
+        let stored = self.stored(&budget).await?;
         if stored.limits.schedule != budget.limits.schedule {
             // What was settled here is among what the new window starts with.
             self.flush(&budget.workspace).await?;
@@ -146,11 +145,23 @@ impl Engine {
 
     async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
         self.flush(&budget.workspace).await?;
-        let label = self.label(budget);
-        self.shared.store.reset_budget(budget, &label).await?;
-        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
-        self.put(stored.ok_or(StoreError::NotFound)?);
+        let mut done = self.reset_stored(budget).await;
+        if matches!(done, Err(StoreError::Changed)) {
+            done = self.reset_stored(&self.stored(budget).await?).await;
+        }
+        done?;
+        self.put(self.stored(budget).await?);
         self.flush(&budget.workspace).await
+    }
+
+    async fn reset_stored(&self, budget: &Budget) -> Result<(), StoreError> {
+        self.shared.store.reset_budget(budget, &self.label(budget)).await
+    }
+
+    /// The budget as it is on record.
+    async fn stored(&self, budget: &Budget) -> Result<Budget, StoreError> {
+        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
+        stored.ok_or(StoreError::NotFound)
     }
 
     /// Makes a change to its end, though whoever asked for it may leave: half of it would be on record and not in force.
@@ -225,18 +236,17 @@ impl State {
         }
     }
 
-    /// Puts budgets of a workspace in force as they were changed; `None` for one that was deleted.
+    /// Puts a budget of a workspace in force as it was changed; `None` when it was deleted.
     pub(super) fn put_changed(
         &mut self,
         shared: &Shared,
         workspace: &Id,
-        changed: Vec<(BudgetId, Option<Budget>)>,
+        id: BudgetId,
+        budget: Option<Budget>,
     ) {
-        for (id, budget) in changed {
-            match budget {
-                Some(budget) => self.put_if_new(shared, budget),
-                None => self.remove_budget(shared, workspace, id),
-            }
+        match budget {
+            Some(budget) => self.put_if_new(shared, budget),
+            None => self.remove_budget(shared, workspace, id),
         }
     }
 

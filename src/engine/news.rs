@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::pace::Retries;
@@ -169,7 +170,11 @@ impl Engine {
             let mut after = *known;
             while has_more {
                 let page = shared.store.changed_budgets(workspace, after, PAGE).await?;
-                shared.state().put_changed(shared, workspace, page.budgets);
+                for (id, budget) in page.budgets {
+                    shared.state().put_changed(shared, workspace, id, budget);
+                    // Each may walk over all accounts, and decisions go on meanwhile.
+                    yield_now().await;
+                }
                 (after, has_more) = (page.upto, page.has_more);
                 *known = after.min(version);
             }

@@ -172,6 +172,9 @@ impl Store for MemoryStore {
         let Tables { budgets, accounts, leases, words, .. } = &mut *self.tables();
         let stored = budgets.get_mut(&(budget.workspace.clone(), budget.id));
         let stored = stored.ok_or(StoreError::NotFound)?;
+        if stored.generation != budget.generation {
+            return Err(StoreError::Changed);
+        }
         stored.resets = stored.resets.saturating_add(1);
         let restarts = |key: &AccountKey| {
             is_current(key, budget, label) && key.dimension != Dimension::Requests

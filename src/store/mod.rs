@@ -194,7 +194,7 @@ pub trait Store: CreditStore + FleetStore {
     /// consumed), then `base = spent`. Nothing of the audit trail changes. The budget on record counts it in `resets`.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
+    /// `NotFound` when there is no such budget; `Changed` when it is of another generation by now, whose accounts are others.
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError>;
 
     /// Registers an API key.

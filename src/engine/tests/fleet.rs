@@ -163,6 +163,22 @@ async fn what_is_changed_is_in_force_within_two_seconds_where_nothing_is_told() 
     within(EVERYWHERE, "the change", async || deaf.in_force().as_ref() == Some(&raised)).await;
 }
 
+#[tokio::test]
+async fn a_reset_counts_for_the_windows_that_another_replica_has_just_made() {
+    let fleet = Fleet::with([dollars(100)]).await;
+    let (one, other) = fleet.pair();
+    let spent = other.admitted(100).await;
+    other.engine.report(cost_of(spent, "s", 100)).await.unwrap();
+    let read = dollars(100);
+    let mut daily = read.clone();
+    daily.limits.schedule =
+        daily.limits.schedule.map(|schedule| Schedule { period: Period::Daily, ..schedule });
+    let daily = one.engine.replace_budget(daily, None).await.unwrap();
+    other.engine.reset_budget(&read).await.unwrap();
+    assert_eq!(other.engine.consumption(&daily).await.unwrap().cost, NanoUsd::ZERO);
+    assert_eq!(other.in_force(), Some(Budget { resets: 1, ..daily }));
+}
+
 /// One of many budgets.
 fn of_project(number: u128) -> Budget {
     let target = Target::One(id(&format!("p{number}")));

@@ -9,6 +9,7 @@ contract!(
     a_replaced_budget_is_the_new_one,
     whatever_a_replacement_knew_generations_and_resets_go_on_from_what_is_on_record,
     a_replacement_of_what_is_no_longer_on_record_is_refused,
+    a_reset_of_an_earlier_generation_is_refused,
     a_deleted_budget_takes_its_accounts_and_leases_along,
     pages_run_newest_first_in_both_directions,
     pages_follow_the_instant_that_is_asked_for,
@@ -98,6 +99,18 @@ async fn a_replacement_of_what_is_no_longer_on_record_is_refused(store: &dyn Sto
     assert_eq!(store.budget(&first.workspace, first.id).await.unwrap().as_ref(), Some(&named));
     let off = Budget { is_active: false, ..named.clone() };
     assert_eq!(store.replace_budget(&off, Some(&named), None).await.unwrap(), off);
+}
+
+async fn a_reset_of_an_earlier_generation_is_refused(store: &dyn Store) {
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    let second = store.replace_budget(&weekly(&first), None, None).await.unwrap();
+    let late = store.reset_budget(&first, MONTH).await;
+    assert!(matches!(late, Err(StoreError::Changed)), "{late:?}");
+    assert_eq!(store.budget(&first.workspace, first.id).await.unwrap(), Some(second.clone()));
+    store.reset_budget(&second, "2026-W47").await.unwrap();
+    let reset = Budget { resets: 1, ..second };
+    assert_eq!(store.load_budgets().await.unwrap(), [reset]);
 }
 
 async fn a_deleted_budget_takes_its_accounts_and_leases_along(store: &dyn Store) {

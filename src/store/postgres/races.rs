@@ -256,8 +256,13 @@ async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
         )
     }));
     let resetting = join_all((0..CHANGES).map(|_| {
-        let (store, budget) = (store.clone(), first.clone());
-        tokio::spawn(async move { store.reset_budget(&budget, MONTH).await.unwrap() })
+        let (store, mut read) = (store.clone(), first.clone());
+        tokio::spawn(async move {
+            while let Err(error) = store.reset_budget(&read, MONTH).await {
+                assert!(matches!(error, StoreError::Changed), "{error}");
+                read = store.budget(&read.workspace, read.id).await.unwrap().unwrap();
+            }
+        })
     }));
     let (generations, _) = tokio::join!(replacing, resetting);
     let mut generations: Vec<_> =
