@@ -1,7 +1,6 @@
 //! The way to a PostgreSQL that takes encrypted connections only, with a certificate of an authority that nobody else knows.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -41,7 +40,6 @@ impl Authority {
 struct Database {
     postgres: Postgres,
     authority: Authority,
-    port: u16,
     directory: TempDir,
 }
 
@@ -50,15 +48,13 @@ impl Database {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let authority = Authority::new(directory.path(), "authority.pem");
         let (certificate, key) = authority.certify("localhost");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-        let port = free.expect("a free port").port();
-        let postgres = Postgres::start_encrypted(port, &certificate, &key).await;
-        Self { postgres, authority, port, directory }
+        let postgres = Postgres::start_encrypted(&certificate, &key).await;
+        Self { postgres, authority, directory }
     }
 
     /// How Bursar is started with this host and these parameters.
     fn named(&self, host: &str, parameters: &str) -> Setup {
-        let url = format!("postgres://bursar@{host}:{}/postgres?{parameters}", self.port);
+        let url = format!("postgres://bursar@{host}:{}/postgres?{parameters}", self.postgres.port);
         Setup { environment: vec![("BURSAR_STORE_URL".to_owned(), url)], ..Setup::default() }
     }
 

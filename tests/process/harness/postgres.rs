@@ -2,6 +2,7 @@
 //! encrypt, and can be paused, killed and started again. What it acknowledged is on the disk.
 
 use std::fs::{self, Permissions};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ use super::{Process, until};
 
 /// PostgreSQL does not run as root; this user is on every machine.
 const NOBODY: u32 = 65534;
-/// What names the Unix socket of a server without a port.
+/// In the name of the Unix socket of a server that listens to nothing else.
 const SOCKET_PORT: u16 = 5432;
 /// The name of its user with all rights.
 const USER: &str = "bursar";
@@ -23,25 +24,26 @@ const USER: &str = "bursar";
 pub(crate) struct Postgres {
     process: Process,
     directory: TempDir,
-    port: u16,
+    /// On which it listens where it listens to TCP; in the name of its socket everywhere.
+    pub(crate) port: u16,
 }
 
 impl Postgres {
     /// Makes a cluster and starts it.
     pub(crate) async fn start() -> Self {
-        Self::start_with(SOCKET_PORT, &[]).await
+        Self::start_with(&[]).await
     }
 
-    /// One that listens on this port of 127.0.0.1, where it takes only connections that are encrypted with this certificate and key,
+    /// One that listens on a port of 127.0.0.1, too, where it takes only connections that are encrypted with this certificate and key,
     /// in PEM.
-    pub(crate) async fn start_encrypted(port: u16, certificate: &str, key: &str) -> Self {
+    pub(crate) async fn start_encrypted(certificate: &str, key: &str) -> Self {
         let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
         let files = [("server.crt", certificate), ("server.key", key), ("pg_hba.conf", access)];
-        Self::start_with(port, &files).await
+        Self::start_with(&files).await
     }
 
     /// With these files among its data.
-    async fn start_with(port: u16, files: &[(&str, &str)]) -> Self {
+    async fn start_with(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path();
         fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a directory of ours");
@@ -59,6 +61,7 @@ impl Postgres {
         for (name, contents) in files {
             write_data(path, name, contents);
         }
+        let port = if files.is_empty() { SOCKET_PORT } else { free_port() };
         let process = Self::run(path, port);
         let mut postgres = Self { process, directory, port };
         postgres.wait_until_ready().await;
@@ -142,6 +145,12 @@ impl Postgres {
 
 fn data(directory: &Path) -> PathBuf {
     directory.join("data")
+}
+
+/// PostgreSQL takes no socket that is open already, nor a port of the system's choice.
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port").port()
 }
 
 /// Puts a file among the data that PostgreSQL alone may read.
