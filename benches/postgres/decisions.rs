@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bursar::domain::budget::Budget;
 use bursar::domain::decision::Decision;
 use bursar::domain::estimate::{Estimate, Unpriced};
 use bursar::domain::ids::{BudgetId, Id};
@@ -33,6 +34,8 @@ const NEW: usize = 300;
 /// The background has this long to report what a block settled, as it would between requests.
 const BREATH: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Budgets of the same workspace that do not apply.
+const OTHERS: u128 = 10_000;
 
 pub(crate) async fn run(postgres: &PostgresStore) {
     let directory = tempfile::tempdir().unwrap();
@@ -59,8 +62,35 @@ pub(crate) async fn run(postgres: &PostgresStore) {
     }
     show("no lease: the first request of a target", median(on_sqlite), median(on_postgres));
     println!();
+    among_others(&fleet).await;
     alone.engine.shutdown().await;
     fleet.engine.shutdown().await;
+}
+
+/// The same decisions in a workspace without other budgets and in one with many, on PostgreSQL.
+async fn among_others(fleet: &Asker) {
+    let crowded = Asker::of(fleet.engine.clone(), "crowded").await;
+    let others =
+        || (1..=OTHERS).map(|number| Budget { workspace: id("crowded"), ..budget(number) });
+    for other in others() {
+        crowded.engine.create_budget(other).await.unwrap();
+    }
+    crowded.warm().await;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for first in (0..).step_by(BLOCK as usize).take(ROUNDS) {
+        without.push(fleet.block(first).await);
+        with.push(crowded.block(first).await);
+    }
+    let (without, with) = (median(without), median(with));
+    println!("a lease in hand, p50 µs on PostgreSQL         alone      others   ratio");
+    println!(
+        "{OTHERS:>6} other budgets in force {without:>22.2} {with:>11.2} {:>7.2}",
+        with / without
+    );
+    println!();
+    for other in others() {
+        crowded.engine.delete_budget(&other.workspace, other.id).await.unwrap();
+    }
 }
 
 fn show(name: &str, sqlite: f64, postgres: f64) {
@@ -70,6 +100,7 @@ fn show(name: &str, sqlite: f64, postgres: f64) {
 /// An engine and who asks it.
 struct Asker {
     engine: Engine,
+    workspace: Id,
 }
 
 impl Asker {
@@ -85,13 +116,20 @@ impl Asker {
         let (_, prices) = watch::channel(Arc::new(PriceTable::new("none", HashMap::default())));
         let clock = Arc::new(SystemClock);
         let engine = Engine::start(settings, store, prices, clock, Metrics::new()).await.unwrap();
+        Self::of(engine, "bench").await
+    }
+
+    /// Makes the budget that applies.
+    async fn of(engine: Engine, workspace: &str) -> Self {
+        let workspace = id(workspace);
         let mut each = budget(1);
+        each.workspace = workspace.clone();
         each.id = BudgetId(u128::MAX / 3);
         each.scope = Scope { kind: ScopeKind::Identity, target: Target::Each };
         let (period, zone, week_start) = (Period::OneTime, Zone::utc(), WeekStart::Monday);
         each.limits.schedule = Some(Schedule { period, zone, week_start });
         engine.create_budget(each).await.unwrap();
-        Self { engine }
+        Self { engine, workspace }
     }
 
     /// The target has a lease that covers what is to come.
@@ -126,7 +164,7 @@ impl Asker {
         let reservation = self.decide("target").await;
         let report = Report {
             settlement: id(&format!("s-{reservation}-{number}")),
-            workspace: id("bench"),
+            workspace: self.workspace.clone(),
             against: Against::Reservation(reservation),
             used: Used::Cost { cost: NanoUsd::new(500), model: None, usage: None },
             certainty: Certainty::Exact,
@@ -139,7 +177,8 @@ impl Asker {
 
     async fn decide(&self, identity: &str) -> bursar::domain::ids::ReservationId {
         let identity = Some(Id::parse(identity).unwrap());
-        let subject = Arc::new(Subject { identity, ..Subject::of_workspace(id("bench")) });
+        let subject =
+            Arc::new(Subject { identity, ..Subject::of_workspace(self.workspace.clone()) });
         let amounts = Amounts { cost: NanoUsd::new(1_000), tokens: Tokens::new(0) };
         let ask = Ask { subject, estimate: Estimate::of(amounts) };
         match self.engine.reserve(ask, PATIENCE).await.hand_over() {

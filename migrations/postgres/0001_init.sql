@@ -226,6 +226,19 @@ CREATE TABLE change (
 
 CREATE INDEX change_time ON change (changed_at_ms);
 
+-- Which of those changes was the last of each budget, so that replicas read no more than what changed since they last did.
+CREATE TABLE budget_change (
+  workspace     TEXT COLLATE "C" NOT NULL,
+  budget        TEXT COLLATE "C" NOT NULL,
+  count         BIGINT NOT NULL,
+  -- Of a budget that is gone; its row goes a day later.
+  deleted_at_ms BIGINT,
+  PRIMARY KEY (workspace, budget)
+);
+
+CREATE INDEX budget_change_count ON budget_change (workspace, count);
+CREATE INDEX budget_change_deleted ON budget_change (deleted_at_ms) WHERE deleted_at_ms IS NOT NULL;
+
 -- Usage that reached a replica which does not hold the reservation.
 CREATE TABLE handoff (
   workspace     TEXT COLLATE "C" NOT NULL,

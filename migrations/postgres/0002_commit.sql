@@ -24,11 +24,19 @@ BEGIN
           set_config('idle_in_transaction_session_timeout', timeout_ms::text, true);
 END $$;
 
--- Counts a change of a workspace and tells it. Locks the workspace against other changes until the transaction ends.
-CREATE FUNCTION bursar_changed(of_workspace TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+-- Counts a change of a workspace, as the last of one of its budgets unless that is null, and tells it. Locks the workspace
+-- against other changes until the transaction ends, so that they become visible in the order of their numbers.
+CREATE FUNCTION bursar_changed(of_workspace TEXT, of_budget TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
+DECLARE
+  number BIGINT;
 BEGIN
-  INSERT INTO change VALUES (of_workspace, 1, now_ms)
-    ON CONFLICT (workspace) DO UPDATE SET count = change.count + 1, changed_at_ms = excluded.changed_at_ms;
+  INSERT INTO change AS t VALUES (of_workspace, 1, now_ms)
+    ON CONFLICT (workspace) DO UPDATE SET count = t.count + 1, changed_at_ms = excluded.changed_at_ms
+    RETURNING t.count INTO number;
+  IF of_budget IS NOT NULL THEN
+    INSERT INTO budget_change VALUES (of_workspace, of_budget, number)
+      ON CONFLICT (workspace, budget) DO UPDATE SET count = excluded.count, deleted_at_ms = NULL;
+  END IF;
   PERFORM pg_notify('bursar', json_build_array('changed', of_workspace)::text);
 END $$;
 
@@ -63,6 +71,7 @@ DECLARE
   fresh_ids JSONB;
   locked BIGINT;
   named INT[];
+  missing INT[];
   -- Accounts, by place; null where there is none.
   allowed BIGINT[]; spent BIGINT[]; base BIGINT[]; leased BIGINT[]; forfeited BIGINT[]; overdraft BIGINT[];
   holders BIGINT[]; recalls BIGINT[]; changed BOOLEAN[]; recalled BOOLEAN[];
@@ -102,18 +111,24 @@ BEGIN
   named := ARRAY(SELECT DISTINCT l_account[x.lease] FROM unnest(x_lease) AS x(lease)
            UNION SELECT c.account FROM unnest(c_settlement, c_account) AS c(settlement, account)
                  WHERE is_fresh[c.settlement]);
-  INSERT INTO account (workspace, budget, generation, dimension, target, window_label)
-  SELECT p_workspace, k.budget, k.generation, k.dimension, k.target, k.window_label
-  FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
-         AS k(budget, generation, dimension, target, window_label, n)
-  WHERE k.n = ANY (named)
-    AND NOT EXISTS (SELECT FROM account t
+  missing := ARRAY(SELECT k.n
+    FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
+           AS k(budget, generation, dimension, target, window_label, n)
+    WHERE k.n = ANY (named) AND NOT EXISTS (SELECT FROM account t
       WHERE t.workspace = p_workspace AND t.budget = k.budget AND t.generation = k.generation
-        AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label)
-    AND CASE WHEN k.budget = credits THEN EXISTS (SELECT FROM credit c WHERE c.workspace = p_workspace)
-        ELSE EXISTS (SELECT FROM budget b WHERE b.workspace = p_workspace AND b.id = k.budget) END
-  ORDER BY k.n
-  ON CONFLICT DO NOTHING;
+        AND t.dimension = k.dimension AND t.target = k.target AND t.window_label = k.window_label));
+  IF cardinality(missing) > 0 THEN
+    -- Whoever deletes one of these budgets has done so before, or waits and then finds its new accounts.
+    PERFORM FROM unnest(ARRAY(SELECT DISTINCT a_budget[m.n] AS id FROM unnest(missing) AS m(n) ORDER BY id)) AS k(id)
+      CROSS JOIN LATERAL (SELECT FROM budget b WHERE b.workspace = p_workspace AND b.id = k.id FOR KEY SHARE) b;
+    INSERT INTO account (workspace, budget, generation, dimension, target, window_label)
+    SELECT p_workspace, a_budget[m.n], a_generation[m.n], a_dimension[m.n], a_target[m.n], a_window[m.n]
+    FROM unnest(missing) AS m(n)
+    WHERE CASE WHEN a_budget[m.n] = credits THEN EXISTS (SELECT FROM credit c WHERE c.workspace = p_workspace)
+          ELSE EXISTS (SELECT FROM budget b WHERE b.workspace = p_workspace AND b.id = a_budget[m.n]) END
+    ORDER BY m.n
+    ON CONFLICT DO NOTHING;
+  END IF;
 
   -- One key after the other, in their order: what locks cannot be turned around by a plan.
   SELECT count(*) INTO locked

@@ -112,6 +112,10 @@ impl From<StoreError> for Fault {
                 Self::exists(format!("exists already as {existing}"))
             }
             StoreError::NotFound => Self::not_found("not found"),
+            StoreError::Changed => Self::new(
+                Code::Unavailable,
+                "others change it at the same time; read it and try again",
+            ),
             StoreError::LeaseLost(_) | StoreError::Corrupt(_) => Self::internal(&error),
         }
     }

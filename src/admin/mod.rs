@@ -39,7 +39,7 @@ struct Api {
     engine: Engine,
     settings: Arc<Settings>,
     metrics: Metrics,
-    /// Held while a budget is read, changed and written back, so that of two updates at once none is lost.
+    /// Held while something is read, changed and written back, so that updates by this replica do not come in each other's way.
     updates: Arc<Mutex<()>>,
 }
 

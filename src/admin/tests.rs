@@ -15,6 +15,9 @@ use tower::ServiceExt;
 use super::testing::{self, CHECK, MANAGE, OPERATOR, WORKSPACE, engine};
 use super::*;
 use crate::domain::ids::Id;
+use crate::domain::ledger::Sharing;
+use crate::engine::clock::ManualClock;
+use crate::store::memory::MemoryStore;
 
 const UNKNOWN: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
@@ -34,6 +37,15 @@ impl Client {
         let metrics = Metrics::new();
         let engine = engine(metrics.clone()).await;
         let router = router(engine.clone(), settings, metrics);
+        Self { router, engine, key: Some(MANAGE) }
+    }
+
+    /// A replica of a fleet on this store.
+    async fn on(store: &MemoryStore, clock: &Arc<ManualClock>) -> Self {
+        let (store, metrics) = (Arc::new(store.clone()), Metrics::new());
+        let clock = Arc::clone(clock);
+        let engine = testing::engine_on(store, Sharing::Fleet, clock, metrics.clone()).await;
+        let router = router(engine.clone(), testing::settings(), metrics);
         Self { router, engine, key: Some(MANAGE) }
     }
 
@@ -431,6 +443,20 @@ async fn of_two_updates_at_once_none_is_lost() {
     let requests = client.ok(&path, json!({"rate_limit": {"requests_per_minute": 7}}));
     tokio::join!(tokens, requests);
     let read = client.ok(&format!("GET /v2/budgets/{id}"), json!({})).await;
+    assert_eq!(read["budget"]["limits"]["token_limit"], 7);
+    assert_eq!(read["budget"]["rate_limit"]["requests_per_minute"], 7);
+}
+
+#[tokio::test]
+async fn of_two_updates_at_once_on_two_replicas_none_is_lost() {
+    let store = MemoryStore::new(testing::LEASE_TTL);
+    let clock = Arc::new(ManualClock::at(testing::NOW));
+    let (one, other) = (Client::on(&store, &clock).await, Client::on(&store, &clock).await);
+    let path = format!("PATCH /v2/budgets/{}", one.new_budget(five_dollars()).await);
+    let tokens = one.ok(&path, json!({"limits": {"token_limit": 7}}));
+    let requests = other.ok(&path, json!({"rate_limit": {"requests_per_minute": 7}}));
+    tokio::join!(tokens, requests);
+    let read = one.ok(&path.replace("PATCH", "GET"), json!({})).await;
     assert_eq!(read["budget"]["limits"]["token_limit"], 7);
     assert_eq!(read["budget"]["rate_limit"]["requests_per_minute"], 7);
 }

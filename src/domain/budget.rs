@@ -104,6 +104,19 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// This budget as it takes the place of the one on record: its counters go on, in a new generation if it has another schedule.
+    /// `None` when it was made of what was `read`, and another than that is on record by now; a reset alone makes it no other.
+    #[must_use]
+    pub fn replacing(&self, on_record: &Self, read: Option<&Self>) -> Option<Self> {
+        if read.is_some_and(|read| *on_record != Self { resets: on_record.resets, ..read.clone() })
+        {
+            return None;
+        }
+        let has_other_windows = self.limits.schedule != on_record.limits.schedule;
+        let generation = on_record.generation.saturating_add(has_other_windows.into());
+        Some(Self { generation, resets: on_record.resets, ..self.clone() })
+    }
+
     /// The generation of its accounts in a dimension. A rolling minute does not follow the calendar: it goes on, and is the same for
     /// all replicas, whatever becomes of the schedule.
     #[must_use]

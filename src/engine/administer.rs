@@ -53,28 +53,28 @@ impl Engine {
     }
 
     /// Replaces a budget and puts it in force. A changed schedule makes a new generation, whose window starts with what was
-    /// spent in it; the caller leaves `generation` as it read it.
+    /// spent in it; the store says which it is, and how often the counters were started anew.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
-    pub async fn replace_budget(&self, budget: Budget) -> Result<Budget, StoreError> {
-        self.change(async move |engine| engine.replace(budget).await).await
+    /// `NotFound` when there is no such budget; `Changed` when it was made of what was `read`, and that is no longer on record.
+    pub async fn replace_budget(
+        &self,
+        budget: Budget,
+        read: Option<Budget>,
+    ) -> Result<Budget, StoreError> {
+        self.change(async move |engine| engine.replace(budget, read.as_ref()).await).await
     }
 
-    async fn replace(&self, budget: Budget) -> Result<Budget, StoreError> {
-        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
-        let stored = stored.ok_or(StoreError::NotFound)?;
-        let mut budget = Budget { resets: stored.resets, ..budget };
-        if stored.limits.schedule == budget.limits.schedule {
-            self.shared.store.replace_budget(&budget, None).await?;
-        } else {
-            budget.generation = stored.generation.saturating_add(1);
+    async fn replace(&self, budget: Budget, read: Option<&Budget>) -> Result<Budget, StoreError> {
+        let stored = self.stored(&budget).await?;
+        if stored.limits.schedule != budget.limits.schedule {
+            // What was settled here is among what the new window starts with.
             self.flush(&budget.workspace).await?;
-            let window = self.window(&budget);
-            self.shared.store.replace_budget(&budget, window.as_ref()).await?;
         }
-        self.put(budget.clone());
-        Ok(budget)
+        let window = self.window(&budget);
+        let replaced = self.shared.store.replace_budget(&budget, read, window.as_ref()).await?;
+        self.put(replaced.clone());
+        Ok(replaced)
     }
 
     /// Deletes a budget, with its counters.
@@ -145,11 +145,23 @@ impl Engine {
 
     async fn reset(&self, budget: &Budget) -> Result<(), StoreError> {
         self.flush(&budget.workspace).await?;
-        let label = self.label(budget);
-        self.shared.store.reset_budget(budget, &label).await?;
-        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
-        self.put(stored.ok_or(StoreError::NotFound)?);
+        let mut done = self.reset_stored(budget).await;
+        if matches!(done, Err(StoreError::Changed)) {
+            done = self.reset_stored(&self.stored(budget).await?).await;
+        }
+        done?;
+        self.put(self.stored(budget).await?);
         self.flush(&budget.workspace).await
+    }
+
+    async fn reset_stored(&self, budget: &Budget) -> Result<(), StoreError> {
+        self.shared.store.reset_budget(budget, &self.label(budget)).await
+    }
+
+    /// The budget as it is on record.
+    async fn stored(&self, budget: &Budget) -> Result<Budget, StoreError> {
+        let stored = self.shared.store.budget(&budget.workspace, budget.id).await?;
+        stored.ok_or(StoreError::NotFound)
     }
 
     /// Makes a change to its end, though whoever asked for it may leave: half of it would be on record and not in force.
@@ -209,11 +221,10 @@ impl State {
         }
     }
 
-    /// Puts these budgets in force and no others, of one workspace or of all.
-    pub(super) fn put_exactly(&mut self, shared: &Shared, of: Option<&Id>, budgets: Vec<Budget>) {
+    /// Puts these budgets in force and no others.
+    pub(super) fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
         let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
-        let meant = self.rooms.iter().filter(|(workspace, _)| of.is_none_or(|of| of == *workspace));
-        let in_force = meant.flat_map(|(workspace, room)| {
+        let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
             room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
         });
         let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();
@@ -221,10 +232,29 @@ impl State {
             self.remove_budget(shared, &workspace, id);
         }
         for budget in budgets {
-            let room = self.rooms.get(&budget.workspace);
-            if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
-                self.put_budget(shared, budget);
-            }
+            self.put_if_new(shared, budget);
+        }
+    }
+
+    /// Puts a budget of a workspace in force as it was changed; `None` when it was deleted.
+    pub(super) fn put_changed(
+        &mut self,
+        shared: &Shared,
+        workspace: &Id,
+        id: BudgetId,
+        budget: Option<Budget>,
+    ) {
+        match budget {
+            Some(budget) => self.put_if_new(shared, budget),
+            None => self.remove_budget(shared, workspace, id),
+        }
+    }
+
+    /// What is in force already stays as it is: to put it there again would hand back what it has on lease.
+    fn put_if_new(&mut self, shared: &Shared, budget: Budget) {
+        let room = self.rooms.get(&budget.workspace);
+        if room.and_then(|room| room.ledger.budget(budget.id)) != Some(&budget) {
+            self.put_budget(shared, budget);
         }
     }
 }

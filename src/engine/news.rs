@@ -1,6 +1,9 @@
 //! What other replicas changed comes into force here. The store is asked for news every second; where it also tells by itself, it is
 //! asked at once. And after a change of this replica's own that was not confirmed, the store says whether it was made.
 //!
+//! Changes of a workspace are numbered. Of budgets no more is read than what was changed after the last that is in force here, so that
+//! many changes cost as much as there are, however many budgets there are.
+//!
 //! Invariant: what is in force is never older than what this replica stored itself: both are done in turns, and a reload reads in
 //! its turn.
 
@@ -9,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::pace::Retries;
 use super::{Engine, Shared};
-use crate::domain::budget::Budget;
 use crate::domain::ids::{HolderId, Id};
 use crate::domain::time::{Mono, Wall};
-use crate::store::{BudgetFilter, Cursor, SortBy, StoreError, Told};
+use crate::store::{StoreError, Told};
 
 /// How often the store is asked for news. A change is in force everywhere within two of them.
 const POLL: Duration = Duration::from_secs(1);
@@ -30,8 +33,8 @@ const OVERLAP: Duration = Duration::from_secs(30);
 const DEAF_MAX: Duration = Duration::from_secs(20);
 /// Over this time a fleet that hears again together spreads its loading.
 const RELOAD_SPREAD: Duration = Duration::from_secs(10);
-/// Budgets on one page of a reload.
-const PAGE: usize = 200;
+/// Changed budgets that are read at once.
+const PAGE: usize = 1000;
 
 /// What this replica heard.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(super) struct Heard {
     told_at: Mono,
     /// When all that it had told was last in force.
     at: Mono,
-    /// Changes of workspaces that are in force: of those that the store may tell again.
+    /// The number of the last change that is in force, of each workspace that was ever changed.
     versions: BTreeMap<Id, i64>,
     /// When to load everything anew.
     reload_at: Option<Mono>,
@@ -92,7 +95,7 @@ impl Heard {
     pub(super) async fn before_loading(shared: &Shared) -> Result<Self, StoreError> {
         let now = shared.now();
         let news = shared.store.news(&[shared.holder], now.wall).await?;
-        let versions = BTreeMap::new();
+        let versions = shared.store.changes().await?.into_iter().collect();
         Ok(Self { upto: news.upto, told_at: now.mono, at: now.mono, versions, reload_at: None })
     }
 }
@@ -116,8 +119,7 @@ impl Engine {
             heard.reload_at = Some(began.mono.plus(shared.up_to(RELOAD_SPREAD)));
         }
         heard.told_at = began.mono;
-        self.reload_changed(&news.changed, &mut heard.versions).await?;
-        heard.versions = news.changed.into_iter().collect();
+        self.reload_changed(&news.changed, heard, began.mono).await?;
         (heard.upto, heard.at) = (news.upto, began.mono);
         shared.metrics.news_age(Duration::ZERO);
         if heard.reload_at.is_some_and(|at| at <= began.mono) {
@@ -132,33 +134,54 @@ impl Engine {
     async fn reload_changed(
         &self,
         changed: &[(Id, i64)],
-        in_force: &mut BTreeMap<Id, i64>,
+        heard: &mut Heard,
+        now: Mono,
     ) -> Result<(), StoreError> {
         let mut missed = Ok(());
         for (workspace, version) in changed {
-            if in_force.get(workspace) == Some(version) {
-                continue;
+            let known = heard.versions.entry(workspace.clone()).or_default();
+            if *known > *version {
+                // The store lost changes: whatever is in force may be gone.
+                (*known, heard.reload_at) = (*version, Some(now));
             }
-            match self.reload(workspace).await {
-                Ok(()) => drop(in_force.insert(workspace.clone(), *version)),
-                Err(error) => missed = Err(error),
+            if *known < *version
+                && let Err(error) = self.reload(workspace, known, *version).await
+            {
+                missed = Err(error);
             }
         }
         missed
     }
 
-    /// Puts in force what is on record of a workspace.
-    async fn reload(&self, workspace: &Id) -> Result<(), StoreError> {
+    /// Puts in force what was changed of a workspace after the change that is known. What comes after `version` meanwhile may be read
+    /// once more, because nothing is known of keys and credits at that time.
+    async fn reload(
+        &self,
+        workspace: &Id,
+        known: &mut i64,
+        version: i64,
+    ) -> Result<(), StoreError> {
         let shared = &self.shared;
         shared.keys.doubt(workspace);
+        self.reload_credits(workspace).await?;
         in_time(async {
             let _turn = shared.administering.lock().await;
-            let budgets = shared.budgets_of(workspace).await?;
-            shared.state().put_exactly(shared, Some(workspace), budgets);
+            let mut has_more = true;
+            let mut after = *known;
+            while has_more {
+                let page = shared.store.changed_budgets(workspace, after, PAGE).await?;
+                for (id, budget) in page.budgets {
+                    shared.state().put_changed(shared, workspace, id, budget);
+                    // Each may walk over all accounts, and decisions go on meanwhile.
+                    yield_now().await;
+                }
+                (after, has_more) = (page.upto, page.has_more);
+                *known = after.min(version);
+            }
             Ok(())
         })
         .await?;
-        self.reload_credits(workspace).await?;
+        *known = version;
         shared.work.notify_one();
         Ok(())
     }
@@ -190,32 +213,12 @@ impl Shared {
         in_time(async {
             let _turn = self.administering.lock().await;
             let budgets = self.store.load_budgets().await?;
-            self.state().put_exactly(self, None, budgets);
+            self.state().put_exactly(self, budgets);
             Ok(())
         })
         .await?;
         self.work.notify_one();
         Ok(())
-    }
-
-    /// All budgets of a workspace, in the order in which they were made, which does not change while they are read.
-    async fn budgets_of(&self, workspace: &Id) -> Result<Vec<Budget>, StoreError> {
-        let filter = BudgetFilter { sort_by: SortBy::CreatedAt, ..BudgetFilter::default() };
-        let mut budgets: Vec<Budget> = Vec::new();
-        loop {
-            let cursor = budgets.last().map_or(Cursor::Start, |last| Cursor::After(last.id));
-            let page = self.store.list_budgets(workspace, &filter, cursor, PAGE).await?;
-            if page.budgets.is_empty() && !budgets.is_empty() {
-                // The last one was deleted meanwhile, so that nothing is known of those after it.
-                return Err(StoreError::Unavailable(
-                    "the budgets changed as they were read".to_owned(),
-                ));
-            }
-            budgets.extend(page.budgets);
-            if !page.has_more {
-                return Ok(budgets);
-            }
-        }
     }
 }
 

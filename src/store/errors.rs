@@ -21,6 +21,11 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::PoolTimedOut => Self::Unavailable(
                 "the database is busy or away: no connection could be had in time".to_owned(),
             ),
+            sqlx::Error::Io(failure) => postgres::refused_handshake(failure)
+                .unwrap_or_else(|| Self::Unavailable(error.to_string())),
+            sqlx::Error::Tls(why) => Self::Unavailable(format!(
+                "no encrypted connection; see sslmode, sslrootcert and sslcert in store.url: {why}"
+            )),
             _ => Self::Unavailable(error.to_string()),
         }
     }

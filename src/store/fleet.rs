@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::StoreError;
+use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::Units;
@@ -54,6 +55,17 @@ pub struct News {
     pub handed_over: Vec<Handoff>,
 }
 
+/// Budgets of a workspace that were changed, in the order of their last changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChangedBudgets {
+    /// What is on record of each; `None` for those that were deleted.
+    pub budgets: Vec<(BudgetId, Option<Budget>)>,
+    /// The number of the last of these changes: what to ask after next time.
+    pub upto: i64,
+    /// Whether more was changed.
+    pub has_more: bool,
+}
+
 /// A word from another replica that came by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
@@ -70,6 +82,9 @@ pub enum Told {
 /// A handoff that its holder has not taken after this time is another replica's to settle.
 pub const UNTAKEN_AFTER: Duration = Duration::from_secs(60);
 
+/// Handoffs that a store gives at a time, with others of the same reservations.
+pub const HANDOFFS_MAX: usize = 500;
+
 /// What replicas tell each other by way of their store.
 #[async_trait]
 pub trait FleetStore: Send + Sync + 'static {
@@ -80,6 +95,29 @@ pub trait FleetStore: Send + Sync + 'static {
     async fn news(&self, holders: &[HolderId], since: Wall) -> Result<News, StoreError> {
         let _ = holders;
         Ok(News { upto: since, ..News::default() })
+    }
+
+    /// Every workspace that was ever changed, with the number of its changes so far, as [`News::changed`] tells it.
+    ///
+    /// # Errors
+    /// When the store is away.
+    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// The first `limit` budgets of a workspace whose last change came after its change of this number; all, after 0. A budget that
+    /// was deleted is among them for a day.
+    ///
+    /// # Errors
+    /// When the store is away.
+    async fn changed_budgets(
+        &self,
+        workspace: &Id,
+        after: i64,
+        limit: usize,
+    ) -> Result<ChangedBudgets, StoreError> {
+        let _ = (workspace, limit);
+        Ok(ChangedBudgets { upto: after, ..ChangedBudgets::default() })
     }
 
     /// Waits for a word from another replica. A store without such words, or without connection for them, never returns; the
@@ -112,7 +150,8 @@ pub trait FleetStore: Send + Sync + 'static {
     }
 
     /// All handoffs of reservations that have one which was written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one
-    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`].
+    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`]. Where there are more than
+    /// [`HANDOFFS_MAX`], the others come with the next call.
     ///
     /// # Errors
     /// When the store is away.

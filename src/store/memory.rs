@@ -18,7 +18,6 @@ use crate::domain::credits::{Alert, BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Grant, Lease, LeaseState};
-use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::settlement::{Charge, Settlement};
 use crate::domain::time::Wall;
@@ -73,25 +72,28 @@ impl Store for MemoryStore {
             return Err(StoreError::Conflict { existing: budget.id.to_string() });
         }
         tables.budgets.insert(key, budget.clone());
-        tables.words.changed(&budget.workspace);
+        tables.words.changed_budget(&budget.workspace, budget.id);
         Ok(())
     }
 
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         let mut tables = self.tables();
         let key = (budget.workspace.clone(), budget.id);
-        let generation = tables.budgets.get(&key).ok_or(StoreError::NotFound)?.generation;
+        let on_record = tables.budgets.get(&key).ok_or(StoreError::NotFound)?;
+        let new = budget.replacing(on_record, read).ok_or(StoreError::Changed)?;
+        let generation = on_record.generation;
         tables.check_scope_is_free(budget)?;
-        if let Some(window) = seed.filter(|_| budget.generation > generation) {
-            tables.seed(budget, window);
+        if let Some(window) = seed.filter(|_| new.generation > generation) {
+            tables.seed(&new, window);
         }
-        tables.budgets.insert(key, budget.clone());
-        tables.words.changed(&budget.workspace);
-        Ok(())
+        tables.budgets.insert(key, new.clone());
+        tables.words.changed_budget(&budget.workspace, budget.id);
+        Ok(new)
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
@@ -101,7 +103,7 @@ impl Store for MemoryStore {
             |account: &AccountKey| account.workspace != *workspace || account.budget != id;
         tables.accounts.retain(|account, _| is_other(account));
         tables.leases.retain(|(account, ..), _| is_other(account));
-        tables.words.changed(workspace);
+        tables.words.changed_budget(workspace, id);
         Ok(())
     }
 
@@ -170,6 +172,9 @@ impl Store for MemoryStore {
         let Tables { budgets, accounts, leases, words, .. } = &mut *self.tables();
         let stored = budgets.get_mut(&(budget.workspace.clone(), budget.id));
         let stored = stored.ok_or(StoreError::NotFound)?;
+        if stored.generation != budget.generation {
+            return Err(StoreError::Changed);
+        }
         stored.resets = stored.resets.saturating_add(1);
         let restarts = |key: &AccountKey| {
             is_current(key, budget, label) && key.dimension != Dimension::Requests
@@ -181,7 +186,7 @@ impl Store for MemoryStore {
             .iter_mut()
             .filter(|(key, _)| restarts(key))
             .for_each(|(_, account)| escrow::reset(account));
-        words.changed(&budget.workspace);
+        words.changed_budget(&budget.workspace, budget.id);
         Ok(())
     }
 
@@ -393,7 +398,7 @@ impl Tables {
             if let Some(entry) = Entry::of_settlement(settlement, now) {
                 self.entries.entry(batch.workspace.clone()).or_default().record(entry);
             }
-            self.settlements.insert(place, with_one_charge_per_account(settlement));
+            self.settlements.insert(place, on_record(settlement));
             if let Some(reservation) = settlement.reservation {
                 let place = (batch.workspace.clone(), reservation);
                 self.by_reservation.entry(place).or_default().push(settlement.id.clone());
@@ -423,13 +428,12 @@ fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
             || account.dimension == Dimension::Requests)
 }
 
-/// The form in which a settlement is on record: charges in the order of their accounts, one for each.
-fn with_one_charge_per_account(settlement: &Settlement) -> Settlement {
-    let mut charges: BTreeMap<&AccountKey, Charge> = BTreeMap::new();
-    for charge in settlement.charges.iter() {
-        let nothing = || Charge { amount: Units::ZERO, ..charge.clone() };
-        let sum = charges.entry(&charge.account).or_insert_with(nothing);
-        sum.amount = sum.amount.plus(charge.amount);
-    }
-    Settlement { charges: charges.into_values().collect(), ..settlement.clone() }
+/// The form in which a settlement is on record.
+fn on_record(settlement: &Settlement) -> Settlement {
+    let charges = posting::charges_on_record(settlement).map(|(account, amount, road)| Charge {
+        account: account.clone(),
+        amount,
+        road,
+    });
+    Settlement { charges: charges.collect(), ..settlement.clone() }
 }

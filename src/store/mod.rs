@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
-pub use self::fleet::{FleetStore, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+pub use self::fleet::{
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+};
 
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
@@ -42,6 +44,9 @@ pub enum StoreError {
     /// No such budget or key.
     #[error("not found")]
     NotFound,
+    /// Somebody else changed the budget meanwhile. Nothing was done; read it again.
+    #[error("changed by somebody else at the same time")]
+    Changed,
     /// A batch named a lease that is closed, unknown, or of another sequence. Nothing of the batch was applied.
     #[error("the lease on {0:?} is lost")]
     LeaseLost(Box<AccountKey>),
@@ -143,16 +148,18 @@ pub trait Store: CreditStore + FleetStore {
     /// `Conflict` names the budget that already covers this scope.
     async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError>;
 
-    /// Replaces a budget. When its generation grew, accounts of the new generation are opened for the window in `seed`,
-    /// with `spent` = the sum of the budget's charges in that window, per dimension and target.
+    /// Replaces a budget by [`Budget::replacing`] the one on record, whatever generation and resets the caller knows, and gives what
+    /// is on record then. When that is of a new generation, its accounts are opened for the window in `seed`, with `spent` = the sum
+    /// of the budget's charges in that window, per dimension and target.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
+    /// `NotFound` when there is no such budget; `Changed` when it was made of what was `read`, and that is no longer on record.
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Budget, StoreError>;
 
     /// Deletes a budget with its accounts and leases. Its settlements stay as the audit trail.
     ///
@@ -187,7 +194,7 @@ pub trait Store: CreditStore + FleetStore {
     /// consumed), then `base = spent`. Nothing of the audit trail changes. The budget on record counts it in `resets`.
     ///
     /// # Errors
-    /// `NotFound` when there is no such budget.
+    /// `NotFound` when there is no such budget; `Changed` when it is of another generation by now, whose accounts are others.
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError>;
 
     /// Registers an API key.

@@ -123,6 +123,19 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// What is on record of a settlement's charges: one for each account, in the order of the accounts, with the sum of its amounts and the
+/// road of its first.
+pub(super) fn charges_on_record(
+    settlement: &Settlement,
+) -> impl Iterator<Item = (&AccountKey, Units, Road)> {
+    let mut charges: BTreeMap<&AccountKey, (Units, Road)> = BTreeMap::new();
+    for charge in settlement.charges.iter() {
+        let sum = charges.entry(&charge.account).or_insert((Units::ZERO, charge.road));
+        sum.0 = sum.0.plus(charge.amount);
+    }
+    charges.into_iter().map(|(account, (amount, road))| (account, amount, road))
+}
+
 /// The charges of a settlement that no lease carries.
 fn directly_charged(settlement: &Settlement) -> impl Iterator<Item = &Charge> {
     settlement.charges.iter().filter(|charge| charge.road == Road::Direct)

@@ -251,14 +251,14 @@ async fn what_is_changed_on_one_replica_is_in_force_on_the_others() {
     let rate_limit = json!({"requests_per_minute": 0});
     let budget = json!({"scope": scope, "rate_limit": rate_limit});
     let channel = fleet.replicas[1].channel().await;
-    assert_eq!(grpc::check(&channel, "ada").await, Code::Ok);
+    let admission = async || (grpc::check(&channel, "ada").await == Code::Ok).then_some(());
+    until("an admission", admission).await;
     let id = fleet.replicas[0].bursar.create_budget(budget).await;
     until("a refusal", async || (grpc::check(&channel, "ada").await != Code::Ok).then_some(()))
         .await;
     let path = format!("/v2/budgets/{id}");
     fleet.replicas[0].bursar.call("DELETE", &path, None).await;
-    until("an admission", async || (grpc::check(&channel, "ada").await == Code::Ok).then_some(()))
-        .await;
+    until("an admission", admission).await;
 }
 
 #[tokio::test]

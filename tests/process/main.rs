@@ -14,4 +14,5 @@ mod shutdown;
 mod soak;
 mod sockets;
 mod start;
+mod tls;
 mod trust;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::harness::{Bursar, Process, Setup};
 
 /// What Bursar says when it does not come up.
-async fn refusal(directory: &Path, setup: &Setup) -> String {
+pub(crate) async fn refusal(directory: &Path, setup: &Setup) -> String {
     let mut process = Process::start("bursar", directory, &mut Bursar::command(directory, setup));
     let status = process.ended().await;
     let said = process.log();
@@ -27,7 +27,7 @@ fn with(name: &str, value: &str) -> Setup {
 }
 
 #[track_caller]
-fn assert_says(said: &str, parts: &[&str]) {
+pub(crate) fn assert_says(said: &str, parts: &[&str]) {
     for part in parts {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }

@@ -193,7 +193,7 @@ impl Store {
     }
 
     pub(crate) fn replace(&mut self, budget: Budget) {
-        if at_once(self.memory.replace_budget(&budget, None)).is_ok() {
+        if let Ok(budget) = at_once(self.memory.replace_budget(&budget, None, None)) {
             self.budgets.insert(budget.id, budget);
             self.version += 1;
         }

@@ -23,6 +23,9 @@ use listing::Listing;
 use patch::Patch;
 use view::{BudgetView, ConsumptionView};
 
+/// How often an update is tried that another replica's changes come before.
+const UPDATE_TRIES: u32 = 8;
+
 /// `{"budget": …}`.
 #[derive(Serialize)]
 pub(super) struct One {
@@ -94,12 +97,22 @@ pub(super) async fn update(
     let patch = Patch::take(&mut object)?;
     object.finish()?;
     let _one_at_a_time = api.updates.lock().await;
-    let mut budget = existing(&api, &workspace, id).await?;
-    let now = api.engine.wall();
-    patch.apply(&mut budget, now)?;
-    budget.updated_at = now;
-    let updated = api.engine.replace_budget(budget).await.map_err(|error| or_unknown(error, id))?;
-    Ok(Json(One { budget: BudgetView::written(&updated) }))
+    let mut tries = UPDATE_TRIES;
+    loop {
+        tries = tries.saturating_sub(1);
+        let read = existing(&api, &workspace, id).await?;
+        let mut budget = read.clone();
+        let now = api.engine.wall();
+        patch.clone().apply(&mut budget, now)?;
+        budget.updated_at = now;
+        match api.engine.replace_budget(budget, Some(read)).await {
+            Err(StoreError::Changed) if tries > 0 => {}
+            updated => {
+                let updated = updated.map_err(|error| or_unknown(error, id))?;
+                return Ok(Json(One { budget: BudgetView::written(&updated) }));
+            }
+        }
+    }
 }
 
 pub(super) async fn remove(

@@ -15,6 +15,7 @@ use crate::domain::time::Wall;
 const TOKEN_LIMIT_MAX: u64 = (1 << 53) - 1;
 
 /// Everything but the scope.
+#[derive(Clone)]
 pub(super) struct Patch {
     limits: Given<LimitsPatch>,
     rate_limit: Given<Given<u32>>,
@@ -25,6 +26,7 @@ pub(super) struct Patch {
     name: Given<Id>,
 }
 
+#[derive(Clone)]
 struct LimitsPatch {
     period: Given<Period>,
     amount: Given<NanoUsd>,

@@ -7,13 +7,11 @@ use super::*;
 use crate::domain::decision::Decision;
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::ReservationId;
-use crate::domain::ledger::Sharing;
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::subject::Subject;
 use crate::engine::Ask;
-use crate::engine::clock::{Clock, ManualClock};
+use crate::engine::clock::Clock;
 use crate::store::Store as _;
-use crate::store::memory::MemoryStore;
 
 /// Clients of two replicas, one of which is lost in the end, and what they stand on.
 struct Pair {
@@ -27,14 +25,7 @@ impl Pair {
     async fn new() -> Self {
         let store = MemoryStore::new(testing::LEASE_TTL);
         let clock = Arc::new(ManualClock::at(testing::NOW));
-        let replica = async || {
-            let (store, metrics) = (Arc::new(store.clone()), Metrics::new());
-            let clock = Arc::clone(&clock);
-            let engine = testing::engine_on(store, Sharing::Fleet, clock, metrics.clone()).await;
-            let router = router(engine.clone(), testing::settings(), metrics);
-            Client { router, engine, key: Some(MANAGE) }
-        };
-        let (client, lost) = (replica().await, replica().await);
+        let (client, lost) = (Client::on(&store, &clock).await, Client::on(&store, &clock).await);
         Self { client, lost, clock, store }
     }
 

@@ -36,18 +36,23 @@ pub(in crate::engine) async fn settle_untaken(engine: Engine) {
 }
 
 impl Engine {
-    /// Settles what nobody took, one after the other: several may be about one reservation.
+    /// Settles what nobody took until nothing is left, one after the other: several may be about one reservation.
     pub(in crate::engine) async fn settle_untaken(&self) {
-        let untaken = match self.shared.store.untaken_handoffs(self.wall()).await {
-            Ok(untaken) => untaken,
-            Err(error) => {
-                tracing::warn!(%error, "usage that nobody took cannot be looked for");
+        loop {
+            let untaken = match self.shared.store.untaken_handoffs(self.wall()).await {
+                Ok(untaken) => untaken,
+                Err(error) => {
+                    tracing::warn!(%error, "usage that nobody took cannot be looked for");
+                    return;
+                }
+            };
+            if untaken.is_empty() {
                 return;
             }
-        };
-        for handoff in untaken {
-            if let Err(error) = self.settle_one_untaken(&handoff).await {
-                tracing::warn!(%error, settlement = %handoff.settlement, "usage that nobody took is settled later");
+            for handoff in untaken {
+                if let Err(error) = self.settle_one_untaken(&handoff).await {
+                    tracing::warn!(%error, settlement = %handoff.settlement, "usage that nobody took is settled later");
+                }
             }
         }
     }

@@ -19,9 +19,9 @@ async fn a_budget_is_in_force_when_it_was_created_replaced_and_deleted() {
     bench.engine.create_budget(dollars(100)).await.unwrap();
     assert_eq!(bench.refused(101).await, RefusalCode::RequestExceedsBudget);
     bench.admitted(60).await;
-    bench.engine.replace_budget(dollars(70)).await.unwrap();
+    bench.engine.replace_budget(dollars(70), None).await.unwrap();
     assert_eq!(bench.refused(11).await, RefusalCode::BudgetInFlight);
-    bench.engine.replace_budget(dollars(200)).await.unwrap();
+    bench.engine.replace_budget(dollars(200), None).await.unwrap();
     bench.admitted(140).await;
     assert_eq!(bench.refused(1).await, RefusalCode::BudgetInFlight);
     bench.engine.delete_budget(&id(WORKSPACE), BudgetId(1)).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_changed_schedule_opens_the_new_window_with_what_was_spent_in_it() {
             budget.limits.schedule.map(|s| Schedule { period: Period::Daily, ..s });
         budget
     };
-    let replaced = bench.engine.replace_budget(daily(100)).await.unwrap();
+    let replaced = bench.engine.replace_budget(daily(100), None).await.unwrap();
     assert_eq!(replaced.generation, 1);
     assert_eq!(bench.refused(41).await, RefusalCode::RequestExceedsBudget);
     bench.admitted(40).await;
@@ -134,7 +134,7 @@ async fn a_change_that_was_made_but_not_confirmed_comes_into_force() {
     }
     bench.engine.create_budget(dollars(100)).await.unwrap_err();
     in_force(Some(dollars(100))).await;
-    bench.engine.replace_budget(dollars(50)).await.unwrap_err();
+    bench.engine.replace_budget(dollars(50), None).await.unwrap_err();
     in_force(Some(dollars(50))).await;
     bench.engine.delete_budget(&id(WORKSPACE), BudgetId(1)).await.unwrap_err();
     in_force(None).await;

@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::credits::CreditGrant;
 use crate::engine::Released;
 use crate::engine::clock::SystemClock;
+use crate::store::HANDOFFS_MAX;
 
 /// Changes are in force everywhere within this time, when the store tells nothing by itself.
 const EVERYWHERE: Duration = Duration::from_secs(2);
@@ -79,6 +80,11 @@ impl Replica {
         state.rooms.values().find_map(|room| room.ledger.budget(BudgetId(1)).cloned())
     }
 
+    fn budgets(&self) -> usize {
+        let state = self.engine.shared.state();
+        state.rooms.values().map(|room| room.ledger.budgets().count()).sum()
+    }
+
     fn open(&self) -> usize {
         self.engine.shared.state().rooms.values().map(|room| room.ledger.open_reservations()).sum()
     }
@@ -135,7 +141,7 @@ async fn what_is_changed_on_one_replica_is_in_force_on_the_other_at_once_where_i
     let created = one.engine.create_budget(dollars(100)).await.unwrap();
     comes(Some(created.clone())).await;
     let raised = Budget { limits: dollars(500).limits, ..created };
-    one.engine.replace_budget(raised.clone()).await.unwrap();
+    one.engine.replace_budget(raised.clone(), None).await.unwrap();
     comes(Some(raised.clone())).await;
     one.engine.reset_budget(&raised).await.unwrap();
     comes(Some(Budget { resets: 1, ..raised })).await;
@@ -153,8 +159,83 @@ async fn what_is_changed_is_in_force_within_two_seconds_where_nothing_is_told() 
     let earlier = fleet.replicas[0].engine.create_budget(dollars(1)).await.unwrap();
     within(FOREVER, "the first change", async || deaf.in_force().is_some()).await;
     let raised = Budget { limits: dollars(500).limits, ..earlier };
-    fleet.replicas[0].engine.replace_budget(raised.clone()).await.unwrap();
+    fleet.replicas[0].engine.replace_budget(raised.clone(), None).await.unwrap();
     within(EVERYWHERE, "the change", async || deaf.in_force().as_ref() == Some(&raised)).await;
+}
+
+#[tokio::test]
+async fn a_reset_counts_for_the_windows_that_another_replica_has_just_made() {
+    let fleet = Fleet::with([dollars(100)]).await;
+    let (one, other) = fleet.pair();
+    let spent = other.admitted(100).await;
+    other.engine.report(cost_of(spent, "s", 100)).await.unwrap();
+    let read = dollars(100);
+    let mut daily = read.clone();
+    daily.limits.schedule =
+        daily.limits.schedule.map(|schedule| Schedule { period: Period::Daily, ..schedule });
+    let daily = one.engine.replace_budget(daily, None).await.unwrap();
+    other.engine.reset_budget(&read).await.unwrap();
+    assert_eq!(other.engine.consumption(&daily).await.unwrap().cost, NanoUsd::ZERO);
+    assert_eq!(other.in_force(), Some(Budget { resets: 1, ..daily }));
+}
+
+/// One of many budgets.
+fn of_project(number: u128) -> Budget {
+    let target = Target::One(id(&format!("p{number}")));
+    let scope = Scope { kind: ScopeKind::Project, target };
+    Budget { id: BudgetId(number), scope, ..dollars(1000) }
+}
+
+#[tokio::test]
+async fn a_thousand_budgets_made_one_after_the_other_are_read_once_or_twice_each() {
+    const BUDGETS: u128 = 1000;
+    let mut fleet = Fleet::with([]).await;
+    fleet.add().await;
+    fleet.replicas[2].store.turn_only("told", Weather::Away);
+    for number in 1..=BUDGETS {
+        fleet.replicas[0].engine.create_budget(of_project(number)).await.unwrap();
+    }
+    for replica in &fleet.replicas {
+        within(FOREVER, "the last", async || replica.budgets() == 1000).await;
+    }
+    fleet.replicas[1].engine.delete_budget(&id(WORKSPACE), BudgetId(7)).await.unwrap();
+    for replica in &fleet.replicas {
+        within(FOREVER, "the deletion", async || replica.budgets() == 999).await;
+        let read = replica.store.budgets_read();
+        assert!((1000..=2000).contains(&read), "{read} budgets were read");
+        assert_eq!(replica.store.calls_of("load_budgets"), 1, "at the start");
+        assert_eq!(replica.store.calls_of("list_budgets"), 0);
+    }
+}
+
+#[tokio::test]
+async fn changes_that_come_while_others_are_read_are_read_together() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    other.store.turn(Weather::Hanging);
+    for number in 1..=100 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "a try", async || other.store.calls_of("expire_credits") > 0).await;
+    other.store.turn(Weather::Fair);
+    within(FOREVER, "the last", async || other.budgets() == 100).await;
+    let calls = other.store.calls_of("changed_budgets");
+    assert!(calls <= 3, "they were read {calls} times");
+}
+
+#[tokio::test]
+async fn when_the_store_lost_changes_everything_is_loaded_anew() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    for number in 1..=3 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "the last", async || other.budgets() == 3).await;
+    let loaded = other.store.calls_of("load_budgets");
+    fleet.memory.lose_changes(&id(WORKSPACE), 2);
+    within(FOREVER, "a load", async || other.store.calls_of("load_budgets") > loaded).await;
+    fleet.memory.delete_budget(&id(WORKSPACE), BudgetId(2)).await.unwrap();
+    within(FOREVER, "the deletion", async || other.budgets() == 2).await;
 }
 
 #[tokio::test]
@@ -168,7 +249,7 @@ async fn a_raised_limit_a_reset_and_credits_of_one_replica_end_the_refusals_of_t
         within(FOREVER, "an admission", async || !refused().await).await;
     };
     assert!(refused().await);
-    one.engine.replace_budget(dollars(150)).await.unwrap();
+    one.engine.replace_budget(dollars(150), None).await.unwrap();
     admits().await;
     assert!(refused().await);
     one.engine.reset_budget(&dollars(150)).await.unwrap();
@@ -181,7 +262,7 @@ async fn a_raised_limit_a_reset_and_credits_of_one_replica_end_the_refusals_of_t
         reason: id("paid"),
         created_at: NOON,
     };
-    one.engine.replace_budget(dollars(10_000)).await.unwrap();
+    one.engine.replace_budget(dollars(10_000), None).await.unwrap();
     admits().await;
     one.engine.add_credit(&id(WORKSPACE), &grant("g1", 1)).await.unwrap();
     within(FOREVER, "the gate", refused).await;
@@ -291,6 +372,22 @@ async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_
 }
 
 #[tokio::test]
+async fn more_than_is_given_at_a_time_is_settled_at_once() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (_, other) = fleet.pair();
+    let many = HANDOFFS_MAX + 1;
+    for nonce in 0..many {
+        let reservation = ReservationId { holder: HolderId(9), nonce: nonce.try_into().unwrap() };
+        other.engine.release(&id(WORKSPACE), reservation).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(61));
+    other.engine.settle_untaken().await;
+    let settled = other.store.calls_of("handoff_settled");
+    assert_eq!(usize::try_from(settled).unwrap(), many);
+}
+
+#[tokio::test]
 async fn no_more_gives_way_for_it_than_was_set_aside() {
     let clock = Arc::new(ManualClock::at(NOON));
     let (fleet, _) = abandoned(&clock, 160).await;
@@ -356,7 +453,7 @@ async fn a_replica_that_hears_again_after_a_silence_loads_everything_anew() {
     let clock = Arc::new(ManualClock::at(NOON));
     let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
     let (one, other) = fleet.pair();
-    let changed = other.engine.replace_budget(dollars(900)).await.unwrap();
+    let changed = other.engine.replace_budget(dollars(900), None).await.unwrap();
     within(FOREVER, "the first news", async || one.in_force().as_ref() == Some(&changed)).await;
     one.store.turn_only("news", Weather::Away);
     {
@@ -396,12 +493,12 @@ async fn a_workspace_that_cannot_be_loaded_costs_the_store_no_more_than_its_load
     let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
     let (one, other) = fleet.pair();
     one.admitted(100).await;
-    one.store.turn_only("list_budgets", Weather::Away);
-    other.engine.replace_budget(dollars(900)).await.unwrap();
-    let before = one.store.calls_of("list_budgets");
-    within(FOREVER, "a try", async || one.store.calls_of("list_budgets") > before).await;
+    one.store.turn_only("changed_budgets", Weather::Away);
+    other.engine.replace_budget(dollars(900), None).await.unwrap();
+    let before = one.store.calls_of("changed_budgets");
+    within(FOREVER, "a try", async || one.store.calls_of("changed_budgets") > before).await;
     clock.advance(Duration::from_secs(21));
-    let tried = one.store.calls_of("list_budgets") + 4;
-    within(FOREVER, "some more", async || one.store.calls_of("list_budgets") > tried).await;
+    let tried = one.store.calls_of("changed_budgets") + 4;
+    within(FOREVER, "some more", async || one.store.calls_of("changed_budgets") > tried).await;
     assert!(one.store.calls_of("settled_among") <= 1, "all open reservations are asked for once");
 }

@@ -19,8 +19,8 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AdoptedLease, Batch, BudgetFilter, CreditStore, Cursor, EntryPage, FleetStore, Handoff, News,
-    Page, Store, StoreError, Told,
+    AdoptedLease, Batch, BudgetFilter, ChangedBudgets, CreditStore, Cursor, EntryPage, FleetStore,
+    Handoff, News, Page, Store, StoreError, Told,
 };
 
 /// How the store behaves.
@@ -45,6 +45,7 @@ pub(super) struct Unsteady {
     planned: Mutex<BTreeMap<u32, Weather>>,
     calls: Mutex<u32>,
     by_name: Mutex<BTreeMap<&'static str, u32>>,
+    budgets_read: Mutex<usize>,
     refused: Mutex<Option<Id>>,
     /// Workspaces with a batch that is never answered.
     unanswered: Mutex<BTreeSet<Id>>,
@@ -60,6 +61,7 @@ impl Unsteady {
             planned: Mutex::default(),
             calls: Mutex::new(0),
             by_name: Mutex::default(),
+            budgets_read: Mutex::new(0),
             refused: Mutex::default(),
             unanswered: Mutex::default(),
         }
@@ -101,6 +103,11 @@ impl Unsteady {
     /// How many calls of this name there were.
     pub(super) fn calls_of(&self, name: &str) -> u32 {
         self.by_name.lock().unwrap().get(name).copied().unwrap_or_default()
+    }
+
+    /// How many changed budgets were read.
+    pub(super) fn budgets_read(&self) -> usize {
+        *self.budgets_read.lock().unwrap()
     }
 
     async fn call<T>(
@@ -215,6 +222,22 @@ impl FleetStore for Unsteady {
         self.inner.news(holders, since).await
     }
 
+    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+        self.inner.changes().await
+    }
+
+    async fn changed_budgets(
+        &self,
+        workspace: &Id,
+        after: i64,
+        limit: usize,
+    ) -> Result<ChangedBudgets, StoreError> {
+        let read = self.inner.changed_budgets(workspace, after, limit);
+        let changed = self.call("changed_budgets", read).await?;
+        *self.budgets_read.lock().unwrap() += changed.budgets.len();
+        Ok(changed)
+    }
+
     async fn told(&self) -> Told {
         if self.is_away_for("told") {
             return std::future::pending().await;
@@ -257,9 +280,10 @@ impl Store for Unsteady {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
-        self.call("replace_budget", self.inner.replace_budget(budget, seed)).await
+    ) -> Result<Budget, StoreError> {
+        self.call("replace_budget", self.inner.replace_budget(budget, read, seed)).await
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {

@@ -246,7 +246,7 @@ async fn responses_that_share_an_id_are_each_on_record_as_they_are_counted() {
         Schedule { period: Period::Daily, zone: Zone::utc(), week_start: WeekStart::Monday };
     let mut budget = bench.budget.clone();
     budget.limits.schedule = Some(daily);
-    let budget = bench.settler.engine.replace_budget(budget).await.unwrap();
+    let budget = bench.settler.engine.replace_budget(budget, None).await.unwrap();
     let spent = bench.settler.engine.consumption(&budget).await.unwrap().cost;
     assert_eq!(spent, NanoUsd::new(120));
 }

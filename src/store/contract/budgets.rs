@@ -7,6 +7,9 @@ contract!(
     a_budget_reads_back_as_it_was_written,
     a_scope_has_one_budget_in_its_workspace,
     a_replaced_budget_is_the_new_one,
+    whatever_a_replacement_knew_generations_and_resets_go_on_from_what_is_on_record,
+    a_replacement_of_what_is_no_longer_on_record_is_refused,
+    a_reset_of_an_earlier_generation_is_refused,
     a_deleted_budget_takes_its_accounts_and_leases_along,
     pages_run_newest_first_in_both_directions,
     pages_follow_the_instant_that_is_asked_for,
@@ -52,7 +55,7 @@ async fn a_scope_has_one_budget_in_its_workspace(store: &dyn Store) {
     assert_eq!(conflict(store.create_budget(&budget(4, "p1")).await), BudgetId(1).to_string());
     assert_eq!(conflict(store.create_budget(&budget(1, "p4")).await), BudgetId(1).to_string());
     assert_eq!(
-        conflict(store.replace_budget(&budget(2, "p1"), None).await),
+        conflict(store.replace_budget(&budget(2, "p1"), None, None).await),
         BudgetId(1).to_string()
     );
     assert_eq!(store.load_budgets().await.unwrap().len(), 3);
@@ -60,11 +63,54 @@ async fn a_scope_has_one_budget_in_its_workspace(store: &dyn Store) {
 
 async fn a_replaced_budget_is_the_new_one(store: &dyn Store) {
     let new = Budget { is_active: false, ..budget(1, "p9") };
-    assert!(matches!(store.replace_budget(&new, None).await, Err(StoreError::NotFound)));
+    assert!(matches!(store.replace_budget(&new, None, None).await, Err(StoreError::NotFound)));
     store.create_budget(&budget(1, "p1")).await.unwrap();
-    store.replace_budget(&new, None).await.unwrap();
+    assert_eq!(store.replace_budget(&new, None, None).await.unwrap(), new);
     assert_eq!(store.load_budgets().await.unwrap(), [new]);
     store.create_budget(&budget(2, "p1")).await.unwrap();
+}
+
+async fn whatever_a_replacement_knew_generations_and_resets_go_on_from_what_is_on_record(
+    store: &dyn Store,
+) {
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    store.reset_budget(&first, MONTH).await.unwrap();
+    let stale = Budget { generation: 7, resets: 9, ..first.clone() };
+    for (sent, generation, resets) in
+        [(&stale, 0, 1), (&weekly(&stale), 1, 1), (&weekly(&first), 1, 1), (&first, 2, 1)]
+    {
+        let on_record = Budget { generation, resets, ..sent.clone() };
+        assert_eq!(store.replace_budget(sent, None, None).await.unwrap(), on_record);
+        assert_eq!(store.budget(&first.workspace, first.id).await.unwrap(), Some(on_record));
+    }
+}
+
+async fn a_replacement_of_what_is_no_longer_on_record_is_refused(store: &dyn Store) {
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    store.reset_budget(&first, MONTH).await.unwrap();
+    let named = Budget { name: Some(id("a name")), ..first.clone() };
+    let named = store.replace_budget(&named, Some(&first), None).await.unwrap();
+    assert_eq!(named.resets, 1, "a reset is in nobody's way");
+    let off = Budget { is_active: false, ..first.clone() };
+    let late = store.replace_budget(&off, Some(&first), None).await;
+    assert!(matches!(late, Err(StoreError::Changed)), "{late:?}");
+    assert_eq!(store.budget(&first.workspace, first.id).await.unwrap().as_ref(), Some(&named));
+    let off = Budget { is_active: false, ..named.clone() };
+    assert_eq!(store.replace_budget(&off, Some(&named), None).await.unwrap(), off);
+}
+
+async fn a_reset_of_an_earlier_generation_is_refused(store: &dyn Store) {
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    let second = store.replace_budget(&weekly(&first), None, None).await.unwrap();
+    let late = store.reset_budget(&first, MONTH).await;
+    assert!(matches!(late, Err(StoreError::Changed)), "{late:?}");
+    assert_eq!(store.budget(&first.workspace, first.id).await.unwrap(), Some(second.clone()));
+    store.reset_budget(&second, "2026-W47").await.unwrap();
+    let reset = Budget { resets: 1, ..second };
+    assert_eq!(store.load_budgets().await.unwrap(), [reset]);
 }
 
 async fn a_deleted_budget_takes_its_accounts_and_leases_along(store: &dyn Store) {
@@ -216,10 +262,10 @@ async fn a_grown_generation_starts_from_what_its_window_was_charged(store: &dyn 
         end: Some(Wall::from_ms(2000)),
         label: Arc::from("2026-W47"),
     };
-    let new = Budget { generation: 1, ..old.clone() };
-    store.replace_budget(&new, Some(&window)).await.unwrap();
+    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
+    assert_eq!(new.generation, 1);
     // The same again changes nothing: the generation did not grow.
-    store.replace_budget(&new, Some(&window)).await.unwrap();
+    store.replace_budget(&new, None, Some(&window)).await.unwrap();
     let accounts = store.accounts(&new, "2026-W47").await.unwrap();
     let spent: Vec<_> = accounts
         .iter()

@@ -18,6 +18,7 @@ contract!(
     an_alert_tells_of_each_crossing_once,
     a_notice_is_taken_back_when_the_balance_has_risen,
     an_alert_is_replaced_and_removed,
+    sums_that_no_number_holds_are_the_nearest_that_one_does,
 );
 
 pub(in crate::store) fn grant(name: &str, amount: i64) -> CreditGrant {
@@ -283,4 +284,26 @@ async fn an_alert_is_replaced_and_removed(store: &dyn Store) {
     }
     store.set_credit_alert(&ws(), None).await.unwrap();
     assert_eq!(store.credit_alert(&ws()).await.unwrap(), None);
+}
+
+async fn sums_that_no_number_holds_are_the_nearest_that_one_does(store: &dyn Store) {
+    const LEAST: i64 = i64::MIN + 1;
+    let budget = budget(1, "p1");
+    let (cost, credits) = (cost_of(&budget), credits::account(&ws()));
+    store.create_budget(&budget).await.unwrap();
+    store.add_credit(&ws(), &grant("g1", 1000), NOON).await.unwrap();
+    store.set_credit_alert(&ws(), Some(&terms(100))).await.unwrap();
+    for number in 1..=2 {
+        let charged = [&cost, &cost, &credits].map(|account| (account, LEAST, Road::Direct));
+        let settled = settlement(&format!("s{number}"), number, &charged);
+        store.commit(&batch(std::slice::from_ref(&settled), &[]), NOON).await.unwrap();
+        let on_record = store.settlement(&ws(), &settled.id).await.unwrap().unwrap();
+        let amounts: Vec<_> = on_record.charges.iter().map(|charge| charge.amount.get()).collect();
+        assert_eq!(amounts, [LEAST, i64::MIN]);
+    }
+    assert_eq!(account(store, &budget, &cost).await.unwrap().spent.get(), i64::MIN);
+    assert_eq!(store.due_notices(NOON).await.unwrap(), []);
+    let statement = store.credit_statement(&ws(), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
+    let spend: Vec<_> = statement.spend.iter().map(|(_, sum)| sum.get()).collect();
+    assert_eq!(spend, [i64::MAX]);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::credits::{self, CreditGrant};
-use crate::store::{Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+use crate::store::{ChangedBudgets, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
 
 contract!(
     released_forfeits_go_back_to_the_pool,
@@ -12,10 +12,12 @@ contract!(
 shared_contract!(
     every_change_of_a_workspace_is_news_and_told,
     what_changes_nothing_is_no_news,
+    budgets_are_read_by_what_changed_since,
     a_recall_is_news_for_those_who_hold_a_lease,
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
     all_handoffs_of_a_reservation_go_to_the_same_replica,
+    what_is_untaken_is_given_in_parts,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
     a_report_that_is_too_long_is_refused,
 );
@@ -97,7 +99,7 @@ async fn every_change_of_a_workspace_is_news_and_told(store: &dyn Store) {
     let first = budget(1, "p1");
     let soon = CreditGrant { expires_at: Some(seconds(1)), ..super::credits::grant("g1", 9) };
     store.create_budget(&first).await.unwrap();
-    store.replace_budget(&first, None).await.unwrap();
+    store.replace_budget(&first, None, None).await.unwrap();
     store.reset_budget(&first, MONTH).await.unwrap();
     store.delete_budget(&first.workspace, first.id).await.unwrap();
     store.create_key(&api_key("k1", 1)).await.unwrap();
@@ -115,7 +117,7 @@ async fn what_changes_nothing_is_no_news(store: &dyn Store) {
     let (first, second) = (budget(1, "p1"), budget(2, "p1"));
     store.create_budget(&first).await.unwrap();
     conflict(store.create_budget(&second).await);
-    store.replace_budget(&second, None).await.unwrap_err();
+    store.replace_budget(&second, None, None).await.unwrap_err();
     store.delete_budget(&id("ws"), second.id).await.unwrap_err();
     store.reset_budget(&second, MONTH).await.unwrap_err();
     store.delete_key(&id("ws"), &id("k1")).await.unwrap_err();
@@ -124,6 +126,28 @@ async fn what_changes_nothing_is_no_news(store: &dyn Store) {
     store.add_credit(&id("ws"), &grant, NOON).await.unwrap();
     store.expire_credits(&id("ws"), NOON).await.unwrap();
     assert_eq!(changes(store, &id("ws")).await, 2);
+}
+
+async fn budgets_are_read_by_what_changed_since(store: &dyn Store) {
+    let [first, second, third] =
+        [(1, "p1"), (2, "p2"), (3, "p3")].map(|(number, project)| budget(number, project));
+    for budget in [&first, &second, &third] {
+        store.create_budget(budget).await.unwrap();
+    }
+    store.create_budget(&Budget { workspace: id("another"), ..budget(9, "p1") }).await.unwrap();
+    let off = Budget { is_active: false, ..first.clone() };
+    store.replace_budget(&off, None, None).await.unwrap();
+    store.reset_budget(&second, MONTH).await.unwrap();
+    store.create_key(&api_key("k1", 1)).await.unwrap();
+    store.delete_budget(&id("ws"), third.id).await.unwrap();
+    assert_eq!(store.changes().await.unwrap(), [(id("another"), 1), (id("ws"), 7)]);
+    let page = async |after| store.changed_budgets(&id("ws"), after, 2).await.unwrap();
+    let reset = Budget { resets: 1, ..second.clone() };
+    let budgets = vec![(first.id, Some(off)), (second.id, Some(reset.clone()))];
+    assert_eq!(page(0).await, ChangedBudgets { budgets, upto: 5, has_more: true });
+    let budgets = vec![(second.id, Some(reset)), (third.id, None)];
+    assert_eq!(page(4).await, ChangedBudgets { budgets, upto: 7, has_more: false });
+    assert_eq!(page(7).await, ChangedBudgets { budgets: Vec::new(), upto: 7, has_more: false });
 }
 
 async fn a_recall_is_news_for_those_who_hold_a_lease(store: &dyn Store) {
@@ -213,6 +237,18 @@ async fn all_handoffs_of_a_reservation_go_to_the_same_replica(store: &dyn Store)
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
     assert_eq!(store.untaken_handoffs(seconds(121)).await.unwrap(), []);
     assert_eq!(store.untaken_handoffs(seconds(122)).await.unwrap().len(), 2);
+}
+
+async fn what_is_untaken_is_given_in_parts(store: &dyn Store) {
+    store.sweep(NOON).await.unwrap();
+    for nonce in 0..=HANDOFFS_MAX {
+        let nonce = u128::try_from(nonce).unwrap();
+        let reservation = ReservationId { holder: HolderId(1), nonce };
+        store.hand_over(&Handoff { reservation, ..handoff(1, "a") }).await.unwrap();
+    }
+    for given in [HANDOFFS_MAX, 1, 0] {
+        assert_eq!(store.untaken_handoffs(seconds(61)).await.unwrap().len(), given);
+    }
 }
 
 async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &dyn Store) {

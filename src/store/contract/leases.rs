@@ -102,14 +102,14 @@ async fn a_lowered_limit_lends_nothing_more(store: &dyn Store) {
     store.create_budget(&budget).await.unwrap();
     store.commit(&batch(&[], &[exchange(&cost, 1, 600)]), NOON).await.unwrap();
     budget.limits.cost = Some(NanoUsd::new(500));
-    store.replace_budget(&budget, None).await.unwrap();
+    store.replace_budget(&budget, None, None).await.unwrap();
     let grants = store.commit(&batch(&[], &[exchange(&cost, 2, 1)]), NOON).await.unwrap();
     assert_eq!(
         (grants[0].granted.get(), grants[0].limit.get(), grants[0].free.get()),
         (600, 500, -100)
     );
     budget.limits.cost = None;
-    store.replace_budget(&budget, None).await.unwrap();
+    store.replace_budget(&budget, None, None).await.unwrap();
     let grants = store.commit(&batch(&[], &[exchange(&cost, 3, 1)]), NOON).await.unwrap();
     assert_eq!((grants[0].granted.get(), grants[0].limit.get()), (600, 0));
 }

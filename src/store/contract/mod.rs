@@ -112,6 +112,13 @@ pub(super) fn budget(number: u128, project: &str) -> Budget {
     }
 }
 
+/// The same budget by the week.
+pub(super) fn weekly(budget: &Budget) -> Budget {
+    let schedule = budget.limits.schedule.clone();
+    let schedule = schedule.map(|schedule| Schedule { period: Period::Weekly, ..schedule });
+    Budget { limits: Limits { schedule, ..budget.limits.clone() }, ..budget.clone() }
+}
+
 /// The cost account of a budget in [`MONTH`], for its target.
 pub(super) fn cost_of(budget: &Budget) -> AccountKey {
     AccountKey {

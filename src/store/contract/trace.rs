@@ -130,10 +130,13 @@ impl Caller {
                 shown(store.create_budget(&made(*budget, *scope)).await)
             }
             Step::Replace { budget, scope, limit, generation } => {
-                let mut new = Budget { generation: *generation, ..made(*budget, *scope) };
+                let mut new = made(*budget, *scope);
+                if *generation > 0 {
+                    new = weekly(&new);
+                }
                 new.limits.cost = (*limit > 100).then_some(NanoUsd::new(*limit));
                 let window = Window { start: Wall::from_ms(0), end: None, label: Arc::from(MONTH) };
-                shown(store.replace_budget(&new, Some(&window)).await)
+                shown(store.replace_budget(&new, None, Some(&window)).await)
             }
             Step::Delete { budget } => {
                 shown(store.delete_budget(&id("ws"), BudgetId(*budget)).await)

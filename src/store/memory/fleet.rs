@@ -13,7 +13,9 @@ use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{self, AccountKey, LeaseState};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
-use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+use crate::store::{
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+};
 
 /// Words that a replica may be behind before it is told that it missed some.
 const WORDS_MAX: usize = 256;
@@ -25,6 +27,8 @@ pub(super) struct Words {
     now: Wall,
     said: broadcast::Sender<Told>,
     changes: BTreeMap<Id, i64>,
+    /// The number of the last change of each budget.
+    budgets: BTreeMap<(Id, BudgetId), i64>,
     recalled: BTreeSet<AccountKey>,
     handoffs: BTreeMap<(Id, ReservationId, Id), Kept>,
 }
@@ -49,6 +53,7 @@ impl Default for Words {
             now: Wall::default(),
             said: broadcast::Sender::new(WORDS_MAX),
             changes: BTreeMap::new(),
+            budgets: BTreeMap::new(),
             recalled: BTreeSet::new(),
             handoffs: BTreeMap::new(),
         }
@@ -64,10 +69,17 @@ impl Words {
         self.now = self.now.max(now);
     }
 
-    pub(super) fn changed(&mut self, workspace: &Id) {
+    pub(super) fn changed(&mut self, workspace: &Id) -> i64 {
         let count = self.changes.entry(workspace.clone()).or_default();
         *count = count.saturating_add(1);
+        let count = *count;
         self.say(Told::Changed(workspace.clone()));
+        count
+    }
+
+    pub(super) fn changed_budget(&mut self, workspace: &Id, id: BudgetId) {
+        let count = self.changed(workspace);
+        self.budgets.insert((workspace.clone(), id), count);
     }
 
     pub(super) fn recalled(&mut self, account: &AccountKey, recalls: u32) {
@@ -118,6 +130,30 @@ impl FleetStore for MemoryStore {
         })
     }
 
+    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.words.changes.iter().map(|(id, count)| (id.clone(), *count)).collect())
+    }
+
+    async fn changed_budgets(
+        &self,
+        workspace: &Id,
+        after: i64,
+        limit: usize,
+    ) -> Result<ChangedBudgets, StoreError> {
+        let tables = self.tables();
+        let all = tables.words.budgets.iter();
+        let later = all.filter(|((of, _), count)| of == workspace && **count > after);
+        let mut later: Vec<_> = later.map(|(place, count)| (*count, place)).collect();
+        later.sort_unstable();
+        let has_more = later.len() > limit;
+        later.truncate(limit);
+        let upto = later.last().map_or(after, |(count, _)| *count);
+        let on_record = |place: &(Id, BudgetId)| (place.1, tables.budgets.get(place).cloned());
+        let budgets = later.into_iter().map(|(_, place)| on_record(place)).collect();
+        Ok(ChangedBudgets { budgets, upto, has_more })
+    }
+
     async fn told(&self) -> Told {
         match self.ear.0.lock().await.recv().await {
             Ok(word) => word,
@@ -166,6 +202,7 @@ impl FleetStore for MemoryStore {
         for kept in all.filter(|kept| kept.given.is_some_and(|at| !is_old(at))) {
             untaken.remove(&of(kept));
         }
+        let untaken: BTreeSet<_> = untaken.into_iter().take(HANDOFFS_MAX).collect();
         let is_meant = |kept: &&mut Kept| !kept.is_settled && untaken.contains(&of(kept));
         let given = words.handoffs.values_mut().filter(is_meant).map(|kept| {
             (kept.since, kept.given) = (now, Some(now));
@@ -195,6 +232,17 @@ impl FleetStore for MemoryStore {
             }
         }
         Ok(released.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    /// As after a failover to a standby that was behind: the last changes of a workspace have no number.
+    pub(crate) fn lose_changes(&self, workspace: &Id, changes: i64) {
+        let words = &mut self.tables().words;
+        if let Some(count) = words.changes.get_mut(workspace) {
+            *count = count.saturating_sub(changes);
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Budgets.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
@@ -10,10 +13,15 @@ use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, Id};
 use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
-use crate::store::rows::{BudgetRow, page_of, when_unavailable_columns};
-use crate::store::{BudgetFilter, Cursor, Page, SortBy, StoreError};
+use crate::domain::time::Wall;
+use crate::store::rows::{BudgetRow, page_of, unreadable, when_unavailable_columns};
+use crate::store::{BudgetFilter, ChangedBudgets, Cursor, Page, SortBy, StoreError};
 
-const DELETE_BUDGET: &str = "DELETE FROM budget WHERE workspace = $1 AND id = $2";
+/// How long it is known that a budget was deleted: longer than any replica goes without news and does not load everything anew.
+const DELETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Deleted budgets that one sweep forgets at the most.
+const FORGOTTEN_MAX: i64 = 500;
 
 pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
     check_scope_is_free(&mut *db, budget).await?;
@@ -26,35 +34,40 @@ pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(),
     if let Some(existing) = existing {
         return Err(StoreError::Conflict { existing }.into());
     }
-    insert(db, budget).await
+    write(db, INSERT, budget).await
 }
 
 pub(super) async fn replace(
     db: &mut PgConnection,
     budget: &Budget,
+    read: Option<&Budget>,
     seed: Option<&Window>,
-) -> Result<(), Failure> {
-    let generation: Option<i64> =
-        query_scalar("SELECT generation FROM budget WHERE workspace = $1 AND id = $2 FOR UPDATE")
+) -> Result<Budget, Failure> {
+    let locked: Option<BudgetRow> =
+        query_as("SELECT * FROM budget WHERE workspace = $1 AND id = $2 FOR NO KEY UPDATE")
             .bind(budget.workspace.as_str())
             .bind(budget.id.to_string())
             .fetch_optional(&mut *db)
             .await?;
-    let generation = generation.ok_or(StoreError::NotFound)?;
-    check_scope_is_free(db, budget).await?;
-    if let Some(window) = seed.filter(|_| i64::from(budget.generation) > generation) {
-        open_seeded(db, budget, window).await?;
+    let on_record = Budget::try_from(locked.ok_or(StoreError::NotFound)?)?;
+    check_scope_is_free(&mut *db, budget).await?;
+    let new = budget.replacing(&on_record, read).ok_or(StoreError::Changed)?;
+    if let Some(window) = seed.filter(|_| new.generation > on_record.generation) {
+        open_seeded(&mut *db, &new, window).await?;
     }
-    by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;
-    insert(db, budget).await
+    write(db, UPDATE, &new).await?;
+    Ok(new)
 }
 
 pub(super) async fn delete(
     db: &mut PgConnection,
     workspace: &Id,
     id: BudgetId,
+    given: Option<Wall>,
 ) -> Result<(), Failure> {
-    let deleted = by_id(DELETE_BUDGET, workspace, id).execute(&mut *db).await?;
+    let deleted = by_id("DELETE FROM budget WHERE workspace = $1 AND id = $2", workspace, id)
+        .execute(&mut *db)
+        .await?;
     if deleted.rows_affected() == 0 {
         return Err(StoreError::NotFound.into());
     }
@@ -63,9 +76,66 @@ pub(super) async fn delete(
         .execute(&mut *db)
         .await?;
     by_id("DELETE FROM lease WHERE workspace = $1 AND budget = $2", workspace, id)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
+    by_id(
+        "UPDATE budget_change SET deleted_at_ms = bursar_now($3) WHERE workspace = $1 AND budget = $2",
+        workspace,
+        id,
+    )
+    .bind(given.map(Wall::as_ms))
+    .execute(db)
+    .await?;
     Ok(())
+}
+
+/// Forgets budgets that were deleted long ago.
+pub(super) async fn forget_deleted(db: &mut PgConnection, now: Wall) -> Result<(), Failure> {
+    query(
+        "DELETE FROM budget_change WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM budget_change WHERE deleted_at_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(now.minus(DELETED_KEPT).as_ms())
+    .bind(FORGOTTEN_MAX)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Budgets whose last change came after this one, in the order of these changes.
+pub(super) async fn changed(
+    db: &mut PgConnection,
+    workspace: &Id,
+    after: i64,
+    limit: usize,
+) -> Result<ChangedBudgets, Failure> {
+    // One more than is given tells whether there is more.
+    let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut changes: Vec<(String, i64)> = query_as(
+        "SELECT budget, count FROM budget_change WHERE workspace = $1 AND count > $2 ORDER BY count LIMIT $3",
+    )
+    .bind(workspace.as_str())
+    .bind(after)
+    .bind(wanted)
+    .fetch_all(&mut *db)
+    .await?;
+    let has_more = changes.len() > limit;
+    changes.truncate(limit);
+    let ids: Vec<_> = changes.iter().map(|(id, _)| id.as_str()).collect();
+    let rows: Vec<BudgetRow> =
+        query_as("SELECT * FROM budget WHERE workspace = $1 AND id = ANY ($2)")
+            .bind(workspace.as_str())
+            .bind(ids)
+            .fetch_all(db)
+            .await?;
+    let on_record = rows.into_iter().map(|row| Budget::try_from(row).map(|it| (it.id, it)));
+    let mut on_record: HashMap<BudgetId, Budget> = on_record.collect::<Result<_, _>>()?;
+    let upto = changes.last().map_or(after, |(_, count)| *count);
+    let budgets = changes.iter().map(|(text, _)| {
+        let id = BudgetId::parse(text).map_err(|why| unreadable("budget id", text, why))?;
+        Ok((id, on_record.remove(&id)))
+    });
+    Ok(ChangedBudgets { budgets: budgets.collect::<Result<_, StoreError>>()?, upto, has_more })
 }
 
 /// Waits for the batches that are under way on the budget's accounts, and locks others out.
@@ -245,37 +315,48 @@ async fn open_seeded(
     Ok(())
 }
 
-/// Writes a budget that is not there.
-async fn insert(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
+const INSERT: &str = "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
+       requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
+       unavailable_cost, name, created_at_ms, updated_at_ms, resets)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
+
+/// The row stays the same one, so that whoever opens an account of it meanwhile finds it.
+const UPDATE: &str = "UPDATE budget SET generation = $3, scope_kind = $4, target = $5, cost_limit = $6, tokens_limit = $7,
+       requests_per_minute = $8, period = $9, zone = $10, week_start = $11, is_active = $12, expires_at_ms = $13,
+       shadow = $14, when_unavailable = $15, unavailable_cost = $16, name = $17, created_at_ms = $18, updated_at_ms = $19,
+       resets = $20
+     WHERE workspace = $1 AND id = $2";
+
+/// Writes a budget by one of the statements above.
+async fn write(
+    db: &mut PgConnection,
+    statement: &'static str,
+    budget: &Budget,
+) -> Result<(), Failure> {
     let schedule = budget.limits.schedule.as_ref();
     let (when_unavailable, unavailable_cost) = when_unavailable_columns(budget.when_unavailable);
-    query(
-        "INSERT INTO budget (workspace, id, generation, scope_kind, target, cost_limit, tokens_limit,
-           requests_per_minute, period, zone, week_start, is_active, expires_at_ms, shadow, when_unavailable,
-           unavailable_cost, name, created_at_ms, updated_at_ms, resets)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
-    )
-    .bind(budget.workspace.as_str())
-    .bind(budget.id.to_string())
-    .bind(i64::from(budget.generation))
-    .bind(budget.scope.kind.as_str())
-    .bind(budget.scope.target.as_str())
-    .bind(budget.limits.cost.map(|cost| cost.get()))
-    .bind(budget.limits.tokens.map(|tokens| tokens.get()))
-    .bind(budget.limits.requests_per_minute.map(i64::from))
-    .bind(schedule.map(|schedule| schedule.period.as_str()))
-    .bind(schedule.map(|schedule| schedule.zone.name()))
-    .bind(schedule.map(|schedule| schedule.week_start.as_str()))
-    .bind(budget.is_active)
-    .bind(budget.expires_at.map(|at| at.as_ms()))
-    .bind(budget.shadow)
-    .bind(when_unavailable)
-    .bind(unavailable_cost)
-    .bind(budget.name.as_ref().map(Id::as_str))
-    .bind(budget.created_at.as_ms())
-    .bind(budget.updated_at.as_ms())
-    .bind(i64::from(budget.resets))
-    .execute(db)
-    .await?;
+    query(statement)
+        .bind(budget.workspace.as_str())
+        .bind(budget.id.to_string())
+        .bind(i64::from(budget.generation))
+        .bind(budget.scope.kind.as_str())
+        .bind(budget.scope.target.as_str())
+        .bind(budget.limits.cost.map(|cost| cost.get()))
+        .bind(budget.limits.tokens.map(|tokens| tokens.get()))
+        .bind(budget.limits.requests_per_minute.map(i64::from))
+        .bind(schedule.map(|schedule| schedule.period.as_str()))
+        .bind(schedule.map(|schedule| schedule.zone.name()))
+        .bind(schedule.map(|schedule| schedule.week_start.as_str()))
+        .bind(budget.is_active)
+        .bind(budget.expires_at.map(|at| at.as_ms()))
+        .bind(budget.shadow)
+        .bind(when_unavailable)
+        .bind(unavailable_cost)
+        .bind(budget.name.as_ref().map(Id::as_str))
+        .bind(budget.created_at.as_ms())
+        .bind(budget.updated_at.as_ms())
+        .bind(i64::from(budget.resets))
+        .execute(db)
+        .await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! One batch in one call of `bursar_commit`, which the migrations make.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::domain::money::Units;
 use crate::domain::settlement::{Charge, Road, Settlement};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
-use crate::store::posting::LeaseKey;
+use crate::store::posting::{self, LeaseKey};
 use crate::store::rows::road_name;
 use crate::store::{Batch, StoreError};
 
@@ -232,14 +232,8 @@ fn settlement_json(place: i32, settlement: &Settlement) -> Value {
     })
 }
 
-/// One event for each account: charges of one are added up.
-fn events_json(place: i32, settlement: &Settlement) -> Vec<Value> {
-    let mut charges: BTreeMap<&AccountKey, (Units, Road)> = BTreeMap::new();
-    for charge in settlement.charges.iter() {
-        let sum = charges.entry(&charge.account).or_insert((Units::ZERO, charge.road));
-        sum.0 = sum.0.plus(charge.amount);
-    }
-    let event = |(account, (amount, road)): (&AccountKey, (Units, Road))| {
+fn events_json(place: i32, settlement: &Settlement) -> impl Iterator<Item = Value> {
+    posting::charges_on_record(settlement).map(move |(account, amount, road)| {
         json!({
             "n": place,
             "settlement_id": settlement.id.as_str(),
@@ -253,8 +247,7 @@ fn events_json(place: i32, settlement: &Settlement) -> Vec<Value> {
             "at_ms": settlement.at.as_ms(),
             "road": road_name(road),
         })
-    };
-    charges.into_iter().map(event).collect()
+    })
 }
 
 fn entry_json(place: i32, entry: &Entry) -> Value {

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use super::PostgresSettings;
 use super::errors::Failure;
 use super::turn::{ACQUIRE_TIMEOUT, Pool, SESSION, START_TIMEOUT, Turn, bounded, query_scalar};
+use super::{PostgresSettings, encrypting};
 use crate::store::{StoreError, errors};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -47,25 +47,24 @@ pub(super) fn options(url: &str, setting: &str) -> Result<PgConnectOptions, Stor
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let rest = rest.ok_or_else(|| refuse("does not begin with postgres://"))?;
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    for (name, value) in parameters
+    let parameters: Vec<_> = parameters
         .split('&')
         .filter(|part| !part.is_empty())
         .map(|part| part.split_once('=').unwrap_or((part, "")))
-    {
-        if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
+        .collect();
+    for (name, value) in &parameters {
+        if !PARAMETERS.contains(name) && !name.starts_with("options[") {
             // What follows a question mark in a password that was not encoded stands here too.
             return Err(refuse(
                 "has a parameter that Bursar does not know, or a password in which special characters are not percent-encoded",
             ));
         }
-        if name == "sslmode" && PgSslMode::from_str(value).is_err() {
-            return Err(refuse(
-                "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full",
-            ));
-        }
-        if name == "port" && value.parse::<u16>().is_err() {
+        if *name == "port" && value.parse::<u16>().is_err() {
             return Err(refuse("has a port that is no number up to 65535"));
         }
+    }
+    if let Some(why) = encrypting::fault(&parameters) {
+        return Err(refuse(&why));
     }
     let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
     let host = host.split_once('/').map_or(host, |(host, _)| host);
@@ -175,6 +174,9 @@ fn opening(place: &PgConnectOptions, error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(told(why)),
-        StoreError::Conflict { .. } | StoreError::NotFound | StoreError::LeaseLost(_) => error,
+        StoreError::Conflict { .. }
+        | StoreError::NotFound
+        | StoreError::Changed
+        | StoreError::LeaseLost(_) => error,
     }
 }

@@ -222,7 +222,7 @@ async fn add(
 ) -> Result<Added, Failure> {
     let now = clock(turn, given).await?;
     // Nobody else changes these credits from here on.
-    changed(turn, workspace, given).await?;
+    changed(turn, workspace, None, given).await?;
     let added = add_grant(turn, workspace, grant, now).await?;
     if !matches!(added, Added::New(_)) {
         turn.discard();
@@ -262,6 +262,10 @@ async fn expire(
     workspace: &Id,
     given: Option<Wall>,
 ) -> Result<Option<InForce>, Failure> {
+    if granted(turn, workspace).await?.is_none() {
+        // Nobody is to wait for a workspace that has no credits. A grant that comes meanwhile is told by itself.
+        return Ok(None);
+    }
     let now = clock(turn, given).await?;
     // Nobody else changes these credits from here on. Who ever had some has had a change.
     query("SELECT FROM change WHERE workspace = $1 FOR UPDATE")
@@ -282,7 +286,7 @@ async fn expire(
     // What was drawn is settled with the grants even where none has expired.
     save(turn, workspace, &credits).await?;
     if !expired.is_empty() {
-        changed(turn, workspace, given).await?;
+        changed(turn, workspace, None, given).await?;
     }
     Ok(Some(credits.in_force()))
 }

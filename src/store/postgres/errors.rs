@@ -53,6 +53,9 @@ pub(in crate::store) fn refused(refusal: &PgDatabaseError) -> StoreError {
             "the server has no connection left; lower store.pool or raise its max_connections"
         }
         "53100" | "53200" | "53000" => "the server is out of disk or memory",
+        "28000" if refusal.message().contains("no encryption") => {
+            "the server takes encrypted connections only; see sslmode in store.url"
+        }
         "28P01" | "28000" => "check the user and the password in store.url",
         "3D000" => "make the database that store.url names",
         "42501" => {

@@ -7,19 +7,18 @@ use sqlx::{FromRow, PgConnection};
 
 use super::errors::Failure;
 use super::turn::{in_turn, query, query_as};
-use super::{PostgresStore, clock, leases};
+use super::{PostgresStore, budgets, clock, leases};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{AccountKey, CLOSED_KEPT};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::rows::{AccountKeyRow, id, unreadable};
-use crate::store::{FleetStore, Handoff, News, StoreError, Told, UNTAKEN_AFTER};
+use crate::store::{
+    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+};
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
 const OVERLAP: Duration = Duration::from_secs(10);
-
-/// Handoffs that are given at a time; the rest waits for the next.
-const HANDOFFS_MAX: i64 = 500;
 
 /// Whoever looks for untaken handoffs holds this advisory lock: "untaken" as a number.
 const UNTAKEN_LOCK: i64 = 0x75_6E_74_61_6B_65_6E;
@@ -64,6 +63,23 @@ impl FleetStore for PostgresStore {
         let given = self.last_given();
         self.in_time(async { in_turn!(&self.pool, READ, |turn| news(turn, holders, since, given)) })
             .await
+    }
+
+    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+        self.in_time(async { in_turn!(&self.pool, READ, |turn| changes(turn, Wall::from_ms(0))) })
+            .await
+    }
+
+    async fn changed_budgets(
+        &self,
+        workspace: &Id,
+        after: i64,
+        limit: usize,
+    ) -> Result<ChangedBudgets, StoreError> {
+        self.in_time(async {
+            in_turn!(&self.pool, READ, |turn| budgets::changed(turn, workspace, after, limit))
+        })
+        .await
     }
 
     async fn told(&self) -> Told {
@@ -114,40 +130,46 @@ async fn news(
     given: Option<Wall>,
 ) -> Result<News, Failure> {
     let upto = clock(&mut *db, given).await?;
-    let from = since.minus(OVERLAP).as_ms();
+    let from = since.minus(OVERLAP);
     let holders: Vec<_> = holders.iter().map(HolderId::to_string).collect();
-    let changed: Vec<(String, i64)> = query_as(
-        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
-    )
-    .bind(from)
-    .fetch_all(&mut *db)
-    .await?;
+    let changed = changes(&mut *db, from).await?;
     let recalled: Vec<RecalledRow> = query_as(
         "SELECT * FROM account t WHERE recalled_at_ms >= $1 AND EXISTS (SELECT FROM lease l
            WHERE l.workspace = t.workspace AND l.budget = t.budget AND l.generation = t.generation
              AND l.dimension = t.dimension AND l.target = t.target AND l.window_label = t.window_label
              AND l.holder = ANY ($2) AND l.state = 'active')",
     )
-    .bind(from)
+    .bind(from.as_ms())
     .bind(&holders)
     .fetch_all(&mut *db)
     .await?;
     let handed_over: Vec<HandoffRow> =
         query_as("SELECT * FROM handoff WHERE holder = ANY ($1) AND NOT is_settled LIMIT $2")
             .bind(&holders)
-            .bind(HANDOFFS_MAX)
+            .bind(handoffs_max())
             .fetch_all(db)
             .await?;
-    let changed = changed.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
     let recalled = recalled
         .into_iter()
         .map(|row| Ok((row.account.try_into()?, u32::try_from(row.recalls).unwrap_or(u32::MAX))));
     Ok(News {
         upto,
-        changed: changed.collect::<Result<_, StoreError>>()?,
+        changed,
         recalled: recalled.collect::<Result<_, StoreError>>()?,
         handed_over: handed_over.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?,
     })
+}
+
+/// Workspaces that were changed since, with the number of their changes.
+async fn changes(db: &mut PgConnection, since: Wall) -> Result<Vec<(Id, i64)>, Failure> {
+    let rows: Vec<(String, i64)> = query_as(
+        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
+    )
+    .bind(since.as_ms())
+    .fetch_all(db)
+    .await?;
+    let changes = rows.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
+    Ok(changes.collect::<Result<_, StoreError>>()?)
 }
 
 async fn hand_over(
@@ -211,11 +233,15 @@ async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Hando
          RETURNING t.workspace, t.reservation, t.settlement_id, t.report",
     )
     .bind(now.minus(UNTAKEN_AFTER).as_ms())
-    .bind(HANDOFFS_MAX)
+    .bind(handoffs_max())
     .bind(now.as_ms())
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(Handoff::try_from).collect::<Result<_, _>>()?)
+}
+
+fn handoffs_max() -> i64 {
+    i64::try_from(HANDOFFS_MAX).unwrap_or(i64::MAX)
 }
 
 /// Deletes handoffs that were settled long ago.
@@ -225,7 +251,7 @@ pub(super) async fn forget_handoffs(db: &mut PgConnection, now: Wall) -> Result<
            SELECT ctid FROM handoff WHERE is_settled AND since_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
     )
     .bind(now.minus(CLOSED_KEPT).as_ms())
-    .bind(HANDOFFS_MAX)
+    .bind(handoffs_max())
     .execute(db)
     .await?;
     Ok(())

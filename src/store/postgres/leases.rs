@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::errors::Failure;
 use super::tables::{self, Accounts, Busy, Leases};
-use super::turn::{query, query_as};
+use super::turn::{query_as, query_scalar};
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, LeaseState};
@@ -94,13 +94,15 @@ pub(super) async fn reset(
     budget: &Budget,
     label: &str,
 ) -> Result<(), Failure> {
-    let counted = query("UPDATE budget SET resets = resets + 1 WHERE workspace = $1 AND id = $2")
-        .bind(budget.workspace.as_str())
-        .bind(budget.id.to_string())
-        .execute(&mut *db)
-        .await?;
-    if counted.rows_affected() == 0 {
-        return Err(StoreError::NotFound.into());
+    let generation: Option<i64> = query_scalar(
+        "UPDATE budget SET resets = resets + 1 WHERE workspace = $1 AND id = $2 RETURNING generation",
+    )
+    .bind(budget.workspace.as_str())
+    .bind(budget.id.to_string())
+    .fetch_optional(&mut *db)
+    .await?;
+    if generation.ok_or(StoreError::NotFound)? != i64::from(budget.generation) {
+        return Err(StoreError::Changed.into());
     }
     let current = tables::current_accounts(&mut *db, budget, label).await?;
     // A rolling minute is not reset: its slots are free when the minute is over, and not before.

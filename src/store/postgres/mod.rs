@@ -7,6 +7,7 @@ mod commit;
 mod connecting;
 mod credits;
 mod ear;
+mod encrypting;
 mod errors;
 mod fleet;
 mod keys;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 
 use self::ear::Ear;
+pub(super) use self::encrypting::refused as refused_handshake;
 use self::errors::Failure;
 pub(super) use self::errors::refused;
 use self::turn::{
@@ -152,28 +154,31 @@ async fn clock(db: &mut PgConnection, given: Option<Wall>) -> Result<Wall, Failu
     Ok(Wall::from_ms(now))
 }
 
-/// Counts a change of a workspace, tells it, and locks the workspace against other changes until the transaction ends.
+/// Counts a change of a workspace, or of one of its budgets, tells it, and locks the workspace against other changes until the
+/// transaction ends.
 async fn changed(
     db: &mut PgConnection,
     workspace: &Id,
+    budget: Option<BudgetId>,
     given: Option<Wall>,
 ) -> Result<(), Failure> {
-    query("SELECT bursar_changed($1, bursar_now($2))")
+    query("SELECT bursar_changed($1, $2, bursar_now($3))")
         .bind(workspace.as_str())
+        .bind(budget.map(|id| id.to_string()))
         .bind(given.map(Wall::as_ms))
         .execute(db)
         .await?;
     Ok(())
 }
 
-/// A change of a workspace: counted and told, then made.
+/// A change of a workspace, or of one of its budgets: counted and told, then made.
 macro_rules! change {
-    ($store:expr, $workspace:expr, |$turn:ident| $work:expr) => {{
+    ($store:expr, $workspace:expr, $budget:expr, |$turn:ident| $work:expr) => {{
         let given = $store.last_given();
         $store
             .in_time(async {
                 in_turn!(&$store.pool, WRITE, |turn| async {
-                    changed(turn, $workspace, given).await?;
+                    changed(turn, $workspace, $budget, given).await?;
                     let $turn = turn;
                     $work.await
                 })
@@ -192,19 +197,23 @@ macro_rules! read {
 #[async_trait]
 impl Store for PostgresStore {
     async fn create_budget(&self, budget: &Budget) -> Result<(), StoreError> {
-        change!(self, &budget.workspace, |turn| budgets::create(turn, budget))
+        change!(self, &budget.workspace, Some(budget.id), |turn| budgets::create(turn, budget))
     }
 
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
-        change!(self, &budget.workspace, |turn| budgets::replace(turn, budget, seed))
+    ) -> Result<Budget, StoreError> {
+        change!(self, &budget.workspace, Some(budget.id), |turn| budgets::replace(
+            turn, budget, read, seed
+        ))
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {
-        change!(self, workspace, |turn| budgets::delete(turn, workspace, id))
+        let given = self.last_given();
+        change!(self, workspace, Some(id), |turn| budgets::delete(turn, workspace, id, given))
     }
 
     async fn budget(&self, workspace: &Id, id: BudgetId) -> Result<Option<Budget>, StoreError> {
@@ -238,11 +247,11 @@ impl Store for PostgresStore {
     }
 
     async fn reset_budget(&self, budget: &Budget, label: &str) -> Result<(), StoreError> {
-        change!(self, &budget.workspace, |turn| leases::reset(turn, budget, label))
+        change!(self, &budget.workspace, Some(budget.id), |turn| leases::reset(turn, budget, label))
     }
 
     async fn create_key(&self, key: &ApiKey) -> Result<(), StoreError> {
-        change!(self, &key.workspace, |turn| keys::create(turn, key))
+        change!(self, &key.workspace, None, |turn| keys::create(turn, key))
     }
 
     async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<ApiKey>, StoreError> {
@@ -254,7 +263,7 @@ impl Store for PostgresStore {
     }
 
     async fn delete_key(&self, workspace: &Id, id: &Id) -> Result<(), StoreError> {
-        change!(self, workspace, |turn| keys::delete(turn, workspace, id))
+        change!(self, workspace, None, |turn| keys::delete(turn, workspace, id))
     }
 
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError> {
@@ -313,6 +322,7 @@ impl Store for PostgresStore {
             in_turn!(&self.pool, WRITE, |turn| async {
                 let now = clock(turn, given).await?;
                 fleet::forget_handoffs(turn, now).await?;
+                budgets::forget_deleted(turn, now).await?;
                 leases::sweep(turn, now).await
             })
         })

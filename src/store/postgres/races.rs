@@ -13,9 +13,12 @@ use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::{self, AccountKey, Draw, Exchange, Lease, Then};
 use crate::domain::money::{NanoUsd, Tokens, Units};
+use crate::domain::period::{Period, Schedule, Zone};
 use crate::domain::settlement::Road;
 use crate::domain::time::Wall;
-use crate::store::contract::{MONTH, NOON, batch, budget, cost_of, id, settlement};
+use crate::store::contract::{
+    MONTH, NOON, batch, budget, cost_of, exchange, id, requests_of, settlement,
+};
 use crate::store::rows::KeyedLeaseRow;
 use crate::store::{Batch, Store, StoreError};
 
@@ -231,6 +234,111 @@ async fn accounts_that_many_hammer_at_keep_every_invariant() {
         check(store, &mut db, &budget, account, &reports).await;
     }
     db.close().await.unwrap();
+    database.remove().await;
+}
+
+/// Each change gives the budget a schedule that no other has, so that it is of a generation of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replacements_and_resets_of_one_budget_at_the_same_time_all_count() {
+    const CHANGES: i64 = 24;
+    let database = Database::new().await;
+    let store = &database.store;
+    let first = budget(1, "p1");
+    store.create_budget(&first).await.unwrap();
+    let replacing = join_all((1..=CHANGES).map(|number| {
+        let (store, mut changed) = (store.clone(), first.clone());
+        let zone = Zone::parse(&format!("Etc/GMT{:+}", number % 12)).unwrap();
+        let period = if number <= CHANGES / 2 { Period::Daily } else { Period::Weekly };
+        changed.limits.schedule =
+            changed.limits.schedule.map(|schedule| Schedule { zone, period, ..schedule });
+        tokio::spawn(
+            async move { store.replace_budget(&changed, None, None).await.unwrap().generation },
+        )
+    }));
+    let resetting = join_all((0..CHANGES).map(|_| {
+        let (store, mut read) = (store.clone(), first.clone());
+        tokio::spawn(async move {
+            while let Err(error) = store.reset_budget(&read, MONTH).await {
+                assert!(matches!(error, StoreError::Changed), "{error}");
+                read = store.budget(&read.workspace, read.id).await.unwrap().unwrap();
+            }
+        })
+    }));
+    let (generations, _) = tokio::join!(replacing, resetting);
+    let mut generations: Vec<_> =
+        generations.into_iter().map(|it| i64::from(it.unwrap())).collect();
+    generations.sort_unstable();
+    assert_eq!(generations, (1..=CHANGES).collect::<Vec<_>>());
+    let last = store.budget(&first.workspace, first.id).await.unwrap().unwrap();
+    assert_eq!((i64::from(last.generation), i64::from(last.resets)), (CHANGES, CHANGES));
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_changes_of_one_budget_at_the_same_time_none_is_lost() {
+    const CHANGES: i64 = 12;
+    let database = Database::new().await;
+    let first = budget(1, "p1");
+    database.store.create_budget(&first).await.unwrap();
+    let changing = (0..CHANGES).map(|_| {
+        let (store, workspace, id) = (database.store.clone(), first.workspace.clone(), first.id);
+        tokio::spawn(async move {
+            loop {
+                let read = store.budget(&workspace, id).await.unwrap().unwrap();
+                let mut more = read.clone();
+                more.limits.cost = read.limits.cost.map(|cost| cost.plus(NanoUsd::new(1)));
+                match store.replace_budget(&more, Some(&read), None).await {
+                    Err(StoreError::Changed) => {}
+                    changed => return changed.unwrap(),
+                }
+            }
+        })
+    });
+    join_all(changing).await.into_iter().for_each(|changed| drop(changed.unwrap()));
+    let last = database.store.budget(&first.workspace, first.id).await.unwrap().unwrap();
+    let cost = first.limits.cost.unwrap().plus(NanoUsd::new(CHANGES));
+    assert_eq!(last.limits.cost, Some(cost));
+    database.remove().await;
+}
+
+/// A batch that opens accounts of a budget waits for the transaction that deletes it.
+#[tokio::test]
+async fn a_batch_that_races_the_deletion_of_its_budget_leaves_no_account() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let (gone, stays) = (budget(1, "p1"), budget(2, "p2"));
+    for budget in [&gone, &stays] {
+        store.create_budget(budget).await.unwrap();
+    }
+    let mut deleting = database.connect().await;
+    sqlx::raw_sql(
+        "BEGIN; DELETE FROM budget WHERE target = 'p1'; DELETE FROM account; DELETE FROM lease",
+    )
+    .execute(&mut deleting)
+    .await
+    .unwrap();
+    let charged = settlement("s1", 1, &[(&requests_of(&gone), 1, Road::Direct)]);
+    let sent =
+        batch(&[charged], &[exchange(&cost_of(&gone), 1, 10), exchange(&cost_of(&stays), 1, 10)]);
+    let sending = {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(&sent, NOON).await })
+    };
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    let mut looking = database.connect().await;
+    while !sending.is_finished()
+        && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut looking).await.unwrap()
+    {}
+    sqlx::raw_sql("COMMIT").execute(&mut deleting).await.unwrap();
+    let grants = sending.await.unwrap();
+    let granted: Vec<_> = grants.unwrap().iter().map(|grant| grant.granted.get()).collect();
+    assert_eq!(granted, [0, 10]);
+    assert_eq!(store.accounts(&gone, MONTH).await.unwrap(), []);
+    assert_eq!(store.accounts(&stays, MONTH).await.unwrap().len(), 1);
+    for connection in [deleting, looking] {
+        connection.close().await.unwrap();
+    }
     database.remove().await;
 }
 

@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::rows::{AlertRow, id};
 
 /// Every alert with the balance that it watches.
-const WITH_BALANCES: &str = "SELECT credit_alert.*, granted - COALESCE(spent, 0) AS balance
+const WITH_BALANCES: &str = "SELECT credit_alert.*, granted, COALESCE(spent, 0) AS spent
          FROM credit_alert
          JOIN credit ON credit.workspace = credit_alert.workspace
          LEFT JOIN account ON account.workspace = credit.workspace AND budget = ?1 AND generation = 0
@@ -21,7 +21,8 @@ const WITH_BALANCES: &str = "SELECT credit_alert.*, granted - COALESCE(spent, 0)
 struct SeenRow {
     #[sqlx(flatten)]
     alert: AlertRow,
-    balance: i64,
+    granted: i64,
+    spent: i64,
 }
 
 /// An alert and the balance that it watches.
@@ -55,7 +56,9 @@ pub(super) async fn with_balances(db: &mut SqliteConnection) -> Result<Vec<Seen>
     let rows: Vec<SeenRow> =
         sqlx::query_as(WITH_BALANCES).bind(credits::BUDGET.to_string()).fetch_all(db).await?;
     let seen = |row: SeenRow| {
-        let (workspace, balance) = (id(&row.alert.workspace)?, NanoUsd::new(row.balance));
+        let workspace = id(&row.alert.workspace)?;
+        // SQLite's own difference would fail where no number holds it.
+        let balance = NanoUsd::new(row.granted).minus(NanoUsd::new(row.spent));
         Ok(Seen { workspace, alert: row.alert.try_into()?, balance })
     };
     rows.into_iter().map(seen).collect()

@@ -31,21 +31,19 @@ pub(super) async fn create(db: &mut SqliteConnection, budget: &Budget) -> Result
 pub(super) async fn replace(
     db: &mut SqliteConnection,
     budget: &Budget,
+    read: Option<&Budget>,
     seed: Option<&Window>,
-) -> Result<(), StoreError> {
-    let generation: Option<i64> =
-        sqlx::query_scalar("SELECT generation FROM budget WHERE workspace = ?1 AND id = ?2")
-            .bind(budget.workspace.as_str())
-            .bind(budget.id.to_string())
-            .fetch_optional(&mut *db)
-            .await?;
-    let generation = generation.ok_or(StoreError::NotFound)?;
-    check_scope_is_free(db, budget).await?;
-    if let Some(window) = seed.filter(|_| i64::from(budget.generation) > generation) {
-        open_seeded(db, budget, window).await?;
+) -> Result<Budget, StoreError> {
+    let on_record = one(&mut *db, &budget.workspace, budget.id).await?;
+    let on_record = on_record.ok_or(StoreError::NotFound)?;
+    check_scope_is_free(&mut *db, budget).await?;
+    let new = budget.replacing(&on_record, read).ok_or(StoreError::Changed)?;
+    if let Some(window) = seed.filter(|_| new.generation > on_record.generation) {
+        open_seeded(&mut *db, &new, window).await?;
     }
     by_id(DELETE_BUDGET, &budget.workspace, budget.id).execute(&mut *db).await?;
-    insert(db, budget).await
+    insert(db, &new).await?;
+    Ok(new)
 }
 
 pub(super) async fn delete(

@@ -131,8 +131,7 @@ async fn record(
            window_label, amount, road)
          SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> '$[3][1]', value ->> '$[3][2]',
            value ->> '$[3][3]', value ->> '$[3][4]', value ->> '$[3][5]', value ->> 4, value ->> 5
-         FROM json_each(?2) WHERE true
-         ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+         FROM json_each(?2)",
     )
     .bind(workspace.as_str())
     .bind(events.to_string())
@@ -167,14 +166,14 @@ fn settlement_json(settlement: &Settlement) -> Value {
 }
 
 fn charges_json(settlement: &Settlement) -> impl Iterator<Item = Value> {
-    settlement.charges.iter().map(|charge| {
+    posting::charges_on_record(settlement).map(|(account, amount, road)| {
         json!([
             settlement.id.as_str(),
             settlement.certainty.as_str(),
             settlement.at.as_ms(),
-            account_key_json(&charge.account),
-            charge.amount.get(),
-            road_name(charge.road),
+            account_key_json(account),
+            amount.get(),
+            road_name(road),
         ])
     })
 }

@@ -15,7 +15,10 @@ pub(super) fn opening(path: &Path, error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(told(why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(told(why)),
-        StoreError::Conflict { .. } | StoreError::NotFound | StoreError::LeaseLost(_) => error,
+        StoreError::Conflict { .. }
+        | StoreError::NotFound
+        | StoreError::Changed
+        | StoreError::LeaseLost(_) => error,
     }
 }
 

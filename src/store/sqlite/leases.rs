@@ -104,14 +104,15 @@ pub(super) async fn reset(
     budget: &Budget,
     label: &str,
 ) -> Result<(), StoreError> {
-    let counted =
-        sqlx::query("UPDATE budget SET resets = resets + 1 WHERE workspace = ?1 AND id = ?2")
-            .bind(budget.workspace.as_str())
-            .bind(budget.id.to_string())
-            .execute(&mut *db)
-            .await?;
-    if counted.rows_affected() == 0 {
-        return Err(StoreError::NotFound);
+    let generation: Option<i64> = sqlx::query_scalar(
+        "UPDATE budget SET resets = resets + 1 WHERE workspace = ?1 AND id = ?2 RETURNING generation",
+    )
+    .bind(budget.workspace.as_str())
+    .bind(budget.id.to_string())
+    .fetch_optional(&mut *db)
+    .await?;
+    if generation.ok_or(StoreError::NotFound)? != i64::from(budget.generation) {
+        return Err(StoreError::Changed);
     }
     let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
         "SELECT * FROM lease WHERE workspace = ?1 AND budget = ?2 AND generation = ?3 AND window_label = ?4

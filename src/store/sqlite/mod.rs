@@ -159,11 +159,13 @@ impl Store for SqliteStore {
     async fn replace_budget(
         &self,
         budget: &Budget,
+        read: Option<&Budget>,
         seed: Option<&Window>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Budget, StoreError> {
         let mut tx = self.write().await?;
-        budgets::replace(&mut tx, budget, seed).await?;
-        Ok(tx.commit().await?)
+        let replaced = budgets::replace(&mut tx, budget, read, seed).await?;
+        tx.commit().await?;
+        Ok(replaced)
     }
 
     async fn delete_budget(&self, workspace: &Id, id: BudgetId) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use crate::domain::settlement::Road;
 use crate::store::CreditStore;
 use crate::store::contract::{
     MONTH, NOON, TTL, account, api_key, batch, budget, cost_of, credits::grant, exchange, id,
-    settlement, sqlite_in,
+    settlement, sqlite_in, weekly,
 };
 
 async fn refusal(url: &str) -> String {
@@ -148,8 +148,7 @@ async fn sums_that_no_number_holds_are_the_largest_there_is() {
     assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
 
     let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = Budget { generation: 1, ..old };
-    store.replace_budget(&new, Some(&window)).await.unwrap();
+    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
     let seeded = store.accounts(&new, "2026-W47").await.unwrap();
     let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
     let [spent] = spent[..] else { panic!("{spent:?}") };

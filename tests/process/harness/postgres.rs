@@ -1,7 +1,8 @@
-//! A PostgreSQL of the test's own: it keeps its files in a directory of its own, listens on a Unix socket only, and can be
-//! paused, killed and started again. What it acknowledged is on the disk.
+//! A PostgreSQL of the test's own: it keeps its files in a directory of its own, listens on a Unix socket only unless it is to
+//! encrypt, and can be paused, killed and started again. What it acknowledged is on the disk.
 
 use std::fs::{self, Permissions};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,8 @@ use super::{Process, until};
 
 /// PostgreSQL does not run as root; this user is on every machine.
 const NOBODY: u32 = 65534;
+/// In the name of the Unix socket of a server that listens to nothing else.
+const SOCKET_PORT: u16 = 5432;
 /// The name of its user with all rights.
 const USER: &str = "bursar";
 
@@ -21,11 +24,26 @@ const USER: &str = "bursar";
 pub(crate) struct Postgres {
     process: Process,
     directory: TempDir,
+    /// On which it listens where it listens to TCP; in the name of its socket everywhere.
+    pub(crate) port: u16,
 }
 
 impl Postgres {
     /// Makes a cluster and starts it.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// One that listens on a port of 127.0.0.1, too, where it takes only connections that are encrypted with this certificate and key,
+    /// in PEM.
+    pub(crate) async fn start_encrypted(certificate: &str, key: &str) -> Self {
+        let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+        let files = [("server.crt", certificate), ("server.key", key), ("pg_hba.conf", access)];
+        Self::start_with(&files).await
+    }
+
+    /// With these files among its data.
+    async fn start_with(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path();
         fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a directory of ours");
@@ -40,16 +58,25 @@ impl Postgres {
         initdb.arg(format!("--username={USER}")).arg("-D").arg(data(path));
         let made = initdb.output().expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let process = Self::run(path);
-        let mut postgres = Self { process, directory };
+        for (name, contents) in files {
+            write_data(path, name, contents);
+        }
+        let port = if files.is_empty() { SOCKET_PORT } else { free_port() };
+        let process = Self::run(path, port);
+        let mut postgres = Self { process, directory, port };
         postgres.wait_until_ready().await;
         postgres
     }
 
-    fn run(directory: &Path) -> Process {
+    fn run(directory: &Path, port: u16) -> Process {
         let mut server = program("postgres");
         server.arg("-D").arg(data(directory)).arg("-k").arg(directory);
-        server.args(["-c", "listen_addresses=", "-c", "max_connections=200"]);
+        server.args(["-c", "max_connections=200", "-c", &format!("port={port}")]);
+        if data(directory).join("server.key").exists() {
+            server.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]);
+        } else {
+            server.args(["-c", "listen_addresses="]);
+        }
         Process::start("postgres", directory, &mut server)
     }
 
@@ -70,6 +97,7 @@ impl Postgres {
         let options = PgConnectOptions::new_without_pgpass();
         options
             .socket(self.directory.path())
+            .port(self.port)
             .username(USER)
             .database("postgres")
             .connect()
@@ -79,7 +107,7 @@ impl Postgres {
 
     /// Its Unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.path().join(".s.PGSQL.5432")
+        self.directory.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// How Bursar names it, behind this address.
@@ -102,10 +130,10 @@ impl Postgres {
         self.process.kill();
         // Its children see that it is gone and end; until then they hold the shared memory that a new one needs.
         let directory = self.directory.path().to_owned();
-        let mut process = Self::run(&directory);
+        let mut process = Self::run(&directory, self.port);
         until("PostgreSQL to start again", async || {
             if process.has_ended() {
-                process = Self::run(&directory);
+                process = Self::run(&directory, self.port);
                 return None;
             }
             self.try_open().await
@@ -117,6 +145,22 @@ impl Postgres {
 
 fn data(directory: &Path) -> PathBuf {
     directory.join("data")
+}
+
+/// PostgreSQL takes no socket that is open already, nor a port of the system's choice.
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port").port()
+}
+
+/// Puts a file among the data that PostgreSQL alone may read.
+fn write_data(directory: &Path, name: &str, contents: &str) {
+    let path = data(directory).join(name);
+    fs::write(&path, contents).expect("a writable directory");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a file of ours");
+    if is_root() {
+        chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may");
+    }
 }
 
 fn is_root() -> bool {

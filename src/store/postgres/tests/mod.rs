@@ -14,7 +14,8 @@ use crate::domain::ledger::escrow;
 use crate::domain::money::{NanoUsd, Units};
 use crate::domain::settlement::Road;
 use crate::store::contract::{
-    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id, settlement,
+    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id,
+    settlement, weekly,
 };
 use crate::store::{CreditStore, FleetStore, Told};
 
@@ -30,6 +31,15 @@ async fn a_url_that_makes_no_sense_is_refused_without_its_password() {
         ("postgres://me:hunter2@host:port/db", "a port"),
         ("postgres://me:hunter2@host:99999/db", "a port"),
         ("postgres://me:hunter2@host/db?sslmode=always", "sslmode"),
+        ("postgres://me:hunter2@host/db?sslmode=allow", "sslmode"),
+        ("postgres://me:hunter2@host/db?sslkey=/hunter2", "only one of sslcert and sslkey"),
+        ("postgres://me:hunter2@host/db?sslrootcert=/hunter2", "only sslmode=verify-full"),
+        (
+            "postgres://me:hunter2@host/db?sslmode=require&sslrootcert=/x",
+            "only sslmode=verify-full",
+        ),
+        ("postgres://me:hunter2@host/db?sslmode=verify-ca&sslrootcert=/hunter2", "No such file"),
+        ("postgres://me:hunter2@host/db?sslmode=verify-full&sslrootcert=%2Fdev%2Fnull", "no cert"),
         ("postgres://me:hunter2@host/db?pasword=hunter2", "a parameter"),
         ("postgres://me:?hunter2@host/db", "percent-encode"),
         ("postgres://me:a?b&hunter2=@host/db", "percent-encode"),
@@ -277,6 +287,24 @@ async fn replicas_hear_of_each_other_and_again_after_their_connection_was_cut() 
 }
 
 #[tokio::test]
+async fn that_a_budget_was_deleted_is_known_for_a_day() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let database = Database::new().await;
+    let store = &database.store;
+    store.sweep(NOON).await.unwrap();
+    for number in [1, 2] {
+        store.create_budget(&budget(number, &format!("p{number}"))).await.unwrap();
+    }
+    store.delete_budget(&id("ws"), budget(1, "p1").id).await.unwrap();
+    let known = async || store.changed_budgets(&id("ws"), 0, 9).await.unwrap().budgets.len();
+    store.sweep(NOON.plus(DAY)).await.unwrap();
+    assert_eq!(known().await, 2);
+    store.sweep(NOON.plus(DAY + Duration::from_secs(1))).await.unwrap();
+    assert_eq!(known().await, 1);
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn the_time_is_that_of_the_database() {
     let database = Database::new().await;
     let settings = PostgresSettings { clock: Clock::Database, ..database.settings.clone() };
@@ -313,8 +341,7 @@ async fn sums_that_no_number_holds_are_the_largest_there_is() {
     assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
 
     let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = Budget { generation: 1, ..old };
-    store.replace_budget(&new, Some(&window)).await.unwrap();
+    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
     let seeded = store.accounts(&new, "2026-W47").await.unwrap();
     let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
     assert_eq!(spent, [i64::MAX]);
