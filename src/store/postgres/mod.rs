@@ -313,7 +313,9 @@ impl Store for PostgresStore {
             in_turn!(&self.pool, WRITE, |turn| async {
                 let now = clock(turn, given).await?;
                 fleet::forget_handoffs(turn, now).await?;
-                leases::sweep(turn, now).await
+                let touched = leases::sweep(turn, now).await?;
+                leases::forget_takeovers(turn, now).await?;
+                Ok::<_, Failure>(touched)
             })
         })
         .await
