@@ -63,6 +63,7 @@ async fn exchange_all(store: PostgresStore, holder: HolderId, keys: Vec<AccountK
         let exchanges = keys.iter().map(|account| Exchange {
             account: account.clone(),
             holder,
+            opened_by: None,
             epoch: 1,
             seq,
             consumed: Units::new(i64::from(seq - 1)),

@@ -26,6 +26,7 @@ pub(crate) async fn run(store: &PostgresStore, postgres: &Postgres) {
             .map(|number| Exchange {
                 account: key(&budget, &format!("user-{number:07}")),
                 holder: HolderId(1),
+                opened_by: None,
                 epoch: 1,
                 seq: 1,
                 consumed: Units::ZERO,

@@ -69,6 +69,7 @@ CREATE TABLE lease (
   dimension     TEXT COLLATE "C" NOT NULL,
   target        TEXT COLLATE "C" NOT NULL,
   window_label  TEXT COLLATE "C" NOT NULL,
+  -- The one that opened it, whoever speaks for it now.
   holder        TEXT COLLATE "C" NOT NULL,
   epoch         BIGINT NOT NULL,
   seq           BIGINT NOT NULL,
@@ -92,6 +93,16 @@ CREATE INDEX lease_due ON lease (state, look_at_ms) WHERE state <> 'expired' OR 
 -- What a restarted replica looks for. By an expression, so that it is used where it is asked for and nowhere else: a
 -- planner that has not seen a holder yet takes it for one of few leases, and would look each of its leases up among all.
 CREATE INDEX lease_holder ON lease ((holder || ''));
+
+-- Holders that a restarted process took over. What they still send is refused. There is a row for each restart, until a day
+-- has passed and the holder has no lease left.
+CREATE TABLE takeover (
+  holder          TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+  -- Who speaks for its leases.
+  successor       TEXT COLLATE "C" NOT NULL,
+  -- None of its leases expires before that.
+  spared_until_ms BIGINT NOT NULL
+);
 
 -- The audit trail: one row for each report, never changed and never deleted.
 CREATE TABLE settlement (

@@ -24,6 +24,24 @@ BEGIN
           set_config('idle_in_transaction_session_timeout', timeout_ms::text, true);
 END $$;
 
+-- A batch and whoever takes over a holder that it names come one after the other: the batch shares these locks with others until
+-- its transaction ends, the other one has them alone. They are asked for in the order of the holders, so that no two wait for
+-- each other.
+CREATE FUNCTION bursar_lock_holders(p_holders TEXT[], is_shared BOOLEAN) RETURNS VOID LANGUAGE plpgsql AS $$
+DECLARE
+  -- "hold" as a number.
+  kind CONSTANT INT := 1752132708;
+  holder TEXT;
+BEGIN
+  FOR holder IN SELECT DISTINCT k.holder FROM unnest(p_holders) AS k(holder) ORDER BY 1 LOOP
+    IF is_shared THEN
+      PERFORM pg_advisory_xact_lock_shared(kind, hashtext(holder));
+    ELSE
+      PERFORM pg_advisory_xact_lock(kind, hashtext(holder));
+    END IF;
+  END LOOP;
+END $$;
+
 -- Counts a change of a workspace, as the last of one of its budgets unless that is null, and tells it. Locks the workspace
 -- against other changes until the transaction ends, so that they become visible in the order of their numbers.
 CREATE FUNCTION bursar_changed(of_workspace TEXT, of_budget TEXT, now_ms BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
@@ -40,15 +58,17 @@ BEGIN
   PERFORM pg_notify('bursar', json_build_array('changed', of_workspace)::text);
 END $$;
 
--- a_: the accounts that the batch names, in the order of their keys. l_: its leases, each with the place of its
--- account. x_: its exchanges in their order, each with the place of its lease; the draw is null where there is none.
+-- a_: the accounts that the batch names, in the order of their keys. h_: who opened leases, each with who sends exchanges
+-- on them. l_: its leases, each with the places of its account and of its holders. x_: its exchanges in their order, each
+-- with the place of its lease; the draw is null where there is none.
 -- c_: charges without a lease, each with the places of its settlement and its account. The settlements are a JSON array of objects with
 -- the names of columns and `n`, their place; so are the events and the entries, whose `n` is the place of their settlement.
 -- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail.
 CREATE FUNCTION bursar_commit(
   p_workspace TEXT,
   a_budget TEXT[], a_generation BIGINT[], a_dimension TEXT[], a_target TEXT[], a_window TEXT[],
-  l_account INT[], l_holder TEXT[], l_epoch BIGINT[],
+  h_opener TEXT[], h_sender TEXT[],
+  l_account INT[], l_holder INT[], l_epoch BIGINT[],
   x_lease INT[], x_seq BIGINT[], x_consumed BIGINT[], x_returned BIGINT[], x_overrun BIGINT[],
   x_need_min BIGINT[], x_need BIGINT[], x_want BIGINT[], x_closes BOOLEAN[],
   c_settlement INT[], c_account INT[], c_amount BIGINT[],
@@ -67,6 +87,8 @@ AS $$
 DECLARE
   credits CONSTANT TEXT := '00000000000000000000000000';
   now_ms BIGINT;
+  -- By the places of holders: whether the sender speaks for the opener.
+  speaks BOOLEAN[];
   is_fresh BOOLEAN[];
   fresh_ids JSONB;
   locked BIGINT;
@@ -83,6 +105,12 @@ DECLARE
 BEGIN
   PERFORM bursar_begin(2000);
   now_ms := bursar_now(p_now_ms);
+
+  -- Locks first: whoever takes a holder over has done so, or waits for the end of this batch.
+  PERFORM bursar_lock_holders(h_opener || h_sender, true);
+  speaks := ARRAY(SELECT NOT EXISTS (SELECT FROM takeover t WHERE t.holder = k.sender)
+      AND (k.opener = k.sender OR EXISTS (SELECT FROM takeover t WHERE t.holder = k.opener AND t.successor = k.sender))
+    FROM unnest(h_opener, h_sender) WITH ORDINALITY AS k(opener, sender, n) ORDER BY k.n);
 
   -- Settlements come before accounts: who waits for another's settlement holds no account.
   IF p_settlements IS NOT NULL THEN
@@ -174,7 +202,7 @@ BEGIN
     LEFT JOIN lease t ON t.workspace = p_workspace AND t.budget = a_budget[k.account]
       AND t.generation = a_generation[k.account] AND t.dimension = a_dimension[k.account]
       AND t.target = a_target[k.account] AND t.window_label = a_window[k.account]
-      AND t.holder = k.holder AND t.epoch = k.epoch;
+      AND t.holder = h_opener[k.holder] AND t.epoch = k.epoch;
 
   -- An account of a budget that is gone is not made again; its charge stays in the audit trail.
   FOR i IN 1 .. cardinality(c_account) LOOP
@@ -196,6 +224,9 @@ BEGIN
       RETURN QUERY SELECT bursar_plus(x_consumed[i], x_returned[i]), 0::bigint, 0::bigint, 0::bigint, 0::bigint,
                           0::bigint, 0::bigint, p_ttl_ms;
       CONTINUE;
+    END IF;
+    IF NOT speaks[l_holder[l]] THEN
+      RAISE EXCEPTION 'the lease is lost' USING ERRCODE = 'BU001', DETAIL = a::text;
     END IF;
     -- The budget was made between two statements above.
     IF spent[a] IS NULL THEN RAISE serialization_failure; END IF;
@@ -285,7 +316,7 @@ BEGIN
   INSERT INTO lease AS t (workspace, budget, generation, dimension, target, window_label, holder, epoch, seq, granted,
     consumed, returned, overrun, state, expires_at_ms, look_at_ms)
   SELECT p_workspace, a_budget[k.account], a_generation[k.account], a_dimension[k.account], a_target[k.account],
-    a_window[k.account], k.holder, k.epoch, k.seq, k.granted, k.consumed, k.returned, k.overrun, k.state,
+    a_window[k.account], h_opener[k.holder], k.epoch, k.seq, k.granted, k.consumed, k.returned, k.overrun, k.state,
     bursar_plus(now_ms, p_ttl_ms), bursar_plus(now_ms, p_ttl_ms)
   FROM unnest(l_account, l_holder, l_epoch, seq, granted, consumed, returned, overrun, state, renewed)
          AS k(account, holder, epoch, seq, granted, consumed, returned, overrun, state, renewed)

@@ -59,6 +59,7 @@ CREATE TABLE lease (
   dimension     TEXT    NOT NULL,
   target        TEXT    NOT NULL,
   window_label  TEXT    NOT NULL,
+  -- The one that opened it, whoever speaks for it now.
   holder        TEXT    NOT NULL,
   epoch         INTEGER NOT NULL,
   seq           INTEGER NOT NULL,
@@ -78,6 +79,16 @@ CREATE TABLE lease (
 CREATE INDEX lease_due ON lease (state, expires_at_ms) WHERE state <> 'expired' OR dimension = 'requests';
 -- What a restarted replica looks for.
 CREATE INDEX lease_holder ON lease (holder);
+
+-- Holders that a restarted process took over. What they still send is refused. There is a row for each restart, until a day
+-- has passed and the holder has no lease left.
+CREATE TABLE takeover (
+  holder          TEXT    NOT NULL PRIMARY KEY,
+  -- Who speaks for its leases.
+  successor       TEXT    NOT NULL,
+  -- None of its leases expires before that.
+  spared_until_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- The audit trail: one row for each report, never changed and never deleted. It has a rowid, because the order of
 -- recording is the order in which the settlements of a reservation are read.

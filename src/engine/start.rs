@@ -141,16 +141,18 @@ impl Shared {
             recovered.holders.iter().copied().chain([self.holder]).collect();
         self.state().records.own(&journal.boot, &holders);
         self.write_journal(u64::MAX).context("journal.path: the journal cannot be written")?;
+        // First, because until then the store may still settle what the process before had sent.
+        let adopted = self.store.adopt(&recovered.holders, self.holder, now.wall).await?;
+        let leases = adopted.len();
         let settled = self.settled(&recovered.reservations).await?;
         let open: Vec<RestoredReservation> =
             recovered.reservations.into_iter().filter(|open| !settled.contains(&open.id)).collect();
         let count = open.len();
-        let adopted = self.store.adopt(&recovered.holders, self.holder, now.wall).await?;
-        let leases = adopted.len();
         let mut state = self.state();
         for lease in adopted {
             if let Some(room) = state.room(self, &lease.account.workspace) {
-                room.ledger.restore_lease(&lease.account, lease.epoch, &lease.lease, now);
+                let name = (lease.opener, lease.epoch);
+                room.ledger.restore_lease(&lease.account, name, &lease.lease, now);
             }
         }
         for stamp in recovered.stamps {

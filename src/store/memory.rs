@@ -17,7 +17,9 @@ use crate::domain::budget::{Budget, Dimension};
 use crate::domain::credits::{Alert, BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::keys::{ApiKey, KeyHash};
-use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Grant, Lease, LeaseState};
+use crate::domain::ledger::escrow::{
+    self, Account, AccountKey, CLOSED_KEPT, Due, Grant, Lease, LeaseState,
+};
 use crate::domain::period::Window;
 use crate::domain::settlement::{Charge, Settlement};
 use crate::domain::time::Wall;
@@ -38,7 +40,9 @@ struct Tables {
     budgets: BTreeMap<(Id, BudgetId), Budget>,
     keys: BTreeMap<(Id, Id), ApiKey>,
     accounts: BTreeMap<AccountKey, Account>,
+    /// By account, opener and epoch.
     leases: BTreeMap<(AccountKey, HolderId, u32), Lease>,
+    takeovers: BTreeMap<HolderId, Takeover>,
     settlements: BTreeMap<(Id, Id), Settlement>,
     /// Ids of the settlements of a reservation, oldest first.
     by_reservation: BTreeMap<(Id, ReservationId), Vec<Id>>,
@@ -46,6 +50,14 @@ struct Tables {
     entries: BTreeMap<Id, Entries>,
     alerts: BTreeMap<Id, Alert>,
     words: Words,
+}
+
+/// What became of a holder that was taken over.
+#[derive(Debug, Clone, Copy)]
+struct Takeover {
+    successor: HolderId,
+    /// Its leases do not expire before that.
+    spared_until: Wall,
 }
 
 impl MemoryStore {
@@ -267,38 +279,33 @@ impl Store for MemoryStore {
         to: HolderId,
         now: Wall,
     ) -> Result<Vec<AdoptedLease>, StoreError> {
-        let Tables { accounts, leases, .. } = &mut *self.tables();
-        let is_theirs = |(_, holder, _): &(AccountKey, HolderId, u32), lease: &mut Lease| {
-            from.contains(holder) && lease.state != LeaseState::Closed
+        let Tables { leases, takeovers, .. } = &mut *self.tables();
+        if takeovers.contains_key(&to) {
+            return Ok(Vec::new());
+        }
+        let takeover = Takeover { successor: to, spared_until: now.plus(self.ttl) };
+        let others = from.iter().filter(|holder| **holder != to);
+        takeovers.extend(others.map(|holder| (*holder, takeover)));
+        let is_open = |opener: &HolderId, lease: &Lease| {
+            (*opener == to || from.contains(opener)) && lease.state != LeaseState::Closed
         };
-        let theirs: Vec<_> = leases.extract_if(.., is_theirs).collect();
-        for ((account, holder, epoch), lease) in theirs {
-            let place = (account.clone(), to, epoch);
-            let stays = if leases.contains_key(&place) { (account, holder, epoch) } else { place };
-            leases.insert(stays, lease);
-        }
-        let mut adopted = Vec::new();
-        for ((account, _, epoch), lease) in
-            leases.iter_mut().filter(|((_, holder, _), _)| *holder == to)
-        {
-            if lease.state != LeaseState::Closed {
-                escrow::adopt(accounts.entry(account.clone()).or_default(), lease, self.ttl, now);
-                adopted.push(AdoptedLease {
-                    account: account.clone(),
-                    epoch: *epoch,
-                    lease: *lease,
-                });
-            }
-        }
-        Ok(adopted)
+        let open = leases.iter().filter(|((_, opener, _), lease)| is_open(opener, lease));
+        let adopted = open.map(|((account, opener, epoch), lease)| AdoptedLease {
+            account: account.clone(),
+            opener: *opener,
+            epoch: *epoch,
+            lease: *lease,
+        });
+        Ok(adopted.collect())
     }
 
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
-        let Tables { accounts, leases, words, .. } = &mut *self.tables();
+        let Tables { accounts, leases, takeovers, words, .. } = &mut *self.tables();
         words.is_now(now);
         let mut touched = 0;
-        leases.retain(|(key, ..), lease| {
-            let due = escrow::due(key.dimension, lease, now);
+        leases.retain(|(key, opener, _), lease| {
+            let spared = Lease { expires_at: expires_at(takeovers, *opener, lease), ..*lease };
+            let due = escrow::due(key.dimension, &spared, now);
             touched += u64::from(due.is_some());
             match due {
                 Some(Due::Expire) => escrow::run_out(
@@ -313,6 +320,10 @@ impl Store for MemoryStore {
                 Some(Due::Forget) | None => {}
             }
             due != Some(Due::Forget)
+        });
+        takeovers.retain(|holder, takeover| {
+            takeover.spared_until.plus(CLOSED_KEPT) >= now
+                || leases.keys().any(|(_, opener, _)| opener == holder)
         });
         Ok(touched)
     }
@@ -373,6 +384,9 @@ impl Tables {
         for (key, lease) in &mut rows.leases {
             *lease = self.leases.get(&(key.account.clone(), key.holder, key.epoch)).copied();
         }
+        for (holder, successor) in &mut rows.successors {
+            *successor = self.takeovers.get(holder).map(|takeover| takeover.successor);
+        }
         let ids = batch.settlements.iter().map(|settlement| &settlement.id);
         rows.on_record = ids
             .filter(|id| self.settlements.contains_key(&(batch.workspace.clone(), (*id).clone())))
@@ -426,6 +440,11 @@ fn is_current(account: &AccountKey, budget: &Budget, label: &str) -> bool {
         && account.budget == budget.id
         && (account.generation == budget.generation && *account.window == *label
             || account.dimension == Dimension::Requests)
+}
+
+/// When a lease expires: not before the time that is given to who took its opener over.
+fn expires_at(takeovers: &BTreeMap<HolderId, Takeover>, opener: HolderId, lease: &Lease) -> Wall {
+    takeovers.get(&opener).map_or(lease.expires_at, |to| to.spared_until.max(lease.expires_at))
 }
 
 /// The form in which a settlement is on record.

@@ -128,15 +128,23 @@ pub struct Page {
     pub has_more: bool,
 }
 
-/// A lease taken over from an earlier start of this replica.
+/// A lease taken over from an earlier start of this replica. It keeps its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdoptedLease {
     /// On which account.
     pub account: AccountKey,
-    /// Its epoch, under the new holder as under the old.
+    /// Who opened it.
+    pub opener: HolderId,
+    /// Its epoch among the leases of the one that opened it.
     pub epoch: u32,
     /// Its totals.
     pub lease: Lease,
+}
+
+impl From<((AccountKey, HolderId, u32), Lease)> for AdoptedLease {
+    fn from(((account, opener, epoch), lease): ((AccountKey, HolderId, u32), Lease)) -> Self {
+        Self { account, opener, epoch, lease }
+    }
 }
 
 /// Durable storage. `now` is the replica's wall clock; a store that several machines share uses its own instead.
@@ -218,7 +226,8 @@ pub trait Store: CreditStore + FleetStore {
     /// Applies a batch in one durable transaction and gives a grant for each exchange, in the batch's order.
     ///
     /// # Errors
-    /// `LeaseLost` when an exchange can be neither applied nor replayed; then nothing was applied.
+    /// `LeaseLost` when an exchange can be neither applied nor replayed, or its sender does not speak for the lease; then
+    /// nothing was applied.
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError>;
 
     /// The settlement with this id, with its charges.
@@ -238,9 +247,10 @@ pub trait Store: CreditStore + FleetStore {
         reservations: &[ReservationId],
     ) -> Result<Vec<ReservationId>, StoreError>;
 
-    /// Moves all leases that are not closed from earlier holders to a new one, so that nothing the earlier ones still
-    /// had under way can be applied. Expired leases become active again. Gives all open leases of the new holder, so that
-    /// it can be asked again when its answer was lost.
+    /// Puts on record that a new holder speaks for earlier ones, so that nothing that these still have under way is
+    /// applied: they have lost all their leases. For one time to live from now none of the leases expires or is released.
+    /// Gives all that are not closed, in the order of their names, also when it is asked again because its answer was lost.
+    /// What had expired counts as forfeited until its next exchange. A holder that was taken over itself takes nothing over.
     async fn adopt(
         &self,
         from: &[HolderId],

@@ -48,7 +48,7 @@ pub(super) struct LeaseKey<'a> {
 
 impl<'a> LeaseKey<'a> {
     pub(super) fn of(exchange: &'a Exchange) -> Self {
-        Self { account: &exchange.account, holder: exchange.holder, epoch: exchange.epoch }
+        Self { account: &exchange.account, holder: exchange.opener(), epoch: exchange.epoch }
     }
 }
 
@@ -60,6 +60,8 @@ pub(super) struct Rows<'a> {
     pub(super) budgets: BTreeMap<BudgetId, Allowance>,
     pub(super) accounts: BTreeMap<&'a AccountKey, Option<Account>>,
     pub(super) leases: BTreeMap<LeaseKey<'a>, Option<Lease>>,
+    /// Who took over the holders that the batch names.
+    pub(super) successors: BTreeMap<HolderId, Option<HolderId>>,
     /// Ids of the batch's settlements that are on record.
     pub(super) on_record: BTreeSet<&'a Id>,
 }
@@ -74,6 +76,12 @@ impl<'a> Rows<'a> {
             budgets: BTreeMap::new(),
             accounts: exchanged.chain(charged).map(|account| (account, None)).collect(),
             leases: batch.exchanges.iter().map(|exchange| (LeaseKey::of(exchange), None)).collect(),
+            successors: batch
+                .exchanges
+                .iter()
+                .flat_map(holders)
+                .map(|named| (named, None))
+                .collect(),
             on_record: BTreeSet::new(),
         }
     }
@@ -115,12 +123,28 @@ impl<'a> Rows<'a> {
         let Some(allowance) = self.budgets.get(&exchange.account.budget) else {
             return Ok(escrow::gone(exchange, ttl));
         };
+        let lost = || StoreError::LeaseLost(Box::new(exchange.account.clone()));
+        if !self.speaks(exchange) {
+            return Err(lost());
+        }
         let limit = allowance.limit(&exchange.account);
         let account = self.accounts.entry(&exchange.account).or_default().get_or_insert_default();
         let lease = self.leases.entry(LeaseKey::of(exchange)).or_default();
-        escrow::exchange(account, lease, exchange, limit, ttl, now)
-            .map_err(|escrow::Lost| StoreError::LeaseLost(Box::new(exchange.account.clone())))
+        escrow::exchange(account, lease, exchange, limit, ttl, now).map_err(|escrow::Lost| lost())
     }
+
+    /// Whether the sender was not taken over itself, and speaks for the one that opened the lease.
+    fn speaks(&self, exchange: &Exchange) -> bool {
+        holders(exchange).into_iter().all(|holder| {
+            let successor = self.successors.get(&holder).copied().flatten();
+            successor.unwrap_or(holder) == exchange.holder
+        })
+    }
+}
+
+/// Who sends an exchange, and who opened the lease.
+fn holders(exchange: &Exchange) -> [HolderId; 2] {
+    [exchange.holder, exchange.opener()]
 }
 
 /// What is on record of a settlement's charges: one for each account, in the order of the accounts, with the sum of its amounts and the

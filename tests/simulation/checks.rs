@@ -71,7 +71,8 @@ impl World {
                 continue;
             };
             let epoch = account.lease.epoch;
-            self.store.check_lease(&key, replica.holder, epoch, self.store_wall())?;
+            let opener = replica.ledger.opener(hold.account).unwrap_or(replica.holder);
+            self.store.check_lease(&key, opener, epoch, self.store_wall())?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bursar::domain::ids::HolderId;
+use bursar::domain::ids::{HolderId, ReservationId};
 use bursar::domain::ledger::{Ledger, RestoredReservation};
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, Recovered};
@@ -13,15 +13,15 @@ use super::replica::{BOOT, CLOSE_PATIENCE, Purpose, RETRY_MIN, Replica, Stage, T
 use super::world::{Answer, Event, Inbox, Query, World};
 
 impl Replica {
-    fn restore(&mut self, leases: &[AdoptedLease], now: Now) {
+    fn restore(&mut self, settled: &[ReservationId], now: Now) {
         let Recovered { reservations, stamps, .. } = std::mem::take(&mut self.recovered);
-        for AdoptedLease { account, epoch, lease } in leases {
-            self.ledger.restore_lease(account, *epoch, lease, now);
+        for AdoptedLease { account, opener, epoch, lease } in std::mem::take(&mut self.adopted) {
+            self.ledger.restore_lease(&account, (opener, epoch), &lease, now);
         }
         for stamp in stamps {
             self.ledger.restore_stamp(&stamp, now);
         }
-        let is_open = |open: &RestoredReservation| !self.settled.contains(&open.id);
+        let is_open = |open: &RestoredReservation| !settled.contains(&open.id);
         for reservation in reservations.into_iter().filter(is_open).collect::<Vec<_>>() {
             self.ledger.restore_reservation(reservation, now);
         }
@@ -57,7 +57,7 @@ impl World {
         (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
         replica.records = Buffer::default();
         replica.recovered = Recovered::default();
-        replica.settled.clear();
+        replica.adopted.clear();
         if let Some(journal) = &mut replica.journal {
             replica.recovered = Recovered::read(journal, BOOT).unwrap_or_default();
             journal.truncate(usize::try_from(replica.recovered.bytes).expect("a length"));
@@ -82,15 +82,15 @@ impl World {
             Answer::News(news) => {
                 replica.version = news.version;
                 replica.put_exactly(&news.budgets, now);
-                Query::Settled(open)
-            }
-            Answer::Settled(settled) => {
-                replica.settled = settled;
                 Query::Adopt(replica.recovered.holders.clone())
             }
             Answer::Adopted(leases) => {
+                replica.adopted = leases;
+                Query::Settled(open)
+            }
+            Answer::Settled(settled) => {
                 if replica.journal.is_some() {
-                    replica.restore(&leases, now);
+                    replica.restore(&settled, now);
                 }
                 self.run(at);
                 return;

@@ -56,7 +56,7 @@ impl World {
                 }
                 Answer::Done
             }
-            Query::News(holders) => Answer::News(self.news(call, holders)?),
+            Query::News(holders) => Answer::News(self.news(holders)?),
             Query::HandOver(handoff) => {
                 at_once(memory.hand_over(handoff)).map_err(|error| error.to_string())?;
                 Answer::Done
@@ -111,12 +111,12 @@ impl World {
         }
     }
 
-    fn news(&self, call: &Call, holders: &[HolderId]) -> Result<News, Fault> {
+    fn news(&self, holders: &[HolderId]) -> Result<News, Fault> {
         let heard = at_once(self.store.memory.news(holders, self.store_wall()));
         let heard = heard.map_err(|error| error.to_string())?;
         let recalled = |key: AccountKey| {
             let (account, leases) = self.store.memory.books(&key)?;
-            let theirs = leases.iter().any(|(holder, ..)| *holder == call.holder);
+            let theirs = leases.iter().any(|(opener, ..)| holders.contains(opener));
             (theirs && account.recalls > 0).then_some((key, account.recalls))
         };
         let keys = self.store.memory.account_keys();

@@ -12,7 +12,7 @@ use bursar::domain::ledger::{Ledger, OnTimeout, Outgoing, Sharing, Terms, Waiter
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, End, Recovered};
-use bursar::store::{Batch, Handoff};
+use bursar::store::{AdoptedLease, Batch, Handoff};
 
 use super::plan::{MS, Plan, SECOND, workspace};
 use super::random::Random;
@@ -98,7 +98,7 @@ pub(crate) struct Replica {
     pub(crate) recalled: BTreeMap<AccountKey, u32>,
     pub(crate) version: u64,
     pub(crate) recovered: Recovered,
-    pub(crate) settled: Vec<ReservationId>,
+    pub(crate) adopted: Vec<AdoptedLease>,
     pub(crate) number: usize,
 }
 
@@ -133,7 +133,7 @@ impl Replica {
             recalled: BTreeMap::new(),
             version: 0,
             recovered: Recovered::default(),
-            settled: Vec::new(),
+            adopted: Vec::new(),
             number,
         }
     }

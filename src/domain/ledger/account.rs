@@ -17,6 +17,9 @@ pub type AccountIndex = u32;
 /// Position of a budget in the ledger's index.
 pub type BudgetIndex = u32;
 
+/// Position in the ledger's list of who opened its leases; 0 is the ledger's own holder.
+pub type OpenerIndex = u16;
+
 /// How far a holder's clock may drift from the store's, in parts per million.
 const DRIFT_PPM: u32 = 200;
 /// Subtracted from every lease, for what measuring costs.
@@ -71,7 +74,7 @@ pub enum Exchanging {
 /// Totals of a lease; all are cumulative and never fall. See `domain::ledger::escrow::Lease` for the store's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LocalLease {
-    /// Which lease of this holder; unique among all that the ledger ever opened.
+    /// Which lease of the one that opened it; unique among all that the ledger ever opened.
     pub epoch: u32,
     /// Number of the last exchange that was sent; 0 before the first.
     pub seq: u32,
@@ -100,6 +103,8 @@ pub struct LocalAccount {
     pub standing: Standing,
     /// Where its lease stands.
     pub exchanging: Exchanging,
+    /// Who opened its lease.
+    pub opener: OpenerIndex,
     /// Whom it counts.
     pub target: Id,
     /// The window it counts in.
@@ -159,6 +164,7 @@ impl LocalAccount {
             dimension,
             standing: Standing::Live,
             exchanging: Exchanging::Idle,
+            opener: 0,
             target,
             window,
             lease: LocalLease::default(),
@@ -433,6 +439,7 @@ impl LocalAccount {
             overrun: carried,
             ..LocalLease::default()
         };
+        self.opener = 0;
         self.spent_elsewhere = self.spent_elsewhere.plus(reported);
         self.free = self.free.minus(carried);
         self.reported = Units::ZERO;

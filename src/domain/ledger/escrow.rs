@@ -98,9 +98,11 @@ pub struct Draw {
 pub struct Exchange {
     /// On which account.
     pub account: AccountKey,
-    /// The holder whose lease it is.
+    /// Who sends it: the holder whose lease it is by now.
     pub holder: HolderId,
-    /// Which lease of this holder on this account; a lost lease is followed by the next epoch.
+    /// The earlier holder that opened the lease, if `holder` took it over: the lease keeps its name.
+    pub opened_by: Option<HolderId>,
+    /// Which lease of the one that opened it on this account; a lost lease is followed by the next epoch.
     pub epoch: u32,
     /// One more than the last exchange's. The first opens the lease and, where needed, the account.
     pub seq: u32,
@@ -114,6 +116,14 @@ pub struct Exchange {
     pub draw: Option<Draw>,
     /// Whether the lease stays open.
     pub then: Then,
+}
+
+impl Exchange {
+    /// Who opened the lease. With the account and the epoch it names the lease for good.
+    #[must_use]
+    pub fn opener(&self) -> HolderId {
+        self.opened_by.unwrap_or(self.holder)
+    }
 }
 
 /// What becomes of a lease after an exchange.
@@ -289,15 +299,6 @@ pub fn take_back(account: &mut Account, lease: &mut Lease, amount: Units) -> Uni
         lease.state = LeaseState::Closed;
     }
     taken
-}
-
-/// Brings a lease that is not closed under a new holder. What had expired is lent again: its user is known.
-pub fn adopt(account: &mut Account, lease: &mut Lease, ttl: Duration, now: Wall) {
-    if lease.state == LeaseState::Closed {
-        return;
-    }
-    revive(account, lease);
-    lease.expires_at = now.plus(ttl);
 }
 
 /// What the passing of time asks to be done with a lease.

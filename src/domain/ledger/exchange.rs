@@ -380,10 +380,20 @@ impl Ledger {
         local.exchanging = Exchanging::Sent;
         local.has_returned = false;
         let LocalLease { epoch, seq, consumed, returned, overrun, .. } = local.lease;
-        let holder = self.holder;
         let consumed = consumed.minus(local.unsent);
-        let exchange =
-            Exchange { account, holder, epoch, seq, consumed, returned, overrun, draw, then };
+        let (holder, opener) = (self.holder, self.openers.get(usize::from(local.opener)).copied());
+        let exchange = Exchange {
+            account,
+            holder,
+            opened_by: opener.filter(|opener| *opener != holder),
+            epoch,
+            seq,
+            consumed,
+            returned,
+            overrun,
+            draw,
+            then,
+        };
         Some(Sent { at, exchange, sent_at: now.mono })
     }
 

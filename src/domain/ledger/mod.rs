@@ -135,6 +135,8 @@ type Booked = SmallVec<[(AccountIndex, u32, Units); 4]>;
 pub struct Ledger {
     workspace: Id,
     holder: HolderId,
+    /// Who opened the leases: first the ledger's own holder, then those that it took over from.
+    openers: Vec<HolderId>,
     terms: Terms,
     budgets: Budgets,
     accounts: Accounts,
@@ -180,6 +182,7 @@ impl Ledger {
         Self {
             workspace,
             holder,
+            openers: vec![holder],
             terms,
             budgets: Budgets::default(),
             accounts: Accounts::default(),

@@ -6,8 +6,10 @@ use smallvec::SmallVec;
 
 use crate::domain::budget::Dimension;
 use crate::domain::estimate::Lesson;
-use crate::domain::ids::ReservationId;
-use crate::domain::ledger::account::{AccountIndex, LocalAccount, LocalLease, Standing};
+use crate::domain::ids::{HolderId, ReservationId};
+use crate::domain::ledger::account::{
+    AccountIndex, LocalAccount, LocalLease, OpenerIndex, Standing,
+};
 use crate::domain::ledger::escrow::{AccountKey, Lease};
 use crate::domain::ledger::{Hold, Ledger, Reservation};
 use crate::domain::money::{Amounts, Units};
@@ -49,12 +51,21 @@ pub struct Stamp {
 }
 
 impl Ledger {
-    /// Takes over a lease of an earlier start. It is admitted against after its next exchange. Leases of deleted budgets are
-    /// passed over.
-    pub fn restore_lease(&mut self, key: &AccountKey, epoch: u32, lease: &Lease, now: Now) {
+    /// Takes over a lease that an earlier holder opened. It is admitted against after its next exchange. Passed over are leases
+    /// of deleted budgets, and all but the latest on an account: the others were lost.
+    pub fn restore_lease(
+        &mut self,
+        key: &AccountKey,
+        (opener, epoch): (HolderId, u32),
+        lease: &Lease,
+        now: Now,
+    ) {
         self.last_epoch = self.last_epoch.max(epoch);
+        let Some(opener) = self.opener_index(opener) else { return };
         let Some(at) = self.restored_account(key, now) else { return };
-        if let Some(account) = self.accounts.get_mut(at) {
+        let is_latest = |account: &&mut LocalAccount| account.lease.epoch <= epoch;
+        if let Some(account) = self.accounts.get_mut(at).filter(is_latest) {
+            account.opener = opener;
             account.lease = LocalLease {
                 epoch,
                 seq: lease.seq,
@@ -67,6 +78,35 @@ impl Ledger {
             account.last_used = now.mono;
         }
         self.enqueue(at);
+    }
+
+    /// Who opened the leases of all accounts in memory: what a store may hold in other names is nobody's any more.
+    #[must_use]
+    pub fn openers(&self) -> Vec<HolderId> {
+        let mut has_any = vec![false; self.openers.len()];
+        for (_, account) in self.accounts() {
+            if let Some(has_any) = has_any.get_mut(usize::from(account.opener)) {
+                *has_any = true;
+            }
+        }
+        let named = self.openers.iter().zip(has_any);
+        named.filter(|(_, has_any)| *has_any).map(|(opener, _)| *opener).collect()
+    }
+
+    /// The holder that opened an account's lease, or will open it.
+    #[must_use]
+    pub fn opener(&self, at: AccountIndex) -> Option<HolderId> {
+        self.openers.get(usize::from(self.accounts.get(at)?.opener)).copied()
+    }
+
+    /// The place of a holder among those that opened leases. `None` when there are more than numbers for them.
+    fn opener_index(&mut self, opener: HolderId) -> Option<OpenerIndex> {
+        let known = self.openers.iter().position(|known| *known == opener);
+        let at = OpenerIndex::try_from(known.unwrap_or(self.openers.len())).ok()?;
+        if known.is_none() {
+            self.openers.push(opener);
+        }
+        Some(at)
     }
 
     /// Opens a reservation again. Call it after the leases are back, and for those only that have no settlement.

@@ -10,7 +10,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -128,7 +128,8 @@ impl Buffer {
         self.push(&Owner::new(boot, holders));
     }
 
-    /// Starts the file anew: everything that is open, what settlements ended that are not durable yet, and nothing else.
+    /// Starts the file anew: everything that is open, what settlements ended that are not durable yet, and nothing else. Earlier
+    /// holders are named as long as they opened a lease that a ledger has.
     pub fn rewrite<'a>(
         &mut self,
         boot: &str,
@@ -139,7 +140,10 @@ impl Buffer {
         self.bytes.clear();
         self.named.clear();
         self.last_number = 0;
-        self.own(boot, holders);
+        let ledgers: Vec<_> = ledgers.collect();
+        let openers = ledgers.iter().flat_map(|(ledger, _)| ledger.openers());
+        let holders: BTreeSet<HolderId> = holders.iter().copied().chain(openers).collect();
+        self.own(boot, &Vec::from_iter(holders));
         for (ledger, unrecorded) in ledgers {
             unrecorded.iter().for_each(|settlement| self.reopen(settlement, now));
             for (at, taken, count) in ledger.stamps(now) {

@@ -12,7 +12,7 @@ use super::*;
 use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::BudgetId;
-use crate::domain::ledger::escrow::Grant;
+use crate::domain::ledger::escrow::{Grant, Lease};
 use crate::domain::ledger::{OnTimeout, RestoredHold, Sharing, Terms, Verdict};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
@@ -296,4 +296,31 @@ fn whose_leases_there_may_be_is_what_the_last_owner_said() {
     let recovered = Recovered::read(&life.file, BOOT).unwrap();
     assert_eq!(recovered.holders, [HOLDER, HolderId(10)]);
     assert_eq!(recovered.reservations.len(), 1);
+}
+
+#[test]
+fn of_two_leases_on_an_account_the_later_goes_on_and_its_opener_is_on_record() {
+    let account = AccountKey {
+        workspace: id("ws"),
+        budget: BudgetId(1),
+        generation: 3,
+        dimension: Dimension::Cost,
+        target: id("p1"),
+        window: Arc::from("2026"),
+    };
+    let lease = Lease { seq: 1, ..Lease::default() };
+    for order in [[(1, 7), (2, 6)], [(2, 6), (1, 7)]] {
+        let mut ledger = ledger();
+        for (opener, epoch) in order {
+            ledger.restore_lease(&account, (HolderId(opener), epoch), &lease, at(0));
+        }
+        ledger.hurry();
+        let sent = ledger.next_batch(at(0)).unwrap().exchanges;
+        let names: Vec<_> = sent.iter().map(|sent| (sent.opened_by, sent.epoch)).collect();
+        assert_eq!(names, [(Some(HolderId(1)), 7)]);
+        let mut buffer = Buffer::default();
+        buffer.rewrite(BOOT, &[HOLDER], std::iter::once((&mut ledger, Vec::new())), at(0));
+        let recovered = Recovered::read(&buffer.drain().0, BOOT).unwrap();
+        assert_eq!(recovered.holders, [HolderId(1), HOLDER]);
+    }
 }

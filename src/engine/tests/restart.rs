@@ -1,8 +1,12 @@
 //! The end of a process and the start of the next: asked to stop it gives its leases back, killed it forfeits nothing.
 
+use std::collections::BTreeSet;
+
 use super::unsteady::Weather;
 use super::*;
+use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::GRACE;
+use crate::engine::journal::{Recovered, boot_id};
 
 fn both(cost: i64, requests: u32) -> Budget {
     let limits = Limits { requests_per_minute: Some(requests), ..dollars(cost).limits };
@@ -97,6 +101,35 @@ async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_c
 }
 
 #[tokio::test]
+async fn a_report_that_the_store_takes_while_the_next_process_starts_is_not_taken_again() {
+    let bench = Bench::with([dollars(100)]).await;
+    let reservation = bench.admitted(40).await;
+    bench.store.turn_only("commit", Weather::Away);
+    let report = cost_of(reservation, "s", 40);
+    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+    assert!(unanswered.is_err());
+    let late = bench.engine.shared.state().rooms[WORKSPACE].sent.clone().unwrap();
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    for name in ["commit", "news", "load_budgets", "load_credits", "settled_among"] {
+        store.turn_only(name, Weather::Fair);
+    }
+    store.turn(Weather::Hanging);
+    let before = store.calls_of("adopt");
+    let mut starting = Box::pin(start(&settings, Arc::clone(&store) as _, clock.clone() as _));
+    while store.calls_of("adopt") == before {
+        assert!(tokio::time::timeout(SHORT, &mut starting).await.is_err());
+    }
+    store.inner.commit(&late, clock.now().wall).await.unwrap();
+    store.turn(Weather::Fair);
+    let engine = starting.await;
+    let bench = Bench { engine, store, clock, settings, _directory };
+    assert_eq!(bench.open(), 0);
+    assert!(!bench.engine.report(report).await.unwrap().first);
+    assert_eq!(bench.account(Dimension::Cost).await.spent, units(40));
+}
+
+#[tokio::test]
 async fn reservations_of_before_the_kill_time_out_each_at_its_own_time() {
     let bench = Bench::with([dollars(1000)]).await;
     for _ in 0..8 {
@@ -134,6 +167,34 @@ async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
     }
     let slots = bench.engine.consumption(&both(10_000, 1000)).await.unwrap().requests;
     assert_eq!(slots, 40);
+}
+
+/// Whose leases there may be, as the journal of a killed process says.
+fn on_record(bench: &Bench) -> BTreeSet<HolderId> {
+    let journal = std::fs::read(bench.settings.journal.as_ref().unwrap()).unwrap();
+    Recovered::read(&journal, &boot_id().unwrap()).unwrap().holders.into_iter().collect()
+}
+
+#[tokio::test]
+async fn earlier_holders_are_known_as_long_as_they_opened_a_lease_that_is_there() {
+    let mut bench = Bench::with([dollars(1000)]).await;
+    let first = bench.engine.shared.holder;
+    let reservation = bench.admitted(100).await;
+    for round in 0..4 {
+        bench = bench.killed_and_restarted().await;
+        let open = bench.admitted(10).await;
+        bench.engine.report(cost_of(open, &format!("s{round}"), 10)).await.unwrap();
+        assert_eq!(on_record(&bench), BTreeSet::from([first, bench.engine.shared.holder]));
+    }
+    bench.engine.report(cost_of(reservation, "last", 100)).await.unwrap();
+    bench.clock.advance(TTL + SHORT);
+    bench.engine.shared.tick();
+    bench.engine.flush(&id(WORKSPACE)).await.unwrap();
+    bench = bench.killed_and_restarted().await;
+    assert_eq!(on_record(&bench), BTreeSet::from([bench.engine.shared.holder]));
+    bench.admitted(860).await;
+    let account = bench.account(Dimension::Cost).await;
+    assert_eq!((account.spent, account.holders), (units(140), 1));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ shared_contract!(
     all_handoffs_of_a_reservation_go_to_the_same_replica,
     what_is_untaken_is_given_in_parts,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
+    what_was_charged_for_a_dead_holder_is_taken_out_of_what_it_took_over_and_what_took_it_over,
     a_report_that_is_too_long_is_refused,
 );
 
@@ -274,6 +275,34 @@ async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &
     let late = Exchange { consumed: Units::new(1), ..exchange(&cost, 2, 0) };
     let late = store.commit(&batch(&[], &[late]), seconds(21)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost(_))));
+}
+
+async fn what_was_charged_for_a_dead_holder_is_taken_out_of_what_it_took_over_and_what_took_it_over(
+    store: &dyn Store,
+) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    for (holder, amount) in [(1, 100), (2, 200), (3, 400), (4, 50)] {
+        forfeited(store, &cost, holder, amount).await;
+        let before: Vec<_> = (1..holder).map(HolderId).collect();
+        if holder < 4 {
+            store.adopt(&before, HolderId(holder), NOON).await.unwrap();
+        }
+    }
+    store.sweep(seconds(20)).await.unwrap();
+    let left = async || account(store, &budget, &cost).await.unwrap().forfeited.get();
+    assert_eq!(left().await, 750);
+    for (holder, rest) in [(2, 650), (3, 550), (1, 450)] {
+        let handoff = handoff(holder, "a");
+        store.hand_over(&handoff).await.unwrap();
+        store.handoff_settled(&handoff, &[(cost.clone(), Units::new(100))]).await.unwrap();
+        assert_eq!(left().await, rest, "of holder {holder}");
+    }
+    let all = handoff(2, "b");
+    store.hand_over(&all).await.unwrap();
+    store.handoff_settled(&all, &[(cost.clone(), Units::new(900))]).await.unwrap();
+    assert_eq!(left().await, 50, "another replica's");
 }
 
 async fn a_report_that_is_too_long_is_refused(store: &dyn Store) {

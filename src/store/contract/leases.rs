@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::ledger::escrow::LeaseState;
+use crate::store::AdoptedLease;
 
 contract!(
     a_batch_lends_up_to_the_limit_of_each_dimension,
@@ -13,7 +14,11 @@ contract!(
     request_slots_come_back_a_minute_after_expiry,
     a_clock_that_steps_ahead_frees_no_slots_that_may_be_in_use,
     closed_leases_are_forgotten_after_a_day,
-    an_adopted_lease_goes_on_under_its_new_holder,
+    an_adopted_lease_keeps_its_name_and_goes_on_under_its_new_holder,
+    nothing_of_a_holder_that_was_taken_over_is_applied,
+    who_was_taken_over_takes_nothing_over,
+    an_adopted_lease_is_spared_for_as_long_as_it_would_last,
+    a_lease_that_was_taken_over_twice_is_the_last_holders,
     a_reset_starts_anew_and_writes_expired_leases_off,
     a_hundred_accounts_fit_in_one_batch,
     a_store_answers,
@@ -183,7 +188,20 @@ async fn closed_leases_are_forgotten_after_a_day(store: &dyn Store) {
     ));
 }
 
-async fn an_adopted_lease_goes_on_under_its_new_holder(store: &dyn Store) {
+/// An exchange of holder 2 on a lease that holder 1 opened.
+fn successors(exchange: Exchange) -> Exchange {
+    Exchange { holder: HolderId(2), opened_by: Some(HolderId(1)), ..exchange }
+}
+
+async fn is_lost(store: &dyn Store, exchange: Exchange, now: Wall) -> bool {
+    let charged = settlement("late", 9, &[(&exchange.account, 5, Road::Direct)]);
+    let before = store.settlement(&id("ws"), &charged.id).await.unwrap();
+    let result = store.commit(&batch(std::slice::from_ref(&charged), &[exchange]), now).await;
+    let after = store.settlement(&id("ws"), &charged.id).await.unwrap();
+    matches!(result, Err(StoreError::LeaseLost(_))) && before == after
+}
+
+async fn an_adopted_lease_keeps_its_name_and_goes_on_under_its_new_holder(store: &dyn Store) {
     let budget = budget(1, "p1");
     let (cost, requests) = (cost_of(&budget), requests_of(&budget));
     store.create_budget(&budget).await.unwrap();
@@ -197,20 +215,109 @@ async fn an_adopted_lease_goes_on_under_its_new_holder(store: &dyn Store) {
     let later = NOON.plus(Duration::from_secs(61));
     let adopted = store.adopt(&[HolderId(1), HolderId(9)], HolderId(2), later).await.unwrap();
     assert_eq!(adopted.len(), 1);
-    assert_eq!((&adopted[0].account, adopted[0].epoch), (&cost, 1));
-    let lease = adopted[0].lease;
-    assert_eq!((lease.seq, lease.granted.get(), lease.state), (1, 100, LeaseState::Active));
-    assert_eq!(lease.expires_at, later.plus(TTL));
-    let now = account(store, &budget, &cost).await.unwrap();
-    assert_eq!((now.leased.get(), now.forfeited.get(), now.holders), (100, 50, 1));
+    let AdoptedLease { account: key, opener, epoch, lease } = &adopted[0];
+    assert_eq!((key, *opener, *epoch), (&cost, HolderId(1), 1));
+    assert_eq!((lease.seq, lease.granted.get(), lease.state), (1, 100, LeaseState::Expired));
     // A call whose answer was lost gives the same answer again.
     assert_eq!(store.adopt(&[HolderId(1)], HolderId(2), later).await.unwrap(), adopted);
 
-    let stale = Exchange { consumed: Units::new(60), ..exchange(&cost, 2, 0) };
-    let result = store.commit(&batch(&[], std::slice::from_ref(&stale)), later).await;
-    assert!(matches!(result, Err(StoreError::LeaseLost(_))));
-    let own = Exchange { holder: HolderId(2), ..stale };
-    assert_eq!(store.commit(&batch(&[], &[own]), later).await.unwrap()[0].spent.get(), 60);
+    let report = Exchange { consumed: Units::new(60), ..exchange(&cost, 2, 0) };
+    let stranger = Exchange { holder: HolderId(3), ..successors(report.clone()) };
+    assert!(is_lost(store, stranger, later).await);
+    let sent = batch(&[], &[successors(report)]);
+    let grants = store.commit(&sent, later).await.unwrap();
+    assert_eq!((grants[0].spent.get(), grants[0].forfeited.get()), (60, 50));
+    assert_eq!(store.commit(&sent, later).await.unwrap(), grants);
+    let now = account(store, &budget, &cost).await.unwrap();
+    assert_eq!((now.leased.get(), now.forfeited.get(), now.holders), (40, 50, 1));
+    // Its own leases have names of their own.
+    let own = Exchange { holder: HolderId(2), ..exchange(&cost, 1, 10) };
+    assert_eq!(store.commit(&batch(&[], &[own]), later).await.unwrap()[0].granted.get(), 10);
+    let all = store.adopt(&[HolderId(1)], HolderId(2), later).await.unwrap();
+    let names: Vec<_> = all.iter().map(|lease| (lease.opener, lease.epoch)).collect();
+    assert_eq!(names, [(HolderId(1), 1), (HolderId(2), 1)]);
+}
+
+async fn nothing_of_a_holder_that_was_taken_over_is_applied(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let (cost, requests) = (cost_of(&budget), requests_of(&budget));
+    store.create_budget(&budget).await.unwrap();
+    let first = exchange(&cost, 1, 100);
+    store.commit(&batch(&[], std::slice::from_ref(&first)), NOON).await.unwrap();
+    store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
+    let before = store.accounts(&budget, MONTH).await.unwrap();
+    let report = Exchange { consumed: Units::new(60), ..exchange(&cost, 2, 50) };
+    let next = Exchange { epoch: 2, ..exchange(&cost, 1, 10) };
+    for late in [first, report.clone(), exchange(&requests, 1, 5), next] {
+        assert!(is_lost(store, late.clone(), NOON).await, "{late:?}");
+    }
+    assert_eq!(store.accounts(&budget, MONTH).await.unwrap(), before);
+    let grants = store.commit(&batch(&[], &[successors(report)]), NOON).await.unwrap();
+    assert_eq!((grants[0].granted.get(), grants[0].spent.get()), (150, 60));
+}
+
+async fn who_was_taken_over_takes_nothing_over(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
+    // Holder 2 asked for the leases of holder 1 and was killed; its question comes after that of holder 3.
+    let asked = [HolderId(1), HolderId(2)];
+    assert_eq!(store.adopt(&asked, HolderId(3), NOON).await.unwrap().len(), 1);
+    assert_eq!(store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap(), []);
+    assert!(is_lost(store, successors(exchange(&cost, 2, 0)), NOON).await);
+    let last = Exchange { holder: HolderId(3), ..successors(exchange(&cost, 2, 0)) };
+    store.commit(&batch(&[], &[last]), NOON).await.unwrap();
+}
+
+async fn an_adopted_lease_is_spared_for_as_long_as_it_would_last(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let (cost, requests) = (cost_of(&budget), requests_of(&budget));
+    store.create_budget(&budget).await.unwrap();
+    let all = [exchange(&cost, 1, 100), exchange(&requests, 1, 20)];
+    store.commit(&batch(&[], &all), NOON).await.unwrap();
+    let seconds = |seconds| NOON.plus(Duration::from_secs(seconds));
+    store.adopt(&[HolderId(1)], HolderId(2), seconds(60)).await.unwrap();
+    assert_eq!(store.sweep(seconds(72)).await.unwrap(), 0);
+    assert_eq!(account(store, &budget, &cost).await.unwrap().leased.get(), 100);
+    assert_eq!(store.sweep(seconds(73)).await.unwrap(), 2);
+    assert_eq!(account(store, &budget, &cost).await.unwrap().forfeited.get(), 100);
+    // Who is taken over again gets as much time again, for what has expired too.
+    store.adopt(&[HolderId(1)], HolderId(3), seconds(130)).await.unwrap();
+    let release = async |before| {
+        store.release_forfeits(&budget.workspace, budget.id, seconds(before)).await.unwrap()
+    };
+    assert_eq!(release(140).await, []);
+    assert_eq!(release(141).await, [(cost.clone(), Units::new(100))]);
+    assert_eq!(store.sweep(seconds(202)).await.unwrap(), 0);
+    assert_eq!(store.sweep(seconds(203)).await.unwrap(), 1);
+    assert_eq!(account(store, &budget, &requests).await.unwrap().forfeited.get(), 0);
+}
+
+async fn a_lease_that_was_taken_over_twice_is_the_last_holders(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
+    store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
+    store.commit(&batch(&[], &[successors(exchange(&cost, 2, 0))]), NOON).await.unwrap();
+    let both = [HolderId(1), HolderId(2)];
+    let adopted = store.adopt(&both, HolderId(3), NOON).await.unwrap();
+    assert_eq!((adopted[0].opener, adopted[0].lease.seq), (HolderId(1), 2));
+    assert!(is_lost(store, successors(exchange(&cost, 3, 0)), NOON).await);
+    let days = |days: u64| NOON.plus(Duration::from_secs(days * 24 * 3600));
+    let last = |seq, then| {
+        let next = Exchange { then, ..exchange(&cost, seq, 0) };
+        batch(&[], &[Exchange { holder: HolderId(3), ..successors(next) }])
+    };
+    // It is known whose it is for as long as it is there, and a while longer.
+    store.sweep(days(2)).await.unwrap();
+    store.commit(&last(3, Then::Renew), days(2)).await.unwrap();
+    store.commit(&last(4, Then::Close), days(2)).await.unwrap();
+    assert!(is_lost(store, exchange(&cost, 1, 0), days(3)).await);
+    assert_eq!(store.sweep(days(4)).await.unwrap(), 1);
+    let unknown = Exchange { consumed: Units::new(1), ..exchange(&cost, 1, 0) };
+    assert_eq!(store.commit(&batch(&[], &[unknown]), days(4)).await.unwrap()[0].spent.get(), 1);
 }
 
 async fn a_reset_starts_anew_and_writes_expired_leases_off(store: &dyn Store) {

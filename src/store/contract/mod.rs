@@ -142,6 +142,7 @@ pub(super) fn exchange(account: &AccountKey, seq: u32, draw: i64) -> Exchange {
     Exchange {
         account: account.clone(),
         holder: HolderId(1),
+        opened_by: None,
         epoch: 1,
         seq,
         consumed: Units::ZERO,

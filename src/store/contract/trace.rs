@@ -44,6 +44,7 @@ struct Charged {
 struct Exchanged {
     place: Place,
     holder: u128,
+    opened_by: Option<u128>,
     epoch: u32,
     /// Usually the next one; an offset makes it a replay or a lost lease.
     seq_offset: u32,
@@ -78,16 +79,21 @@ fn charged() -> impl Strategy<Value = Charged> {
 fn exchanged() -> impl Strategy<Value = Exchanged> {
     let then = prop_oneof![6 => Just(Then::Renew), 1 => Just(Then::Close)];
     let seq_offset = prop_oneof![30 => Just(1u32), 2 => Just(0), 1 => Just(2)];
-    (place(), 1..=HOLDERS, 1u32..3, seq_offset, 0i64..60, 0i64..60, 0i64..400, then).prop_map(
-        |(place, holder, epoch, seq_offset, consume, give_back, draw, then)| Exchanged {
-            place,
-            holder,
-            epoch,
-            seq_offset,
-            consume,
-            give_back,
-            draw,
-            then,
+    let opened_by = prop_oneof![3 => Just(None), 1 => (1..=HOLDERS).prop_map(Some)];
+    let holders = (1..=HOLDERS, opened_by);
+    (place(), holders, 1u32..3, seq_offset, 0i64..60, 0i64..60, 0i64..400, then).prop_map(
+        |(place, (holder, opened_by), epoch, seq_offset, consume, give_back, draw, then)| {
+            Exchanged {
+                place,
+                holder,
+                opened_by,
+                epoch,
+                seq_offset,
+                consume,
+                give_back,
+                draw,
+                then,
+            }
         },
     )
 }
@@ -183,12 +189,15 @@ impl Caller {
     fn exchange(&self, exchanged: &Exchanged) -> Exchange {
         let account = account_at(exchanged.place);
         let holder = HolderId(exchanged.holder);
-        let before = self.leases.get(&(account.clone(), holder, exchanged.epoch));
+        let opened_by = exchanged.opened_by.map(HolderId);
+        let name = (account.clone(), opened_by.unwrap_or(holder), exchanged.epoch);
+        let before = self.leases.get(&name);
         let total = |of: fn(&Exchange) -> Units, more| {
             before.map_or(Units::ZERO, of).plus(Units::new(more))
         };
         Exchange {
             holder,
+            opened_by,
             epoch: exchanged.epoch,
             consumed: total(|e| e.consumed, exchanged.consume),
             returned: total(|e| e.returned, exchanged.give_back),
@@ -205,7 +214,7 @@ impl Caller {
         let Some(sent) = sent else { return };
         if result.starts_with("Ok") {
             for exchange in &sent.exchanges {
-                let key = (exchange.account.clone(), exchange.holder, exchange.epoch);
+                let key = (exchange.account.clone(), exchange.opener(), exchange.epoch);
                 self.leases.insert(key, exchange.clone());
             }
         }

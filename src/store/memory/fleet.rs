@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, broadcast};
 
-use super::{MemoryStore, Tables};
+use super::{MemoryStore, Tables, expires_at};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::{self, AccountKey, LeaseState};
@@ -217,14 +217,14 @@ impl FleetStore for MemoryStore {
         budget: BudgetId,
         before: Wall,
     ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
-        let Tables { accounts, leases, .. } = &mut *self.tables();
+        let Tables { accounts, leases, takeovers, .. } = &mut *self.tables();
         let mut released: BTreeMap<AccountKey, Units> = BTreeMap::new();
-        for ((key, ..), lease) in leases {
+        for ((key, opener, _), lease) in leases {
             let is_meant = key.workspace == *workspace
                 && key.budget == budget
                 && key.dimension != Dimension::Requests
                 && lease.state == LeaseState::Expired
-                && lease.expires_at < before;
+                && expires_at(takeovers, *opener, lease) < before;
             if is_meant {
                 let sum = released.entry(key.clone()).or_default();
                 *sum = sum.plus(lease.outstanding());
@@ -256,9 +256,14 @@ impl Tables {
     }
 
     fn take_back(&mut self, account: &AccountKey, holder: HolderId, mut amount: Units) {
-        let epochs = (account.clone(), holder, 0)..=(account.clone(), holder, u32::MAX);
-        let Some(totals) = self.accounts.get_mut(account) else { return };
-        for (_, lease) in self.leases.range_mut(epochs) {
+        let Self { accounts, leases, takeovers, .. } = self;
+        let Some(totals) = accounts.get_mut(account) else { return };
+        let last = |holder| takeovers.get(&holder).map_or(holder, |to| to.successor);
+        let all =
+            (account.clone(), HolderId(0), 0)..=(account.clone(), HolderId(u128::MAX), u32::MAX);
+        let theirs =
+            leases.range_mut(all).filter(|((_, opener, _), _)| last(*opener) == last(holder));
+        for (_, lease) in theirs {
             amount = amount.minus(escrow::take_back(totals, lease, amount));
         }
     }

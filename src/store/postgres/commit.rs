@@ -9,19 +9,19 @@ use sqlx::{FromRow, PgConnection};
 use super::errors::Failure;
 use super::tables::KeyColumns;
 use crate::domain::credits::Entry;
-use crate::domain::ids::Id;
+use crate::domain::ids::{HolderId, Id};
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
 use crate::domain::money::Units;
 use crate::domain::settlement::{Charge, Road, Settlement};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
-use crate::store::posting::{self, LeaseKey};
+use crate::store::posting;
 use crate::store::rows::road_name;
 use crate::store::{Batch, StoreError};
 
 const COMMIT: &str =
     "SELECT * FROM bursar_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-       $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)";
+       $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)";
 
 /// What `bursar_commit` raises when a lease is lost.
 const LEASE_LOST: &str = "BU001";
@@ -64,8 +64,6 @@ pub(super) async fn apply(
     let call = Call::of(batch);
     let keys: KeyColumns<'_> = call.accounts.iter().copied().collect();
     let settlements = call.settlements_json(&batch.workspace);
-    let of_leases =
-        |of: &dyn Fn(&LeaseKey<'_>) -> String| call.leases.iter().map(of).collect::<Vec<_>>();
     let of_exchanges = |of: &dyn Fn(&Exchange) -> Units| {
         batch.exchanges.iter().map(|exchange| of(exchange).get()).collect::<Vec<_>>()
     };
@@ -80,9 +78,11 @@ pub(super) async fn apply(
         .bind(keys.dimension)
         .bind(keys.target)
         .bind(keys.window)
-        .bind(call.leases.iter().map(|lease| call.account_place(lease.account)).collect::<Vec<_>>())
-        .bind(of_leases(&|lease| lease.holder.to_string()))
-        .bind(call.leases.iter().map(|lease| i64::from(lease.epoch)).collect::<Vec<_>>())
+        .bind(call.holders.iter().map(|(opener, _)| opener.to_string()).collect::<Vec<_>>())
+        .bind(call.holders.iter().map(|(_, sender)| sender.to_string()).collect::<Vec<_>>())
+        .bind(call.leases.iter().map(|of| call.account_place(of.account)).collect::<Vec<_>>())
+        .bind(call.leases.iter().map(|of| call.holders_place(of.holders)).collect::<Vec<_>>())
+        .bind(call.leases.iter().map(|of| i64::from(of.epoch)).collect::<Vec<_>>())
         .bind(batch.exchanges.iter().map(|x| call.lease_place(x)).collect::<Vec<_>>())
         .bind(batch.exchanges.iter().map(|x| i64::from(x.seq)).collect::<Vec<_>>())
         .bind(of_exchanges(&|x| x.consumed))
@@ -114,10 +114,29 @@ pub(super) async fn apply(
     }
 }
 
+/// Who opened leases, and who sends exchanges on them.
+type Holders = (HolderId, HolderId);
+
+/// A lease, and who speaks for it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct LeaseOf<'a> {
+    account: &'a AccountKey,
+    holders: Holders,
+    epoch: u32,
+}
+
+impl<'a> LeaseOf<'a> {
+    fn named_by(exchange: &'a Exchange) -> Self {
+        let holders = (exchange.opener(), exchange.holder);
+        Self { account: &exchange.account, holders, epoch: exchange.epoch }
+    }
+}
+
 /// The rows that a batch names, in the order in which they are locked.
 struct Call<'a> {
     accounts: Vec<&'a AccountKey>,
-    leases: Vec<LeaseKey<'a>>,
+    holders: Vec<Holders>,
+    leases: Vec<LeaseOf<'a>>,
     /// The first settlement of each id.
     settlements: Vec<&'a Settlement>,
     /// Charges that no lease carries, with the places of their settlements.
@@ -146,9 +165,11 @@ impl<'a> Call<'a> {
         let exchanged = batch.exchanges.iter().map(|exchange| &exchange.account);
         let charged = charges.iter().map(|(_, charge)| &charge.account);
         let accounts: BTreeSet<_> = exchanged.chain(charged).collect();
-        let leases: BTreeSet<_> = batch.exchanges.iter().map(LeaseKey::of).collect();
+        let leases: BTreeSet<_> = batch.exchanges.iter().map(LeaseOf::named_by).collect();
+        let holders: BTreeSet<_> = leases.iter().map(|lease| lease.holders).collect();
         Self {
             accounts: accounts.into_iter().collect(),
+            holders: holders.into_iter().collect(),
             leases: leases.into_iter().collect(),
             settlements,
             charges,
@@ -159,8 +180,12 @@ impl<'a> Call<'a> {
         place(self.accounts.binary_search(&account))
     }
 
+    fn holders_place(&self, holders: Holders) -> i32 {
+        place(self.holders.binary_search(&holders))
+    }
+
     fn lease_place(&self, exchange: &Exchange) -> i32 {
-        place(self.leases.binary_search(&LeaseKey::of(exchange)))
+        place(self.leases.binary_search(&LeaseOf::named_by(exchange)))
     }
 
     fn settlements_json(&self, workspace: &Id) -> Recorded {

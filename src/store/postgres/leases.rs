@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::errors::Failure;
 use super::tables::{self, Accounts, Busy, Leases};
-use super::turn::{query_as, query_scalar};
+use super::turn::{query, query_as, query_scalar};
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, LeaseState};
@@ -28,15 +28,25 @@ pub(super) async fn adopt(
     ttl: Duration,
     given: Option<Wall>,
 ) -> Result<Vec<AdoptedLease>, Failure> {
-    let rows: Vec<KeyedLeaseRow> = query_as("SELECT * FROM bursar_adopt($1, $2, $3, $4)")
-        .bind(from.iter().map(HolderId::to_string).collect::<Vec<_>>())
+    let earlier: Vec<_> = from.iter().map(HolderId::to_string).collect();
+    let speaks: bool = query_scalar("SELECT bursar_take_over($1, $2, $3, $4)")
+        .bind(&earlier)
         .bind(to.to_string())
         .bind(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
         .bind(given.map(Wall::as_ms))
-        .fetch_all(db)
+        .fetch_one(&mut *db)
         .await?;
-    let own = tables::keyed(rows)?.into_iter();
-    Ok(own.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+    if !speaks {
+        return Ok(Vec::new());
+    }
+    // A statement of its own sees all that was applied until the holders were locked.
+    let rows: Vec<KeyedLeaseRow> =
+        query_as("SELECT * FROM lease WHERE holder || '' = ANY ($1 || $2) AND state <> 'closed'")
+            .bind(earlier)
+            .bind(to.to_string())
+            .fetch_all(db)
+            .await?;
+    Ok(tables::keyed(rows)?.into_iter().map(AdoptedLease::from).collect())
 }
 
 /// Accounts that others are at are left for the next sweep.
@@ -71,13 +81,13 @@ async fn due(db: &mut PgConnection, now: Wall) -> Result<Leases, Failure> {
     let rows: Vec<KeyedLeaseRow> = query_as(
         // Each part repeats the condition of the partial index `lease_due`, or it would not be used.
         "(SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND look_at_ms < $1 AND expires_at_ms < $1
-          LIMIT $4)
+            AND NOT EXISTS (SELECT FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= $1) LIMIT $4)
          UNION ALL
          (SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND look_at_ms < $2 AND expires_at_ms < $2
-          LIMIT $4)
+            AND NOT EXISTS (SELECT FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= $2) LIMIT $4)
          UNION ALL
          (SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND look_at_ms < $3 AND expires_at_ms < $3
-          LIMIT $4)
+            AND NOT EXISTS (SELECT FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= $3) LIMIT $4)
          LIMIT $4",
     )
     .bind(now.minus(escrow::GRACE).as_ms())
@@ -87,6 +97,18 @@ async fn due(db: &mut PgConnection, now: Wall) -> Result<Leases, Failure> {
     .fetch_all(db)
     .await?;
     Ok(tables::keyed(rows)?)
+}
+
+/// Forgets holders that were taken over long ago and have no lease left.
+pub(super) async fn forget_takeovers(db: &mut PgConnection, now: Wall) -> Result<(), Failure> {
+    query(
+        "DELETE FROM takeover t WHERE spared_until_ms < $1
+           AND NOT EXISTS (SELECT FROM lease l WHERE l.holder || '' = t.holder)",
+    )
+    .bind(now.minus(escrow::CLOSED_KEPT).as_ms())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn reset(
@@ -143,7 +165,8 @@ pub(super) async fn release(
     Ok(released.into_iter().collect())
 }
 
-/// Takes amounts out of what a holder has forfeited on these accounts, as far as there is any.
+/// Takes amounts out of what a holder, and those that the same process spoke for, have forfeited on these accounts, as far as
+/// there is any.
 pub(super) async fn take_back(
     db: &mut PgConnection,
     holder: HolderId,
@@ -168,7 +191,15 @@ async fn expired_on(
     accounts: &Accounts,
     holder: HolderId,
 ) -> Result<Leases, Failure> {
-    let mut leases = tables::leases_of(db, &[holder]).await?;
+    // What it admitted may be covered by leases of those that it took over, and the other way round.
+    let family: Vec<String> = query_scalar(
+        "WITH last AS (SELECT COALESCE((SELECT successor FROM takeover WHERE holder = $1), $1) AS holder)
+         SELECT holder FROM last UNION SELECT t.holder FROM takeover t, last WHERE t.successor = last.holder",
+    )
+    .bind(holder.to_string())
+    .fetch_all(&mut *db)
+    .await?;
+    let mut leases = tables::leases_of(db, family).await?;
     leases.retain(|(key, ..), lease| {
         accounts.contains_key(key) && lease.state == LeaseState::Expired
     });
@@ -184,7 +215,8 @@ async fn expired(
 ) -> Result<Leases, Failure> {
     let rows: Vec<KeyedLeaseRow> = query_as(
         "SELECT * FROM lease WHERE workspace = $1 AND budget = $2 AND dimension <> 'requests'
-           AND state = 'expired' AND expires_at_ms < $3",
+           AND state = 'expired' AND expires_at_ms < $3
+           AND NOT EXISTS (SELECT FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= $3)",
     )
     .bind(workspace.as_str())
     .bind(budget.to_string())

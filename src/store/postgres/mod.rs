@@ -323,7 +323,9 @@ impl Store for PostgresStore {
                 let now = clock(turn, given).await?;
                 fleet::forget_handoffs(turn, now).await?;
                 budgets::forget_deleted(turn, now).await?;
-                leases::sweep(turn, now).await
+                let touched = leases::sweep(turn, now).await?;
+                leases::forget_takeovers(turn, now).await?;
+                Ok::<_, Failure>(touched)
             })
         })
         .await

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::join_all;
-use sqlx::{Connection, FromRow, PgConnection};
+use futures_util::join;
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
+use tokio::time::timeout;
 
 use super::PostgresStore;
 use super::testing::Database;
+use super::turn::CALL_TIMEOUT;
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::{self, AccountKey, Draw, Exchange, Lease, Then};
@@ -115,6 +118,7 @@ impl Replica {
             exchanges.push(Exchange {
                 account: account.clone(),
                 holder: self.holder,
+                opened_by: None,
                 epoch: held.epoch,
                 seq: held.seq,
                 consumed: Units::new(held.consumed),
@@ -365,4 +369,75 @@ async fn check(
     .unwrap();
     assert_eq!((events, account.spent.get()), (leased + direct, leased + direct), "{key:?}");
     assert!(account.spent.get() > 0 && account.spent.get() <= LIMIT + account.overdraft.get());
+}
+
+/// Waits until somebody waits for a lock of this kind.
+async fn until_one_waits(database: &Database, kind: &str) {
+    let mut looking = database.connect().await;
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = $1)";
+    let one_waits = async |db: &mut PgConnection| -> bool {
+        sqlx::query_scalar(waits).bind(kind).fetch_one(db).await.unwrap()
+    };
+    let one = async { while !one_waits(&mut looking).await {} };
+    timeout(CALL_TIMEOUT, one).await.unwrap_or_else(|_| panic!("nobody waits for {kind}"));
+    looking.close().await.unwrap();
+}
+
+/// A lease of holder 1 with 100 lent, and a batch that reports on it.
+async fn a_report_on_a_lease(store: &PostgresStore) -> Batch {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
+    let report = Exchange { consumed: Units::new(60), ..exchange(&cost, 2, 0) };
+    batch(&[settlement("s1", 1, &[(&cost, 60, Road::Lease)])], &[report])
+}
+
+#[tokio::test]
+async fn a_batch_that_is_being_applied_is_in_what_its_holders_successor_finds() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let report = a_report_on_a_lease(store).await;
+    let mut other = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM account FOR UPDATE").execute(&mut other).await.unwrap();
+    let taking_over = async {
+        until_one_waits(&database, "transactionid").await;
+        store.adopt(&[HolderId(1)], HolderId(2), NOON).await
+    };
+    let letting_go = async {
+        until_one_waits(&database, "advisory").await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    };
+    let (applied, adopted, ()) = join!(store.commit(&report, NOON), taking_over, letting_go);
+    assert_eq!(applied.unwrap()[0].spent.get(), 60);
+    assert_eq!(adopted.unwrap()[0].lease.consumed.get(), 60);
+    other.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_while_its_holder_is_taken_over_is_not_applied() {
+    let database = Database::new().await;
+    let store = &database.store;
+    let report = a_report_on_a_lease(store).await;
+    let mut other = database.connect().await;
+    let take_over = format!(
+        "BEGIN; SELECT bursar_take_over(ARRAY['{}'], '{}', 10000, {})",
+        HolderId(1),
+        HolderId(2),
+        NOON.as_ms()
+    );
+    sqlx::raw_sql(AssertSqlSafe(take_over)).execute(&mut other).await.unwrap();
+    let done = async {
+        until_one_waits(&database, "advisory").await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    };
+    let (refused, ()) = join!(store.commit(&report, NOON), done);
+    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    assert_eq!(store.settlement(&id("ws"), &id("s1")).await.unwrap(), None);
+    let adopted = store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
+    assert_eq!(adopted[0].lease.consumed.get(), 0);
+    other.close().await.unwrap();
+    database.remove().await;
 }

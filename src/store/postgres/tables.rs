@@ -257,9 +257,8 @@ fn with_lease_keys<'a>(
 /// Leases of these holders, in any state.
 pub(super) async fn leases_of(
     db: &mut PgConnection,
-    holders: &[HolderId],
+    holders: Vec<String>,
 ) -> Result<Leases, Failure> {
-    let holders: Vec<_> = holders.iter().map(HolderId::to_string).collect();
     let rows: Vec<KeyedLeaseRow> = query_as("SELECT * FROM lease WHERE holder || '' = ANY ($1)")
         .bind(holders)
         .fetch_all(db)

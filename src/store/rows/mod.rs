@@ -411,7 +411,7 @@ fn clamped(value: i64) -> u32 {
     u32::try_from(value.max(0)).unwrap_or(u32::MAX)
 }
 
-fn parsed<T, E: fmt::Display>(
+pub(in crate::store) fn parsed<T, E: fmt::Display>(
     what: &str,
     text: &str,
     parse: impl Fn(&str) -> Result<T, E>,

@@ -7,16 +7,20 @@ use serde_json::{Value, json};
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::domain::credits::{BUDGET, Entry};
-use crate::domain::ids::{BudgetId, Id};
+use crate::domain::ids::{BudgetId, HolderId, Id};
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 use crate::store::posting::{self, Allowance, Rows};
-use crate::store::rows::{LimitsRow, number, road_name, unreadable};
+use crate::store::rows::{LimitsRow, number, parsed, road_name, unreadable};
 use crate::store::sqlite::credits;
 use crate::store::sqlite::tables::{self, account_key_json};
 use crate::store::{Batch, StoreError};
+
+/// Runs with every batch.
+pub(super) const SUCCESSORS: &str =
+    "SELECT holder, successor FROM takeover WHERE holder IN (SELECT value FROM json_each(?1))";
 
 pub(super) async fn apply(
     db: &mut SqliteConnection,
@@ -29,6 +33,7 @@ pub(super) async fn apply(
     load_on_record(&mut *db, batch, &mut rows).await?;
     tables::load_accounts(&mut *db, &mut rows.accounts).await?;
     tables::load_leases(&mut *db, &mut rows.leases).await?;
+    load_successors(&mut *db, &mut rows).await?;
     let (fresh, grants) = posting::post(batch, &mut rows, ttl, now)?;
     let accounts =
         rows.accounts.iter().filter_map(|(key, account)| Some((*key, account.as_ref()?)));
@@ -99,6 +104,17 @@ async fn load_on_record<'a>(
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
     let ids = batch.settlements.iter().map(|settlement| &settlement.id);
     rows.on_record = ids.filter(|id| found.contains(id.as_str())).collect();
+    Ok(())
+}
+
+async fn load_successors(db: &mut SqliteConnection, rows: &mut Rows<'_>) -> Result<(), StoreError> {
+    let named: Value = rows.successors.keys().map(HolderId::to_string).collect();
+    let found: Vec<(String, String)> =
+        sqlx::query_as(SUCCESSORS).bind(named.to_string()).fetch_all(db).await?;
+    let holder = |text: &str| parsed("holder id", text, HolderId::parse);
+    for (before, after) in found {
+        rows.successors.insert(holder(&before)?, Some(holder(&after)?));
+    }
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! What befalls leases outside of exchanges: adoption after a restart, the passing of time, a reset.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::{BudgetId, HolderId, Id};
-use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease, LeaseState};
+use crate::domain::ledger::escrow::{self, Account, AccountKey, Due, Lease};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::rows::KeyedLeaseRow;
@@ -21,10 +20,13 @@ const SWEEP_LEASES_MAX: i64 = 1000;
 
 /// Each part repeats the condition of the partial index `lease_due`, or SQLite would not use it.
 pub(super) const DUE: &str = "SELECT * FROM lease WHERE state = 'active' AND state <> 'expired' AND expires_at_ms < ?1
+           AND NOT EXISTS (SELECT 1 FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= ?1)
          UNION ALL
          SELECT * FROM lease WHERE state = 'expired' AND dimension = 'requests' AND expires_at_ms < ?2
+           AND NOT EXISTS (SELECT 1 FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= ?2)
          UNION ALL
          SELECT * FROM lease WHERE state = 'closed' AND state <> 'expired' AND expires_at_ms < ?3
+           AND NOT EXISTS (SELECT 1 FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= ?3)
          LIMIT ?4";
 
 type Leases = BTreeMap<(AccountKey, HolderId, u32), Lease>;
@@ -37,35 +39,34 @@ pub(super) async fn adopt(
     ttl: Duration,
     now: Wall,
 ) -> Result<Vec<AdoptedLease>, StoreError> {
-    let holders: Value = from.iter().chain([&to]).map(HolderId::to_string).collect();
-    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
-        "SELECT * FROM lease
-         WHERE holder IN (SELECT value FROM json_each(?1)) AND (state <> 'closed' OR holder = ?2)",
+    let is_over: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM takeover WHERE holder = ?1)")
+            .bind(to.to_string())
+            .fetch_one(&mut *db)
+            .await?;
+    if is_over {
+        return Ok(Vec::new());
+    }
+    let others = from.iter().filter(|holder| **holder != to);
+    let others: Value = others.map(HolderId::to_string).collect();
+    sqlx::query(
+        "INSERT INTO takeover (holder, successor, spared_until_ms)
+         SELECT value, ?2, ?3 FROM json_each(?1) WHERE true
+         ON CONFLICT DO UPDATE SET successor = excluded.successor, spared_until_ms = excluded.spared_until_ms",
     )
-    .bind(holders.to_string())
+    .bind(others.to_string())
     .bind(to.to_string())
-    .fetch_all(&mut *db)
+    .bind(now.plus(ttl).as_ms())
+    .execute(&mut *db)
     .await?;
-    let (mut own, theirs): (Leases, Leases) =
-        keyed(rows)?.into_iter().partition(|((_, holder, _), _)| *holder == to);
-    let mut left = Vec::new();
-    for (key, lease) in theirs {
-        // Two earlier holders never have the same epoch of an account; should they, the second lease just expires.
-        if let Entry::Vacant(place) = own.entry((key.0.clone(), to, key.2)) {
-            place.insert(lease);
-            left.push(key);
-        }
-    }
-    let mut accounts = accounts_of(&mut *db, &own).await?;
-    for (key, lease) in &mut own {
-        escrow::adopt(account_in(&mut accounts, &key.0)?, lease, ttl, now);
-    }
-    save(&mut *db, &accounts, &own).await?;
-    for key in &left {
-        tables::delete_lease(&mut *db, key).await?;
-    }
-    let live = own.into_iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
-    Ok(live.map(|((account, _, epoch), lease)| AdoptedLease { account, epoch, lease }).collect())
+    let all: Value = from.iter().chain([&to]).map(HolderId::to_string).collect();
+    let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
+        "SELECT * FROM lease WHERE holder IN (SELECT value FROM json_each(?1)) AND state <> 'closed'",
+    )
+    .bind(all.to_string())
+    .fetch_all(db)
+    .await?;
+    Ok(keyed(rows)?.into_iter().map(AdoptedLease::from).collect())
 }
 
 pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, StoreError> {
@@ -97,6 +98,21 @@ pub(super) async fn sweep(db: &mut SqliteConnection, now: Wall) -> Result<u64, S
         tables::delete_lease(&mut *db, key).await?;
     }
     Ok(u64::try_from(leases.len()).unwrap_or(u64::MAX))
+}
+
+/// Forgets holders that were taken over long ago and have no lease left.
+pub(super) async fn forget_takeovers(
+    db: &mut SqliteConnection,
+    now: Wall,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM takeover WHERE spared_until_ms < ?1
+           AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.holder = takeover.holder)",
+    )
+    .bind(now.minus(escrow::CLOSED_KEPT).as_ms())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn reset(
@@ -145,7 +161,8 @@ pub(super) async fn release(
 ) -> Result<Vec<(AccountKey, Units)>, StoreError> {
     let rows: Vec<KeyedLeaseRow> = sqlx::query_as(
         "SELECT * FROM lease WHERE workspace = ?1 AND budget = ?2 AND dimension <> 'requests'
-           AND state = 'expired' AND expires_at_ms < ?3",
+           AND state = 'expired' AND expires_at_ms < ?3
+           AND NOT EXISTS (SELECT 1 FROM takeover t WHERE t.holder = lease.holder AND t.spared_until_ms >= ?3)",
     )
     .bind(workspace.as_str())
     .bind(budget.to_string())

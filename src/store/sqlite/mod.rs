@@ -268,6 +268,7 @@ impl Store for SqliteStore {
     async fn sweep(&self, now: Wall) -> Result<u64, StoreError> {
         let mut tx = self.write().await?;
         let touched = leases::sweep(&mut tx, now).await?;
+        leases::forget_takeovers(&mut tx, now).await?;
         tx.commit().await?;
         Ok(touched)
     }

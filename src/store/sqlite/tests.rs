@@ -160,7 +160,9 @@ async fn sums_that_no_number_holds_are_the_largest_there_is() {
 async fn no_statement_of_the_hot_path_scans_a_table() {
     let directory = tempfile::tempdir().unwrap();
     let store = sqlite_in(directory.path()).await;
-    for statement in tables::HOT.into_iter().chain([leases::DUE, credits::ENTRIES]) {
+    for statement in
+        tables::HOT.into_iter().chain([commit::SUCCESSORS, leases::DUE, credits::ENTRIES])
+    {
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
                 .fetch_all(&store.readers)

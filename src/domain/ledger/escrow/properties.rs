@@ -20,6 +20,7 @@ fn request(seq: u32, totals: (i64, i64, i64), draw: Option<i64>) -> Exchange {
             window: Arc::from("2026-11"),
         },
         holder: HolderId(1),
+        opened_by: None,
         epoch: 1,
         seq,
         consumed: Units::new(totals.0),
@@ -189,9 +190,6 @@ enum Step {
     FreeSlots {
         holder: usize,
     },
-    Adopt {
-        holder: usize,
-    },
     Charge {
         amount: i16,
     },
@@ -218,7 +216,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..HOLDERS).prop_map(|holder| Step::Replay { holder }),
         2 => (0..HOLDERS).prop_map(|holder| Step::Expire { holder }),
         1 => (0..HOLDERS).prop_map(|holder| Step::FreeSlots { holder }),
-        1 => (0..HOLDERS).prop_map(|holder| Step::Adopt { holder }),
         1 => (-100i16..200).prop_map(|amount| Step::Charge { amount }),
         1 => (0u16..2000).prop_map(|limit| Step::Limit { limit }),
         1 => Just(Step::Reset),
@@ -252,11 +249,6 @@ impl World {
             Step::Replay { holder } => self.replay(holder),
             Step::Expire { holder } => self.on_lease(holder, expire),
             Step::FreeSlots { holder } => self.on_lease(holder, free_slots),
-            Step::Adopt { holder } => {
-                self.on_lease(holder, |account, lease| {
-                    adopt(account, lease, TTL, Wall::from_ms(0))
-                });
-            }
             Step::Charge { amount } => {
                 charge(&mut self.account, Units::new(i64::from(amount)), self.limit);
                 self.direct = self.direct.plus(Units::new(i64::from(amount)));

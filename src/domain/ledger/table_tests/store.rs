@@ -74,7 +74,7 @@ impl TestStore {
         let most = self.limits_max.entry(exchange.account.clone()).or_default();
         *most = limit.max(*most);
         let account = self.accounts.entry(exchange.account.clone()).or_default();
-        let key = (exchange.account.clone(), exchange.holder, exchange.epoch);
+        let key = (exchange.account.clone(), exchange.opener(), exchange.epoch);
         let mut lease = self.leases.get(&key).copied();
         let grant = escrow::exchange(account, &mut lease, exchange, limit, TTL, now).ok()?;
         self.leases.insert(key, lease?);
@@ -137,22 +137,10 @@ impl TestStore {
         }
     }
 
-    pub(in crate::domain::ledger) fn adopt(
-        &mut self,
-        to: HolderId,
-        now: Wall,
-    ) -> Vec<(AccountKey, u32, Lease)> {
-        let mut adopted = Vec::new();
-        for ((key, holder, epoch), mut lease) in std::mem::take(&mut self.leases) {
-            if lease.state == LeaseState::Closed {
-                self.leases.insert((key, holder, epoch), lease);
-                continue;
-            }
-            escrow::adopt(self.accounts.entry(key.clone()).or_default(), &mut lease, TTL, now);
-            self.leases.insert((key.clone(), to, epoch), lease);
-            adopted.push((key, epoch, lease));
-        }
-        adopted
+    /// What a restarted process takes over.
+    pub(in crate::domain::ledger) fn open_leases(&self) -> Vec<(AccountKey, HolderId, u32, Lease)> {
+        let open = self.leases.iter().filter(|(_, lease)| lease.state != LeaseState::Closed);
+        open.map(|((key, opener, epoch), lease)| (key.clone(), *opener, *epoch, *lease)).collect()
     }
 
     /// How many leases are live.

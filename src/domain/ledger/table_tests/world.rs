@@ -225,8 +225,8 @@ impl World {
         for budget in self.store.budgets.values() {
             self.ledger.put_budget(budget.clone(), self.now);
         }
-        for (key, epoch, lease) in self.store.adopt(holder, self.now.wall) {
-            self.ledger.restore_lease(&key, epoch, &lease, self.now);
+        for (key, opener, epoch, lease) in self.store.open_leases() {
+            self.ledger.restore_lease(&key, (opener, epoch), &lease, self.now);
         }
         for reservation in self.journal.values().filter(|r| !settled.contains(&r.id)) {
             self.ledger.restore_reservation(reservation.clone(), self.now);

@@ -160,7 +160,7 @@ async fn what_is_acknowledged_was_written_with_synchronous_commit() {
     for write in [
         "SELECT bursar_begin(1000)",
         "SELECT * FROM bursar_commit('ws', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
-           '{}', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, NULL, 1000, NULL)",
+           '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, NULL, 1000, NULL)",
     ] {
         let shown = async |db: &mut PgConnection| -> String {
             sqlx::query_scalar("SHOW synchronous_commit").fetch_one(db).await.unwrap()
