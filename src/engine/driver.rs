@@ -198,6 +198,7 @@ impl Shared {
     /// Carries the batches of one workspace to the store, one after the other, until there are no more. A batch is made when
     /// it is its turn, so that it says all that there is to say; it is sent unchanged until it is answered.
     async fn carry(&self, workspace: Id, slots: &Semaphore) {
+        let mut losses = Losses::default();
         loop {
             // In turns, so that a busy workspace does not keep the slot from the others.
             let mut slot = slots.acquire().await;
@@ -205,7 +206,12 @@ impl Shared {
             let (mut retries, mut patience) = (Retries::new(), COMMIT_PATIENCE);
             loop {
                 match self.send(&batch, patience).await {
-                    Sent::Answered => break,
+                    Sent::Answered => break losses = Losses::default(),
+                    Sent::Lost(account) => {
+                        drop(slot);
+                        sleep(losses.pause(account, self)).await;
+                        break;
+                    }
                     Sent::Failed => {}
                     Sent::TooSlow => {
                         patience = patience.saturating_mul(2).min(COMMIT_PATIENCE_MAX);
@@ -264,7 +270,7 @@ impl Shared {
                 if let Some(room) = self.state().rooms.get_mut(&batch.workspace) {
                     room.lost(&account, batch);
                 }
-                Sent::Answered
+                Sent::Lost(account)
             }
             Err(error) => {
                 self.metrics.store_commit(took, "failed");
@@ -305,14 +311,35 @@ impl Shared {
 }
 
 /// What became of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Sent {
-    /// It is over, one way or the other.
+    /// It was applied.
     Answered,
+    /// It was turned down for the lease on this account, and another takes its place.
+    Lost(Box<AccountKey>),
     /// The store said that it failed; it may or may not have been applied.
     Failed,
     /// The store said nothing in time; likewise.
     TooSlow,
+}
+
+/// Batches that were turned down, one after the other. A lease that is opened anew and lost at once is lost for good: another
+/// process has taken over from this one. Its batches are still sent, in case that ends, but not in a circle.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    last: Option<Box<AccountKey>>,
+    retries: Option<Retries>,
+}
+
+impl Losses {
+    /// How long to wait before the next batch is sent. Many accounts may lose a lease each, which is nothing to wait for.
+    pub(super) fn pause(&mut self, account: Box<AccountKey>, shared: &Shared) -> Duration {
+        if self.last.as_ref() == Some(&account) {
+            return self.retries.get_or_insert_with(Retries::new).pause(shared);
+        }
+        *self = Self { last: Some(account), retries: None };
+        Duration::ZERO
+    }
 }
 
 impl Room {

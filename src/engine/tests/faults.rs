@@ -2,7 +2,10 @@
 
 use super::unsteady::Weather;
 use super::*;
+use crate::domain::budget::Dimension;
+use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::settlement::Settlement;
+use crate::engine::driver::Losses;
 use crate::store::StoreError;
 
 /// Whoever calls tries again until the store answers. A budget that exists was created by an earlier try.
@@ -97,6 +100,28 @@ async fn a_workspace_whose_batch_is_never_taken_holds_up_no_other() {
     admission(bench.engine.reserve(asked, FOREVER).await.hand_over());
     bench.store.refuse_batches_of(None);
     bench.engine.report(cost_of_subject("s", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn leases_that_are_lost_again_and_again_are_asked_for_more_and_more_seldom() {
+    let bench = Bench::with([dollars(100)]).await;
+    let account = |target: &str| {
+        Box::new(AccountKey {
+            workspace: id(WORKSPACE),
+            budget: BudgetId(1),
+            generation: 0,
+            dimension: Dimension::Cost,
+            target: id(target),
+            window: "2026-11".into(),
+        })
+    };
+    let mut losses = Losses::default();
+    let mut pause = |target| losses.pause(account(target), &bench.engine.shared);
+    let (one, other) = (pause("one"), pause("other"));
+    assert_eq!((one, other), (Duration::ZERO, Duration::ZERO), "each is followed by another lease");
+    let pauses: Vec<Duration> = (0..12).map(|_| pause("other")).collect();
+    assert!(pauses[0] >= Duration::from_millis(10), "{pauses:?}");
+    assert!(pauses[11] >= Duration::from_millis(500), "{pauses:?}");
 }
 
 /// A request of another workspace, which has a budget of its own.
