@@ -231,7 +231,7 @@ BEGIN
             recalled[a] := true;
           END IF;
         ELSE
-          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / GREATEST(holders[a] / 3, 2)) ELSE free END;
+          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / GREATEST(holders[a] / 3, 8)) ELSE free END;
           lent := GREATEST(LEAST(x_want[i], free, fair), 0);
           leased[a] := bursar_plus(leased[a], lent);
           granted[l] := bursar_plus(granted[l], lent);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::Id;
+use crate::domain::ledger::Sharing;
 use crate::domain::ledger::escrow::{Exchange, Grant};
 use crate::domain::ledger::exchange;
 use crate::domain::ledger::minute::Minute;
-use crate::domain::ledger::{Sharing, Terms};
 use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};

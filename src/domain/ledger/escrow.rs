@@ -429,9 +429,9 @@ fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
     lease.overrun = request.overrun;
 }
 
-/// Lends what is asked for, and leaves something to the other holders: beyond what is needed, nobody gets more than three even
-/// parts of what is free, nor more than half of it. Less than the smallest waiting request needs would help nobody and is not lent
-/// at all; what others have is recalled instead, unless nobody waits.
+/// Lends what is asked for, and leaves something to the other holders: beyond what is needed, nobody gets more than an eighth of
+/// what is free, nor among many more than three even parts of it. Less than the smallest waiting request needs would help nobody
+/// and is not lent at all; what others have is recalled instead, unless nobody waits.
 fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Units) {
     let Some(draw) = draw else { return };
     let free = account.free(limit);

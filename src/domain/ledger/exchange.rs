@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::budget::Dimension;
 use crate::domain::ledger::account::{
-    AccountIndex, Exchanging, LocalAccount, LocalLease, Standing, crumbs,
+    AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
 };
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
 use crate::domain::ledger::{Ledger, Sharing, Unsent};
@@ -408,8 +408,7 @@ impl Ledger {
         // What was drawn just now is for those who wait here, and if the pool had something, nobody lacks it any more.
         let keeps = sent.draw.is_some_and(Draw::is_waited_for) || lent > Units::ZERO;
         let most = if keeps { Units::ZERO } else { Units::MAX };
-        let crumbs = crumbs(grant.limit, grant.holders);
-        let recalled = account.heed(grant.recalls, most, crumbs, now) > Units::ZERO;
+        let recalled = account.heed(grant.recalls, most, Units::ZERO, now) > Units::ZERO;
         let closed = sent.then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);

@@ -84,8 +84,11 @@ impl LocalAccount {
     /// Near exhaustion, what no reservation holds goes back where it serves others: when the pool has run dry, and it is enough
     /// for a request. Returns how much it was.
     pub fn give_leftovers(&mut self, now: Now) -> Units {
+        if !self.sips {
+            return Units::ZERO;
+        }
         let serves = self.free < self.typical && self.in_hand(now) >= self.typical;
-        let gives = self.sips && (serves || self.minute.is_some());
+        let gives = serves || self.minute.is_some();
         if gives { self.give(Units::MAX, now) } else { Units::ZERO }
     }
 
