@@ -266,9 +266,10 @@ impl Ledger {
         patience(self.holders, self.terms.lease_ttl)
     }
 
-    /// What a refill covers: what is used until the next news.
+    /// What a refill covers: what is used until the next news, and some more.
     fn horizon(&self) -> Duration {
-        REFILL_MIN.max(self.patience())
+        let patience = self.patience();
+        REFILL_MIN.max(patience.saturating_add(patience.checked_div(4).unwrap_or_default()))
     }
 
     /// Hands everything back that no reservation holds, and asks for the leases to be closed.

@@ -12,7 +12,7 @@ use crate::domain::time::Now;
 const LOW_WATER_DIVISOR: i64 = 4;
 /// In a fleet, a lease that is low with less than so many typical requests is not refilled by a message of its own: there are news
 /// before, or the request that lacks something asks.
-const LOW_WATER_REQUESTS: i64 = 5;
+const LOW_WATER_REQUESTS: i64 = 3;
 /// In a fleet a refill of slots comes with any exchange when less than so many times the low water is left.
 const TOP_UP_FACTOR: i64 = 2;
 /// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
