@@ -53,6 +53,8 @@ pub(crate) struct Outcome {
     pub(crate) falsely: u64,
     /// What was spent or set aside when that first happened.
     pub(crate) first_false: Option<i64>,
+    /// The most that was idle when it happened.
+    pub(crate) idle_most: i64,
     /// Transactions of the store.
     pub(crate) operations: u64,
     pub(crate) operations_to_99: u64,
@@ -255,6 +257,7 @@ impl World {
                 if self.plan.limit - used >= estimate {
                     self.outcome.falsely += 1;
                     self.outcome.first_false.get_or_insert(used);
+                    self.outcome.idle_most = self.outcome.idle_most.max(self.plan.limit - used);
                 }
             }
         }

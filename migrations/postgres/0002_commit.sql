@@ -272,12 +272,12 @@ BEGIN
         free := bursar_minus(bursar_minus(bursar_minus(bursar_plus(allowed[a], base[a]), spent[a]), leased[a]),
                              forfeited[a]);
         IF free <= 0 OR free < x_need_min[i] THEN
-          IF leased[a] > outstanding THEN
+          IF x_need_min[i] > 0 AND leased[a] > outstanding THEN
             recalls[a] := recalls[a] + 1;
             recalled[a] := true;
           END IF;
         ELSE
-          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / (holders[a] * 2)) ELSE free END;
+          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / GREATEST(holders[a] / 3, 8)) ELSE free END;
           lent := GREATEST(LEAST(x_want[i], free, fair), 0);
           leased[a] := bursar_plus(leased[a], lent);
           granted[l] := bursar_plus(granted[l], lent);

@@ -1,16 +1,21 @@
 //! One account as this replica sees it: its lease, what is reserved against it, and what the store last said.
 
+mod sizes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::budget::{Budget, Dimension};
 use crate::domain::ids::Id;
+use crate::domain::ledger::Sharing;
 use crate::domain::ledger::escrow::{Exchange, Grant};
+use crate::domain::ledger::exchange;
 use crate::domain::ledger::minute::Minute;
-use crate::domain::ledger::{Sharing, Terms};
 use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
+
+pub use self::sizes::crumbs;
 
 /// Position of an account in the ledger's table.
 pub type AccountIndex = u32;
@@ -24,14 +29,6 @@ pub type OpenerIndex = u16;
 const DRIFT_PPM: u32 = 200;
 /// Subtracted from every lease, for what measuring costs.
 const LEASE_MARGIN: Duration = Duration::from_millis(200);
-/// A refill is asked for when less than this part is left of what was in hand after the last grant.
-const LOW_WATER_DIVISOR: i64 = 4;
-/// In a fleet a refill comes with any exchange when less than this part is left.
-const TOP_UP_DIVISOR: i64 = 2;
-/// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
-const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
-/// A first grant covers this many requests like the one that waits.
-const FIRST_GRANT_REQUESTS: i64 = 4;
 /// What the store said last is taken as true for at least this long; a flood of refused requests costs it nothing in between.
 const KNOWN_MIN: Duration = Duration::from_millis(250);
 /// And at most for this much longer, spread over the accounts so that they do not ask in step.
@@ -40,11 +37,6 @@ const KNOWN_SPREAD_MS: u32 = 750;
 const SLOT_GUARD: Duration = Duration::from_millis(60);
 /// How many requests weigh as much in the typical amount as all before them.
 const TYPICAL_OVER: i64 = 8;
-/// Slots without use are given back to a shared pool this long after the store last answered.
-const SLOTS_KEPT: Duration = Duration::from_secs(1);
-/// But for those that so much use will need.
-const SLOTS_AHEAD: Duration = Duration::from_secs(2);
-
 /// What an account is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -135,16 +127,20 @@ pub struct LocalAccount {
     typical: Units,
     /// Recalls on the account that this replica has heeded.
     recalls: u32,
-    /// Near exhaustion among several holders: exactly what is needed is drawn, and what is left of it goes back at once.
+    /// Near exhaustion among several holders: exactly what is needed is drawn, and what others could use of the rest goes back.
     sips: bool,
+    /// Others were asked in vain, and it has been near exhaustion since.
+    in_vain: bool,
+    /// How long news of this account wait for each other, in milliseconds.
+    patience_ms: u16,
     /// What the store said last is no longer taken as true.
     doubted: bool,
     /// Something was handed back that no exchange has told.
     pub has_returned: bool,
     /// When the store last answered.
     told_at: Mono,
-    /// What was in hand when the store had answered.
-    full: Units,
+    /// A refill is asked for when less is in hand.
+    low_water: Units,
     /// Stamps of the rolling minute, for a requests account.
     pub minute: Option<Box<Minute>>,
 }
@@ -181,10 +177,12 @@ impl LocalAccount {
             typical: Units::ZERO,
             recalls: 0,
             sips: false,
+            in_vain: false,
+            patience_ms: 0,
             doubted: false,
             has_returned: false,
             told_at: Mono::default(),
-            full: Units::ZERO,
+            low_water: Units::ZERO,
             minute: (dimension == Dimension::Requests).then(Box::default),
         }
     }
@@ -207,7 +205,11 @@ impl LocalAccount {
     pub fn is_known(&self, now: Now) -> bool {
         let spread =
             self.serial.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
-        let known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
+        let mut known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
+        if self.in_vain {
+            // All are in need, and each would ask in vain again.
+            known = known.max(self.patience());
+        }
         self.was_told() && !self.doubted && now.mono < self.told_at.plus(known)
     }
 
@@ -307,60 +309,6 @@ impl LocalAccount {
         amount
     }
 
-    /// Near exhaustion, what no reservation holds goes back at once. Returns how much it was.
-    pub fn give_leftovers(&mut self, now: Now) -> Units {
-        if self.sips { self.give(Units::MAX, now) } else { Units::ZERO }
-    }
-
-    /// Gives slots back to a shared pool that two seconds of use do not need. Returns how many.
-    pub fn give_idle_slots(&mut self, now: Now) -> Units {
-        if self.minute.is_none() || now.mono.since(self.told_at) < SLOTS_KEPT {
-            return Units::ZERO;
-        }
-        let kept = if self.sips { Units::ZERO } else { self.use_in(SLOTS_AHEAD, now) };
-        let idle = self.in_hand(now).minus(kept).or_zero();
-        self.give(idle, now)
-    }
-
-    /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Returns how much
-    /// it was.
-    pub fn heed(&mut self, recalls: u32, most: Units, now: Now) -> Units {
-        if std::mem::replace(&mut self.recalls, recalls) == recalls {
-            return Units::ZERO;
-        }
-        self.give(most, now)
-    }
-
-    /// Hands back for others to use: nothing is drawn ahead of need before the next grant.
-    fn give(&mut self, most: Units, now: Now) -> Units {
-        let amount = self.hand_back(most, now);
-        if amount > Units::ZERO {
-            self.full = self.in_hand(now);
-        }
-        amount
-    }
-
-    /// Whether a refill should be asked for ahead of need.
-    pub fn is_low(&mut self, terms: &Terms, now: Now) -> bool {
-        self.has_less_than(LOW_WATER_DIVISOR, terms, now)
-    }
-
-    /// Whether an exchange that takes place anyway should bring a refill.
-    pub fn wants_refill(&mut self, terms: &Terms, now: Now) -> bool {
-        let part = match terms.sharing {
-            Sharing::Alone => LOW_WATER_DIVISOR,
-            Sharing::Fleet => TOP_UP_DIVISOR,
-        };
-        self.has_less_than(part, terms, now)
-    }
-
-    fn has_less_than(&mut self, part: i64, terms: &Terms, now: Now) -> bool {
-        // A lone replica draws all slots of a rolling minute at once.
-        let refills = self.minute.is_none() || terms.sharing == Sharing::Fleet;
-        let low_water = self.full.get().checked_div(part).unwrap_or(0);
-        refills && !self.sips && self.free > Units::ZERO && self.in_hand(now).get() < low_water
-    }
-
     /// Takes a slot of the rolling minute.
     pub fn take_slot(&mut self, at: Mono, limit: u32, sharing: Sharing) {
         if let Some(minute) = &mut self.minute {
@@ -381,23 +329,6 @@ impl LocalAccount {
         self.lease.seq > 0 && now.mono.plus(third) >= self.deadline
     }
 
-    /// What a grant should cover, given what waiting requests lack: so much time of use at the rate seen since the store last
-    /// answered, or a few requests like the waiting ones.
-    pub fn want(&self, need: Units, horizon: Duration, now: Now) -> Units {
-        if self.sips {
-            return need;
-        }
-        let first = Units::new(need.get().saturating_mul(FIRST_GRANT_REQUESTS));
-        need.max(first).max(self.use_in(horizon, now))
-    }
-
-    /// What will be used in this time at the rate seen since the store last answered.
-    fn use_in(&self, time: Duration, now: Now) -> Units {
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let since = ms(now.mono.since(self.told_at).max(RATE_INTERVAL_MIN)).max(1);
-        Units::new(self.demand.get().saturating_mul(ms(time)).checked_div(since).unwrap_or(0))
-    }
-
     /// Takes the store's answer to the exchange that carried `sent` and was first sent at `sent_at`.
     pub fn take_grant(&mut self, grant: &Grant, sent: &Exchange, sent_at: Mono, now: Now) {
         let overrun_since = self.lease.overrun.minus(sent.overrun);
@@ -410,12 +341,20 @@ impl LocalAccount {
         self.demand = Units::ZERO;
         self.told_at = now.mono;
         self.doubted = false;
-        self.full = self.in_hand(now);
+        self.set_low_water(now);
         self.deadline = sent_at.plus(good_for(grant.ttl));
         let holders = i64::from(grant.holders);
         let last_mile =
             self.typical.max(Units::ONE).get().saturating_mul(holders).saturating_mul(2);
         self.sips = holders > 1 && grant.free.get() < last_mile;
+        self.in_vain &= self.sips;
+        let patience = exchange::patience(grant.holders, grant.ttl).as_millis();
+        self.patience_ms = u16::try_from(patience).unwrap_or(u16::MAX);
+    }
+
+    /// How long news of this account wait for each other.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(u64::from(self.patience_ms))
     }
 
     /// Takes the lease's totals as the store's own.

@@ -85,11 +85,11 @@ pub struct Lease {
 /// What a holder asks of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
-    /// The least that is of use: the smallest waiting request.
+    /// The least that is of use: the smallest waiting request. Zero for a refill that nobody waits for.
     pub need_min: Units,
     /// What all waiting requests lack.
     pub need: Units,
-    /// What two seconds of use would take; at least `need`.
+    /// What some seconds of use would take; at least `need`.
     pub want: Units,
 }
 
@@ -353,6 +353,14 @@ pub fn check_invariants(account: &Account, leases: &[Lease], direct: Units) -> R
     }
 }
 
+impl Draw {
+    /// Whether a request waits for it.
+    #[must_use]
+    pub fn is_waited_for(self) -> bool {
+        self.need_min > Units::ZERO
+    }
+}
+
 impl Account {
     /// What can be lent under this limit; negative after an overdraft or a lowered limit.
     #[must_use]
@@ -422,17 +430,18 @@ fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
     lease.overrun = request.overrun;
 }
 
-/// Lends what is asked for, and leaves the other holders their part: half of what is free, shared among all. Less
-/// than the smallest waiting request needs would help nobody and is not lent at all; what others have is recalled instead.
+/// Lends what is asked for, and leaves something to the other holders: beyond what is needed, nobody gets more than an eighth of
+/// what is free, nor among many more than three even parts of it. Less than the smallest waiting request needs would help nobody
+/// and is not lent at all; what others have is recalled instead, unless nobody waits.
 fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Units) {
     let Some(draw) = draw else { return };
     let free = account.free(limit);
     if free <= Units::ZERO || free < draw.need_min {
-        let is_lent_elsewhere = account.leased > lease.outstanding();
-        account.recalls = account.recalls.saturating_add(u32::from(is_lent_elsewhere));
+        let is_recalled = draw.is_waited_for() && account.leased > lease.outstanding();
+        account.recalls = account.recalls.saturating_add(u32::from(is_recalled));
         return;
     }
-    let parts = i64::from(account.holders).saturating_mul(2);
+    let parts = i64::from(account.holders.checked_div(3).unwrap_or(0).max(8));
     let part = Units::new(free.get().checked_div(parts).unwrap_or(0));
     let fair = if account.holders > 1 { draw.need.max(part) } else { free };
     let lent = draw.want.min(free).min(fair).or_zero();

@@ -17,8 +17,9 @@ use crate::domain::time::{Mono, Now};
 const EXCHANGES_MAX: usize = 2_000;
 /// How often [`Ledger::tend_leases`] is called.
 pub const TICK: Duration = Duration::from_millis(250);
-/// So many replicas may each send what nobody waits for once a tick: a fleet of any size sends some 32 such batches a second.
-const HOLDERS_PER_TICK: u32 = 8;
+/// So many replicas may each send what nobody waits for once a tick: a fleet sends some eight such batches a second, until it is so
+/// large that each sends one within [`patience`] whatever the others do.
+const HOLDERS_PER_TICK: u32 = 2;
 /// A refill covers at least so much use.
 const REFILL_MIN: Duration = Duration::from_secs(2);
 /// Settlements that wait for each other, and that go into one batch, at the most. However many a store has missed, each batch is
@@ -258,16 +259,15 @@ impl Ledger {
         self.lingered = self.lingered.saturating_add(1);
     }
 
-    /// How long news wait for others that nobody waits for: the longer, the more replicas tell the same store, and always less
-    /// than a lease lasts.
+    /// How long news wait here for others that nobody waits for.
     fn patience(&self) -> Duration {
-        let fair = TICK.saturating_mul(self.holders.div_ceil(HOLDERS_PER_TICK).max(1));
-        fair.min(self.terms.lease_ttl.saturating_mul(3).checked_div(5).unwrap_or_default())
+        patience(self.holders, self.terms.lease_ttl)
     }
 
-    /// What a refill covers: a few batches' worth of use.
+    /// What a refill covers: what is used until the next news, and some more.
     fn horizon(&self) -> Duration {
-        REFILL_MIN.max(self.patience().saturating_mul(3))
+        let patience = self.patience();
+        REFILL_MIN.max(patience.saturating_add(patience.checked_div(4).unwrap_or_default()))
     }
 
     /// Hands everything back that no reservation holds, and asks for the leases to be closed.
@@ -336,18 +336,23 @@ impl Ledger {
                 want: missing,
             });
         }
-        let in_hand = account.in_hand(now);
         let limit = budget.limits.of(account.dimension)?;
         // By the gate's own measure: whoever waits for an answer must have asked.
         let waits = sum > Units::ZERO && account.usable(limit, now) < sum;
         // A lease that nobody uses any more is about to be closed, not refilled.
         let is_unused = now.mono.since(account.last_used) > terms.lease_ttl;
-        if !waits && (is_unused || !account.wants_refill(terms, now)) {
+        if !waits && (is_unused || !account.wants_refill(terms, horizon, now)) {
             return None;
         }
+        if !waits {
+            let want = account.want(Units::ONE, limit, horizon, now);
+            return Some(Draw { need_min: Units::ZERO, need: Units::ONE, want });
+        }
+        account.pool_crumbs(now);
+        let in_hand = account.in_hand(now);
         let need = sum.minus(in_hand).max(Units::ONE);
         let need_min = least.minus(in_hand).max(Units::ONE).min(need);
-        Some(Draw { need_min, need, want: account.want(need, horizon, now) })
+        Some(Draw { need_min, need, want: account.want(need, limit, horizon, now) })
     }
 
     /// One exchange; `None` for an account that has nothing to say.
@@ -409,9 +414,10 @@ impl Ledger {
         if exchanging != Exchanging::Overtaken {
             self.budgets.learn_credits(account.budget, grant.limit);
         }
-        // What was drawn just now is for those who wait here.
-        let most = if sent.draw.is_none() { Units::MAX } else { Units::ZERO };
-        let recalled = account.heed(grant.recalls, most, now) > Units::ZERO;
+        // What was drawn just now is for those who wait here, and if the pool had something, nobody lacks it any more.
+        let keeps = sent.draw.is_some_and(Draw::is_waited_for) || lent > Units::ZERO;
+        let most = if keeps { Units::ZERO } else { Units::MAX };
+        let recalled = account.heed(grant.recalls, most, Units::ZERO, now) > Units::ZERO;
         let closed = sent.then == Then::Close;
         if closed {
             account.begin_again(sent.consumed);
@@ -435,6 +441,13 @@ impl Ledger {
             self.enqueue(at);
         }
     }
+}
+
+/// How long news wait for others that nobody waits for: the longer, the more replicas tell the same store, and always less than a
+/// lease lasts.
+pub(super) fn patience(holders: u32, lease_ttl: Duration) -> Duration {
+    let fair = TICK.saturating_mul(holders.div_ceil(HOLDERS_PER_TICK).max(1));
+    fair.min(lease_ttl.saturating_mul(3).checked_div(5).unwrap_or_default())
 }
 
 impl LocalAccount {

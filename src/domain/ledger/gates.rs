@@ -83,7 +83,12 @@ impl Gate {
         if account.is_leased(now) && here >= need {
             return Judgement::Pass;
         }
-        if !account.is_leased(now) || !account.is_known(now) || here.plus(elsewhere) >= need {
+        if !account.is_leased(now) || !account.is_known(now) {
+            return Judgement::Lack;
+        }
+        // Where all are in need, what was free when the store answered is gone by now.
+        let is_gone = recall == Some(Recall::Failed) && account.is_in_vain();
+        if here.plus(elsewhere) >= need && !is_gone {
             return Judgement::Lack;
         }
         match recall {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::domain::ledger::account::AccountIndex;
+use crate::domain::ledger::account::{AccountIndex, LocalAccount, crumbs};
 use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange};
 use crate::domain::ledger::gates::Gates;
 use crate::domain::ledger::{Ledger, Sharing};
@@ -37,7 +37,9 @@ impl Ledger {
         if lacks {
             return false;
         }
-        let gives = account.heed(recalls, Units::MAX, now) > Units::ZERO;
+        let limit = self.budgets.get(account.budget).and_then(|of| of.limits.of(account.dimension));
+        let crumbs = crumbs(limit.unwrap_or_default(), self.holders);
+        let gives = account.heed(recalls, Units::MAX, crumbs, now) > Units::ZERO;
         if gives {
             self.press(at);
         }
@@ -62,13 +64,14 @@ impl Ledger {
         }
     }
 
-    /// Notes how a draw was answered: with nothing, though others hold some, a recall begins; the second time it has failed.
+    /// Notes how a draw was answered: with nothing, though others hold some, a recall begins; the second time it has failed. Who
+    /// has asked in vain before does not wait for others again before there is more than near exhaustion.
     pub(super) fn note_draw(&mut self, at: AccountIndex, sent: &Exchange, lent: Units, now: Now) {
         if self.terms.sharing == Sharing::Alone {
             return;
         }
         let before = self.recalls.get(&at).copied();
-        let Some(draw) = sent.draw else {
+        let Some(draw) = sent.draw.filter(|draw| draw.is_waited_for()) else {
             // Nobody waits any more for what was recalled.
             if before.is_some_and(|recall| recall != Recall::Failed) {
                 self.recalls.remove(&at);
@@ -78,12 +81,19 @@ impl Ledger {
         let next = if !self.others_may_give(at, draw, lent) {
             None
         } else {
+            let is_in_vain = self.accounts.get(at).is_some_and(LocalAccount::is_in_vain);
             match before {
+                None | Some(Recall::Failed) if is_in_vain => Some(Recall::Failed),
                 None | Some(Recall::Failed) => Some(Recall::Waiting(now.mono.plus(RECALL_WAIT))),
                 Some(Recall::Waiting(until)) => Some(Recall::Waiting(until)),
                 Some(Recall::Asking) => Some(Recall::Failed),
             }
         };
+        if next == Some(Recall::Failed)
+            && let Some(account) = self.accounts.get_mut(at)
+        {
+            account.asked_in_vain();
+        }
         match next {
             Some(recall) => self.recalls.insert(at, recall),
             None => self.recalls.remove(&at),

@@ -195,6 +195,11 @@ impl Caller {
         let total = |of: fn(&Exchange) -> Units, more| {
             before.map_or(Units::ZERO, of).plus(Units::new(more))
         };
+        let exchange =
+            exchange(&account, before.map_or(0, |e| e.seq) + exchanged.seq_offset, exchanged.draw);
+        // Small draws are refills that nobody waits for.
+        let part = |of: i64| Units::new(exchanged.draw / of);
+        let draw = exchange.draw.map(|draw| Draw { need_min: part(50), need: part(10), ..draw });
         Exchange {
             holder,
             opened_by,
@@ -202,8 +207,9 @@ impl Caller {
             consumed: total(|e| e.consumed, exchanged.consume),
             returned: total(|e| e.returned, exchanged.give_back),
             overrun: total(|e| e.overrun, exchanged.consume / 20),
+            draw,
             then: exchanged.then,
-            ..exchange(&account, before.map_or(0, |e| e.seq) + exchanged.seq_offset, exchanged.draw)
+            ..exchange
         }
     }
 

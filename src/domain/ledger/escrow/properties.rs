@@ -75,7 +75,24 @@ fn a_draw_leaves_the_other_holders_their_part() {
     apply(&mut account, &mut first, &request(1, (0, 0, 0), None)).unwrap();
     let mut ask = request(1, (0, 0, 0), Some(10));
     ask.draw = Some(Draw { need_min: Units::new(5), need: Units::new(10), want: Units::new(90) });
-    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 25);
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 12, "an eighth");
+    account.holders = 60;
+    (ask.seq, ask.draw) = (2, ask.draw.map(|draw| Draw { need: Units::ONE, ..draw }));
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 16, "three parts");
+    (ask.seq, ask.draw) = (3, ask.draw.map(|draw| Draw { need: Units::new(30), ..draw }));
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 46, "the need");
+}
+
+#[test]
+fn nothing_is_recalled_for_a_refill_that_nobody_waits_for() {
+    let mut account = Account::default();
+    let (mut first, mut second) = (None, None);
+    apply(&mut account, &mut first, &request(1, (0, 0, 0), Some(100))).unwrap();
+    let mut ask = request(1, (0, 0, 0), Some(10));
+    ask.draw = ask.draw.map(|draw| Draw { need_min: Units::ZERO, ..draw });
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().recalls, 0);
+    let waits = request(2, (0, 0, 0), Some(10));
+    assert_eq!(apply(&mut account, &mut second, &waits).unwrap().recalls, 1);
 }
 
 #[test]

@@ -167,6 +167,10 @@ impl Fleet {
     }
 }
 
+fn is_refusal(decision: &Decision) -> bool {
+    matches!(decision, Decision::Deny(_))
+}
+
 fn cost(limit: i64) -> Limits {
     Limits { cost: Some(NanoUsd::new(limit)), ..Limits::default() }
 }
@@ -243,17 +247,78 @@ fn near_exhaustion_nothing_is_drawn_ahead_of_need() {
     let mut fleet = Fleet::new(2, cost(40));
     fleet.reserve(0, 4).unwrap();
     fleet.reserve(1, 4).unwrap();
-    let id = fleet.reserve(1, 9).unwrap();
-    fleet.tell_recalls(usize::MAX);
-    let (_, lent) = fleet.account(Dimension::Cost);
+    let id = fleet.reserve(1, 20).unwrap();
+    assert_eq!(fleet.account(Dimension::Cost).1, units(40), "nothing is free");
     fleet.settle(1, id, 1);
     fleet.exchange(1);
-    let (spent, after) = fleet.account(Dimension::Cost);
-    assert_eq!(spent, units(1));
-    assert!(
-        after < lent.minus(units(1)),
-        "eight are left of nine, and go back: {after:?} of {lent:?}"
-    );
+    assert_eq!(fleet.account(Dimension::Cost), (units(1), units(20)), "19 are left, and go back");
+}
+
+#[test]
+fn leftovers_that_serve_nobody_stay_where_they_are() {
+    let mut fleet = Fleet::new(2, cost(40));
+    fleet.reserve(0, 4).unwrap();
+    fleet.reserve(1, 4).unwrap();
+    let id = fleet.reserve(1, 20).unwrap();
+    let told = fleet.exchanges;
+    fleet.settle(1, id, 18);
+    fleet.exchange(1);
+    assert_eq!(fleet.exchanges, told, "two are no request's worth");
+}
+
+#[test]
+fn what_goes_back_for_a_recall_is_not_drawn_again_along_with_it() {
+    let mut fleet = Fleet::new(2, cost(1_000));
+    fleet.reserve(0, 100).unwrap();
+    let (_, lent) = fleet.account(Dimension::Cost);
+    assert!(fleet.reserve(1, 850).is_ok(), "of {lent:?} all but 100 are idle");
+}
+
+#[test]
+fn a_first_grant_is_larger_where_the_limit_is_ample() {
+    for (limit, lent) in [(40_959, 40), (40_960, 160)] {
+        let mut fleet = Fleet::new(1, cost(limit));
+        fleet.reserve(0, 10).unwrap();
+        assert_eq!(fleet.account(Dimension::Cost).1, units(lent), "of {limit}");
+    }
+}
+
+#[test]
+fn crumbs_are_not_worth_a_message_but_go_with_the_next_news() {
+    let mut fleet = Fleet::new(2, cost(100_000));
+    let first = fleet.reserve(0, 1_000).unwrap();
+    fleet.reserve(1, 95_900).unwrap();
+    fleet.reserve(0, 2_900).unwrap();
+    fleet.settle(0, first, 700);
+    fleet.ledgers[0].hurry();
+    fleet.exchange(0);
+    for (quiet, is_given) in [(Duration::ZERO, false), (Duration::from_secs(1), true)] {
+        fleet.tick(quiet);
+        let Err(_) = fleet.ask(1, 450) else { panic!("100 are free, and 400 idle") };
+        let (_, before) = fleet.account(Dimension::Cost);
+        fleet.tell_recalls(1);
+        let (_, after) = fleet.account(Dimension::Cost);
+        assert_eq!(after < before, is_given, "{before:?}, then {after:?}");
+        fleet.tick(RECALL);
+        fleet.ledgers[1].tend_recalls(fleet.now);
+        fleet.exchange(1);
+    }
+}
+
+#[test]
+fn among_many_who_has_asked_in_vain_pools_what_it_has_and_asks_no_others_again() {
+    let mut fleet = Fleet::new(8, cost(100));
+    for at in 0..8 {
+        fleet.reserve(at, 12).unwrap();
+    }
+    assert_eq!(fleet.reserve(0, 5), Err(RefusalCode::BudgetInFlight));
+    let asked = fleet.exchanges;
+    fleet.tick(Duration::from_millis(900));
+    assert_eq!(fleet.ask(0, 5).map(|(_, decision)| is_refusal(&decision)), Ok(true));
+    assert_eq!(fleet.exchanges, asked, "it is remembered as long as news wait");
+    fleet.tick(Duration::from_millis(200));
+    assert_eq!(fleet.ask(0, 5).map(|(_, decision)| is_refusal(&decision)), Ok(true));
+    assert_eq!(fleet.exchanges, asked + 1, "asked once, without waiting for others");
 }
 
 #[test]

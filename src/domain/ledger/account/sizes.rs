@@ -1,0 +1,182 @@
+//! How much an account draws and gives back, and when. It decides what a fleet costs its store and how much of a budget lies idle;
+//! what may be admitted does not depend on it.
+
+use std::time::Duration;
+
+use super::LocalAccount;
+use crate::domain::ledger::{Sharing, Terms};
+use crate::domain::money::Units;
+use crate::domain::time::Now;
+
+/// A refill is asked for when less than this part is left of what was in hand after the last grant.
+const LOW_WATER_DIVISOR: i64 = 4;
+/// In a fleet, a lease that is low with less than so many typical requests is not refilled by a message of its own: there are news
+/// before, or the request that lacks something asks.
+const LOW_WATER_REQUESTS: i64 = 3;
+/// In a fleet a refill of slots comes with any exchange when less than so many times the low water is left.
+const TOP_UP_FACTOR: i64 = 2;
+/// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
+const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// A first grant covers this many requests like the one that waits.
+const FIRST_GRANT_REQUESTS: i64 = 4;
+/// And this many where the limit has room for so many times that.
+const AMPLE_GRANT_REQUESTS: i64 = 16;
+const AMPLE_LIMIT: i64 = 256;
+/// Later grants bring the lease up to at least so many typical requests.
+const FEW_REQUESTS: i64 = 2;
+/// When others recall it, less than so much use or a typical request is not worth a message of its own.
+const CRUMB_USE: Duration = Duration::from_secs(1);
+/// Unless what all holders might keep of it would be more than this part of the limit.
+const CRUMBS_DIVISOR: i64 = 75;
+/// Where news wait so long for each other there are many holders, eight at least.
+const MANY_HOLD: Duration = Duration::from_secs(1);
+/// Slots without use are given back to a shared pool this long after the store last answered.
+const SLOTS_KEPT: Duration = Duration::from_secs(1);
+/// But for those that so much use will need.
+const SLOTS_AHEAD: Duration = Duration::from_secs(2);
+
+/// What a replica may keep of what others recall, under this limit and with so many holders.
+pub fn crumbs(limit: Units, holders: u32) -> Units {
+    let parts = i64::from(holders.max(1)).saturating_mul(CRUMBS_DIVISOR);
+    Units::new(limit.get().checked_div(parts).unwrap_or(0))
+}
+
+impl LocalAccount {
+    /// What a grant should cover, given what waiting requests lack: what brings the lease up to so much time of use at the rate
+    /// seen since the store last answered, or to a few requests like the waiting ones. Near exhaustion exactly what is lacking.
+    pub fn want(&self, need: Units, limit: Units, horizon: Duration, now: Now) -> Units {
+        if self.sips {
+            return need;
+        }
+        let first = times(need, FIRST_GRANT_REQUESTS);
+        if self.minute.is_some() {
+            return first.max(self.use_in(horizon, now));
+        }
+        if !self.was_told() {
+            let ample = times(need, AMPLE_GRANT_REQUESTS);
+            return if times(ample, AMPLE_LIMIT) <= limit { ample } else { first };
+        }
+        let full = self.ahead(horizon, now).max(times(need, FEW_REQUESTS));
+        need.max(full.minus(self.available().or_zero()))
+    }
+
+    /// Whether an exchange that takes place anyway should bring a refill.
+    pub fn wants_refill(&mut self, terms: &Terms, horizon: Duration, now: Now) -> bool {
+        let full = match terms.sharing {
+            Sharing::Alone => self.low_water,
+            Sharing::Fleet if self.minute.is_some() => times(self.low_water, TOP_UP_FACTOR),
+            Sharing::Fleet => self.ahead(horizon, now),
+        };
+        self.may_refill(terms) && self.in_hand(now) < full
+    }
+
+    /// Whether a refill should be asked for ahead of need.
+    pub fn is_low(&mut self, terms: &Terms, now: Now) -> bool {
+        self.may_refill(terms) && self.in_hand(now) < self.low_water && self.is_large(terms)
+    }
+
+    /// From now on a refill is asked for when most of what is in hand now is used.
+    pub(super) fn set_low_water(&mut self, now: Now) {
+        let full = self.in_hand(now).get();
+        self.low_water = Units::new(full.checked_div(LOW_WATER_DIVISOR).unwrap_or(0));
+    }
+
+    /// Near exhaustion, what no reservation holds goes back where it serves others: when the pool has run dry, and it is enough
+    /// for a request. Returns how much it was.
+    pub fn give_leftovers(&mut self, now: Now) -> Units {
+        if !self.sips {
+            return Units::ZERO;
+        }
+        let serves = self.free < self.typical && self.in_hand(now) >= self.typical;
+        let gives = serves || self.minute.is_some();
+        if gives { self.give(Units::MAX, now) } else { Units::ZERO }
+    }
+
+    /// Gives slots back to a shared pool that two seconds of use do not need. Returns how many.
+    pub fn give_idle_slots(&mut self, now: Now) -> Units {
+        if self.minute.is_none() || now.mono.since(self.told_at) < SLOTS_KEPT {
+            return Units::ZERO;
+        }
+        let kept = if self.sips { Units::ZERO } else { self.use_in(SLOTS_AHEAD, now) };
+        let idle = self.in_hand(now).minus(kept).or_zero();
+        self.give(idle, now)
+    }
+
+    /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Crumbs that are not
+    /// worth a message stay until there are news to tell anyway. Returns how much it was.
+    pub fn heed(&mut self, recalls: u32, most: Units, crumbs: Units, now: Now) -> Units {
+        if std::mem::replace(&mut self.recalls, recalls) == recalls {
+            return Units::ZERO;
+        }
+        let has_news = now.mono.since(self.told_at) >= self.patience();
+        let few = self.typical.max(self.use_in(CRUMB_USE, now)).min(crumbs);
+        if self.minute.is_none() && !has_news && self.in_hand(now) < few {
+            return Units::ZERO;
+        }
+        self.give(most, now)
+    }
+
+    /// Who has asked others in vain before draws all that a request needs: what is here goes into the pool, where it serves somebody
+    /// in any case.
+    pub fn pool_crumbs(&mut self, now: Now) {
+        // What was so long ago says nothing.
+        let recently = self.patience().saturating_mul(2);
+        self.in_vain &= now.mono.since(self.told_at) < recently;
+        if self.in_vain {
+            self.hand_back(Units::MAX, now);
+        }
+    }
+
+    /// Others were asked for what is lacking, and had not enough. Among few holders that says little about the next time.
+    pub fn asked_in_vain(&mut self) {
+        let are_many = self.patience() >= MANY_HOLD;
+        self.in_vain = are_many && self.sips && self.minute.is_none();
+    }
+
+    /// Whether others were asked in vain, and it has been near exhaustion since.
+    pub fn is_in_vain(&self) -> bool {
+        self.in_vain
+    }
+
+    /// Hands back for others to use: nothing is drawn ahead of need before the next grant.
+    fn give(&mut self, most: Units, now: Now) -> Units {
+        let amount = self.hand_back(most, now);
+        if amount > Units::ZERO {
+            self.set_low_water(now);
+        }
+        amount
+    }
+
+    /// Whether the pool may have something to refill from. What was handed back just now is for others.
+    fn may_refill(&self, terms: &Terms) -> bool {
+        let least = match self.minute {
+            None => !self.has_returned && self.free > self.typical,
+            // A lone replica draws all slots of a rolling minute at once.
+            Some(_) => terms.sharing == Sharing::Fleet && self.free > Units::ZERO,
+        };
+        least && !self.sips
+    }
+
+    /// Whether a refill is worth a message of its own.
+    fn is_large(&self, terms: &Terms) -> bool {
+        let large = times(self.typical, LOW_WATER_REQUESTS);
+        terms.sharing == Sharing::Alone || self.minute.is_some() || self.low_water >= large
+    }
+
+    /// What should be in hand ahead of need.
+    fn ahead(&self, horizon: Duration, now: Now) -> Units {
+        times(self.typical, FEW_REQUESTS).max(self.use_in(horizon, now))
+    }
+
+    /// What will be used in this time at the rate seen since the store last answered.
+    fn use_in(&self, time: Duration, now: Now) -> Units {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let since = ms(now.mono.since(self.told_at).max(RATE_INTERVAL_MIN)).max(1);
+        Units::new(self.demand.get().saturating_mul(ms(time)).checked_div(since).unwrap_or(0))
+    }
+}
+
+/// So many times an amount.
+fn times(amount: Units, factor: i64) -> Units {
+    Units::new(amount.get().saturating_mul(factor))
+}
