@@ -6,7 +6,7 @@ use bursar::domain::budget::Budget;
 use bursar::domain::ids::BudgetId;
 use bursar::domain::money::{NanoUsd, Tokens};
 
-use super::plan::{MS, SECOND};
+use super::plan::{self, MS, SECOND};
 use super::replica::Stage;
 use super::store::{AHEAD_MAX_MS, Fault};
 use super::world::{Event, Inbox, Phase, World};
@@ -36,7 +36,12 @@ impl World {
         self.plan_fault();
         let at = self.random.index(self.replicas.len());
         let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
-        let while_ = self.random.between(10 * MS, ttl * 3);
+        let while_ = if self.random.chance(150) {
+            // So long that others settle what is handed over to it.
+            self.random.between(62 * SECOND, 110 * SECOND)
+        } else {
+            self.random.between(10 * MS, ttl * 3)
+        };
         match self.random.below(12) {
             0..=2 => self.kill(at, while_),
             3 => self.lose_machine(at, while_),
@@ -93,6 +98,27 @@ impl World {
         }
     }
 
+    /// Whoever was away comes back just when another settles something in its place.
+    pub(crate) fn come_back(&mut self) {
+        for at in 0..self.replicas.len() {
+            self.mend(at);
+            self.start(at);
+        }
+    }
+
+    /// What a replica says is lost for a while.
+    pub(crate) fn silence(&mut self, at: usize) {
+        let while_ = self.random.between(SECOND, 25 * SECOND);
+        self.replicas[at].says_nothing = true;
+        self.after(while_, Event::Mend(at));
+    }
+
+    /// Whether something breaks by chance at just this moment.
+    pub(crate) fn breaks_now(&mut self, thousandths: u64) -> bool {
+        let is_stormy = self.phase == Phase::Stormy && self.plan.weather.between_faults.is_some();
+        is_stormy && self.random.chance(thousandths)
+    }
+
     pub(crate) fn mend(&mut self, at: usize) {
         self.replicas[at].hears_nothing = false;
         self.replicas[at].says_nothing = false;
@@ -123,7 +149,7 @@ impl World {
         }
         let id = ids[self.random.index(ids.len())];
         let budget = self.store.budgets[&id].clone();
-        let which = self.random.below(10);
+        let which = self.random.below(14);
         self.trace.mark(self.now, "administers", 0, || format!("{which} {id:?}"));
         match which {
             0..=4 => self.change_limits(budget),
@@ -132,6 +158,14 @@ impl World {
                 let now = self.store_wall();
                 self.store.reset(id, now, &mut self.truth);
                 self.resets.entry(id).or_default().push(self.now);
+            }
+            8..=9 => self.change_rules(budget),
+            10..=11 if budget.limits.schedule.is_some() => {
+                let schedule = plan::schedule(&mut self.random);
+                let now = self.store_wall();
+                if budget.limits.schedule.as_ref() != Some(&schedule) {
+                    self.store.reschedule(budget, schedule, now, &mut self.truth)?;
+                }
             }
             _ => self.delete_and_make_again(budget),
         }
@@ -161,12 +195,20 @@ impl World {
         self.store.replace(budget);
     }
 
+    /// What it does without the store, and whether it refuses at all.
+    fn change_rules(&mut self, mut budget: Budget) {
+        budget.when_unavailable = self.plan.when_unavailable(&mut self.random);
+        budget.shadow ^= self.random.chance(200);
+        self.relaxed.insert(budget.id);
+        self.store.replace(budget);
+    }
+
     fn delete_and_make_again(&mut self, mut budget: Budget) {
         self.store.delete(budget.id);
         if self.random.chance(700) {
             self.last_budget += 1;
             budget.id = BudgetId(self.last_budget);
-            budget.resets = 0;
+            (budget.resets, budget.generation) = (0, 0);
             self.note_rate(&budget);
             self.store.create(budget);
         }

@@ -111,9 +111,19 @@ impl World {
 
     pub(crate) fn look_for_untaken(&mut self, at: usize) {
         self.later(at, LOOK_UNTAKEN, Inbox::Untaken);
-        if !self.plan.is_alone {
-            self.call(at, Query::Untaken, Purpose::Errand);
+        if self.plan.is_alone {
+            return;
         }
+        if self.breaks_now(300) {
+            self.come_back();
+            let delay = self.random.below(SECOND * 3 / 2);
+            return self.later(at, delay, Inbox::AskUntaken);
+        }
+        self.ask_for_untaken(at);
+    }
+
+    pub(crate) fn ask_for_untaken(&mut self, at: usize) {
+        self.call(at, Query::Untaken, Purpose::Errand);
     }
 
     /// What nobody took is settled one after the other: several may be about one reservation.
@@ -130,6 +140,9 @@ impl World {
         self.replicas[at].tasks.insert(task, work);
         self.later(at, 5 * SECOND, Inbox::TellOver(task));
         self.call(at, query, Purpose::Report(task));
+        if self.breaks_now(100) {
+            self.silence(at);
+        }
     }
 
     /// Settles a report for a holder that is gone.

@@ -8,6 +8,7 @@ use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, Recovered};
 use bursar::store::AdoptedLease;
 
+use super::credits::Purse;
 use super::plan::{MS, SECOND, workspace};
 use super::replica::{BOOT, CLOSE_PATIENCE, Purpose, RETRY_MIN, Replica, Stage, TICK, terms};
 use super::world::{Answer, Event, Inbox, Query, World};
@@ -56,6 +57,7 @@ impl World {
         replica.stage = Stage::Starting;
         (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
         replica.records = Buffer::default();
+        replica.purse = Purse::default();
         replica.recovered = Recovered::default();
         replica.settled.clear();
         if let Some(journal) = &mut replica.journal {
@@ -82,6 +84,7 @@ impl World {
             Answer::News(news) => {
                 replica.version = news.version;
                 replica.put_exactly(&news.budgets, now);
+                replica.put_credits(news.credits, now);
                 Query::Settled(open)
             }
             Answer::Settled(settled) => {
@@ -91,6 +94,7 @@ impl World {
             Answer::Adopted(leases) => {
                 if replica.journal.is_some() {
                     replica.restore(&leases, now);
+                    self.truth.found_again(&self.replicas[at].before);
                 }
                 self.run(at);
                 return;
@@ -155,6 +159,8 @@ impl World {
         replica.turns.clear();
         replica.untaken.clear();
         replica.recalled.clear();
+        replica.blind.clear();
+        replica.minutes.clear();
         let holder = replica.holder;
         if replica.journal.is_none() {
             self.gone.insert(holder);

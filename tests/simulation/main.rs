@@ -14,6 +14,7 @@
 
 mod checks;
 mod clients;
+mod credits;
 mod ending;
 mod faults;
 mod handoffs;
@@ -133,7 +134,7 @@ fn say(outcomes: &[(u64, Outcome)], took: Duration) {
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, world)| of(world)).sum::<u64>();
     let passed = Duration::from_nanos(sum(|world| world.passed));
     println!(
-        "{} worlds lived {} s in {:.1} s: {:.0} times real time. {} events, {} requests admitted, {} refused, {} undecided, \
+        "{} worlds lived {} s in {:.1} s: {:.0} times real time. {} events, {} requests admitted, {} refused, {} undecided, {} blind, \
          {} transactions, {} leases lost, {} starts.",
         outcomes.len(),
         passed.as_secs(),
@@ -143,6 +144,7 @@ fn say(outcomes: &[(u64, Outcome)], took: Duration) {
         sum(|world| world.tally.admitted),
         sum(|world| world.tally.refused),
         sum(|world| world.tally.undecided),
+        sum(|world| world.tally.blind),
         sum(|world| world.commits),
         sum(|world| world.tally.lost_leases),
         sum(|world| world.tally.restarts),

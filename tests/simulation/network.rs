@@ -6,6 +6,7 @@ use bursar::domain::ledger::escrow::Grant;
 use bursar::store::{Batch, FleetStore as _, Store as _};
 
 use super::plan::workspace;
+use super::replica::Stage;
 use super::store::{Fault, at_once};
 use super::world::{Answer, Call, Event, Inbox, News, Query, World};
 
@@ -39,6 +40,11 @@ impl World {
                 let name = (*number, call.holder);
                 let answer = self.store.commit(name, batch, now, &mut self.truth)?;
                 self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
+                let sender = &self.replicas[call.from];
+                if sender.life != call.life && sender.stage != Stage::Down {
+                    // It was on its way when its process died, and its successor may have taken over without it.
+                    self.gone.insert(call.holder);
+                }
                 self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
                 match answer {
                     Ok(grants) => {
@@ -64,6 +70,9 @@ impl World {
             Query::HandoffSettled(handoff, against) => {
                 let settled = at_once(memory.handoff_settled(handoff, against));
                 settled.map_err(|error| error.to_string())?;
+                let holder = handoff.reservation.holder;
+                let from = against.iter().map(|(account, _)| (account.clone(), holder));
+                self.taken_back.extend(from);
                 self.store.check_all(&self.truth)?;
                 self.check_all_covers()?;
                 Answer::Done
@@ -89,6 +98,12 @@ impl World {
                 let own = at_once(memory.settlement(&workspace(), id));
                 let all = at_once(memory.settlements_of(&workspace(), *reservation));
                 Answer::Entries(own.map_err(|e| e.to_string())?, all.map_err(|e| e.to_string())?)
+            }
+            Query::Grant(grant, at) => {
+                Answer::Granted(self.store.grant(grant, *at, now, &self.truth)?)
+            }
+            Query::ExpireCredits(at) => {
+                Answer::Credits(self.store.expire_credits(*at, now, &self.truth)?)
             }
         })
     }
@@ -122,6 +137,7 @@ impl World {
         let keys = self.store.memory.account_keys();
         Ok(News {
             handed_over: heard.handed_over,
+            credits: self.store.credits_in_force(),
             version: self.store.version,
             budgets: self.store.budgets.values().cloned().collect(),
             recalled: keys.into_iter().filter_map(recalled).collect(),

@@ -8,7 +8,7 @@ use bursar::store::Handoff;
 
 use super::clients::Fate;
 use super::plan::{MS, SECOND};
-use super::replica::{Purpose, Stage};
+use super::replica::{Flushing, Purpose, Stage};
 use super::world::{Answer, Event, Inbox, Query, World};
 
 /// How long a reporter waits, and how long a replica works on a report.
@@ -190,7 +190,7 @@ impl World {
         match replica.ledger.batches_left() {
             0 => self.look_up(at, task),
             left => {
-                replica.flushing.push((left, task));
+                replica.flushing.push((left, Flushing::Task(task)));
                 replica.ledger.hurry();
             }
         }
@@ -277,10 +277,11 @@ impl World {
 
     /// One more batch is durable.
     pub(crate) fn count_down(&mut self, at: usize) {
-        for (left, task) in std::mem::take(&mut self.replicas[at].flushing) {
-            match left - 1 {
-                0 => self.look_up(at, task),
-                left => self.replicas[at].flushing.push((left, task)),
+        for (left, who) in std::mem::take(&mut self.replicas[at].flushing) {
+            match (left - 1, who) {
+                (0, Flushing::Task(task)) => self.look_up(at, task),
+                (0, Flushing::Credits) => self.ask_for_credits(at),
+                (left, who) => self.replicas[at].flushing.push((left, who)),
             }
         }
     }

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bursar::domain::budget::Dimension;
-use bursar::domain::ids::{HolderId, Id, ReservationId};
+use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::{Amounts, Units};
-use bursar::domain::settlement::{Road, Settlement};
+use bursar::domain::period::Window;
+use bursar::domain::settlement::{Charge, Road, Settlement};
+use bursar::domain::time::Wall;
 
 /// What one request means for one account.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,6 +51,12 @@ pub(crate) struct Sums {
     pub(crate) ceiling: Units,
     /// Whether a reset wrote off what expired leases had outstanding.
     pub(crate) written_off: bool,
+    /// Σ of what was admitted without cover while the store was away.
+    pub(crate) blind: Units,
+    /// What an account of a later generation began with.
+    pub(crate) seeded: Units,
+    /// Σ of what corrections gave back.
+    pub(crate) refunded: Units,
 }
 
 /// All accounts and requests.
@@ -61,6 +69,19 @@ pub(crate) struct Truth {
     pending: BTreeMap<(HolderId, Id), Settlement>,
     /// When requests were admitted, of each account that counts them.
     minutes: BTreeMap<AccountKey, VecDeque<u64>>,
+    /// What holders admitted without cover.
+    blind: BTreeMap<(AccountKey, HolderId), Units>,
+    /// Charges on record, with the time of their usage.
+    log: Vec<(Wall, Charge)>,
+}
+
+/// A part of an admission that is handed over to a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) key: AccountKey,
+    pub(crate) amount: Units,
+    /// Its gate was passed without the store, as its budget allows.
+    pub(crate) is_blind: bool,
 }
 
 impl Truth {
@@ -68,14 +89,16 @@ impl Truth {
     pub(crate) fn admitted(
         &mut self,
         id: ReservationId,
-        holds: Vec<(AccountKey, Units)>,
+        holds: Vec<Held>,
         (actual, least): (Amounts, Amounts),
         at: u64,
     ) {
         let mut parts = Vec::new();
-        for (key, amount) in holds {
+        for Held { key, amount, is_blind } in holds {
             if key.dimension == Dimension::Requests {
-                self.minutes.entry(key).or_default().push_back(at);
+                if !is_blind {
+                    self.minutes.entry(key).or_default().push_back(at);
+                }
                 continue;
             }
             let floor = in_dimension(key.dimension, actual).min(amount);
@@ -85,6 +108,53 @@ impl Truth {
             parts.push((key, Part { floor, ..Part::default() }));
         }
         self.requests.insert(id, parts);
+    }
+
+    /// A holder admitted without cover.
+    pub(crate) fn went_blind(&mut self, holder: HolderId, key: &AccountKey, amount: Units) {
+        let sums = self.accounts.entry(key.clone()).or_default();
+        sums.blind = sums.blind.plus(amount);
+        let own = self.blind.entry((key.clone(), holder)).or_default();
+        *own = own.plus(amount);
+    }
+
+    /// What these holders admitted without cover is known to their successor.
+    pub(crate) fn found_again(&mut self, holders: &[HolderId]) {
+        self.blind.retain(|(_, holder), _| !holders.contains(holder));
+    }
+
+    /// What was admitted without cover by holders of whom none is `alive`.
+    pub(crate) fn blind_of_others(
+        &self,
+        key: &AccountKey,
+        is_alive: impl Fn(HolderId) -> bool,
+    ) -> Units {
+        let own = (key.clone(), HolderId(0))..=(key.clone(), HolderId(u128::MAX));
+        let others = self.blind.range(own).filter(|((_, holder), _)| !is_alive(*holder));
+        others.fold(Units::ZERO, |sum, (_, amount)| sum.plus(*amount))
+    }
+
+    /// What is on record of a budget's usage in a window, by dimension and target.
+    pub(crate) fn on_record_in(
+        &self,
+        budget: BudgetId,
+        window: &Window,
+    ) -> BTreeMap<(Dimension, Id), Units> {
+        let is_inside = |at: Wall| window.start <= at && window.end.is_none_or(|end| at < end);
+        let mut sums = BTreeMap::<_, Units>::new();
+        for (at, Charge { account, amount, .. }) in &self.log {
+            if account.budget == budget && is_inside(*at) {
+                let sum = sums.entry((account.dimension, account.target.clone())).or_default();
+                *sum = sum.plus(*amount);
+            }
+        }
+        sums
+    }
+
+    /// An account of a later generation begins with what is on record.
+    pub(crate) fn seeded(&mut self, key: AccountKey, amount: Units) {
+        let sums = self.accounts.entry(key).or_default();
+        (sums.seeded, sums.recorded, sums.direct) = (amount, amount, amount);
     }
 
     /// A request turned out not to have reached its provider.
@@ -135,8 +205,10 @@ impl Truth {
         self.recorded.insert(entry.id.clone());
         self.drop_pending(|of, id| of != holder && *id == entry.id);
         for charge in entry.charges.iter() {
+            self.log.push((entry.at, charge.clone()));
             let sums = self.accounts.entry(charge.account.clone()).or_default();
             sums.recorded = sums.recorded.plus(charge.amount);
+            sums.refunded = sums.refunded.minus(charge.amount.min(Units::ZERO));
             if charge.road == Road::Direct {
                 sums.direct = sums.direct.plus(charge.amount);
             }
