@@ -239,6 +239,11 @@ impl World {
             {
                 continue;
             }
+            // It ran out in the moment in which another charged it, so that both are on record.
+            let timeout = request.reservation.timeout_settlement();
+            if self.directly.contains(number) && self.truth.is_recorded(&timeout) {
+                continue;
+            }
             for (key, charged) in self.truth.charged(request.reservation) {
                 let used = in_dimension(key.dimension, request.actual);
                 let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
