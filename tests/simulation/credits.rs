@@ -141,7 +141,8 @@ impl World {
             if known.iter().any(|budget| replica.ledger.budget(budget.id) != Some(budget))
                 || replica.ledger.budgets().count() != known.len()
             {
-                return Err(format!("r{at} does not have in force {known:?}"));
+                let here: Vec<_> = replica.ledger.budgets().collect();
+                return Err(format!("r{at} has in force {here:?} and not {known:?}"));
             }
         }
         Ok(())

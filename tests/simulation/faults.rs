@@ -56,7 +56,8 @@ impl World {
             6..=7 => {
                 // A machine that sleeps, or a process that is stopped.
                 self.trace.mark(self.now, "is stopped", at, || format!("for {while_} ns"));
-                self.replicas[at].stopped_until = self.now + while_;
+                let replica = &mut self.replicas[at];
+                replica.stopped_until = replica.stopped_until.max(self.now + while_);
             }
             8 => self.store_away_until = self.now + while_,
             9 => {

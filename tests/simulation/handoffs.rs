@@ -140,7 +140,7 @@ impl World {
         self.replicas[at].tasks.insert(task, work);
         self.later(at, 5 * SECOND, Inbox::TellOver(task));
         self.call(at, query, Purpose::Report(task));
-        if self.breaks_now(100) {
+        if self.breaks_now(200) {
             self.silence(at);
         }
     }

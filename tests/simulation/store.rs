@@ -69,6 +69,11 @@ impl Store {
         }
     }
 
+    /// The store's clock begins: it knows the time by what it is told.
+    pub(crate) fn begin(&self, now: Wall) {
+        at_once(self.memory.sweep(now)).expect("the store in memory sweeps");
+    }
+
     /// Applies a batch, or gives the account whose lease is lost.
     pub(crate) fn commit(
         &mut self,
