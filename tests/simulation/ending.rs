@@ -10,7 +10,7 @@ use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use bursar::domain::subject::Subject;
 use bursar::store::Store as _;
 
-use super::clients::{Fate, Standing};
+use super::clients::{Fate, Request, Standing};
 use super::plan::{SECOND, workspace};
 use super::store::{Fault, at_once};
 use super::truth::in_dimension;
@@ -219,6 +219,15 @@ impl World {
         Ok(())
     }
 
+    /// Whether its holder may have ended it while another charged it in its place, by another report or for its time was up: both are
+    /// on record then.
+    fn may_be_charged_twice(&self, request: &Request) -> bool {
+        let holder = request.reservation.holder;
+        let timeout = request.reservation.timeout_settlement();
+        let ended = request.fate == Fate::InParts || self.truth.is_recorded(&timeout);
+        ended && !self.gone.contains(&holder)
+    }
+
     fn check_acknowledged(&self) -> Result<(), Fault> {
         let mut seen = BTreeSet::new();
         for (id, number) in &self.acknowledged {
@@ -238,16 +247,14 @@ impl World {
                 continue;
             }
             // Whoever charged it may have known other budgets than whoever admitted it.
+            let may_be_more = self.directly.contains(number) && self.may_be_charged_twice(request);
             let may_be_none = self.directly.contains(number) && was_changed;
-            // It ran out in the moment in which another charged it, so that both are on record.
-            let timeout = request.reservation.timeout_settlement();
-            if self.directly.contains(number) && self.truth.is_recorded(&timeout) {
-                continue;
-            }
             for (key, charged) in self.truth.charged(request.reservation) {
                 let used = in_dimension(key.dimension, request.actual);
                 let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
-                let is_right = charged == used || may_be_none && charged == Units::ZERO;
+                let is_right = charged == used
+                    || may_be_none && charged == Units::ZERO
+                    || may_be_more && charged > used;
                 if !is_right && is_there {
                     return Err(format!("{charged:?} charged to {key:?} for {request:?}"));
                 }

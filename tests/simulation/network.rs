@@ -64,6 +64,8 @@ impl World {
             }
             Query::News(holders) => Answer::News(self.news(call, holders)?),
             Query::HandOver(handoff) => {
+                self.store.tell_time(now);
+                let memory = &self.store.memory;
                 at_once(memory.hand_over(handoff)).map_err(|error| error.to_string())?;
                 Answer::Done
             }

@@ -69,8 +69,8 @@ impl Store {
         }
     }
 
-    /// The store's clock begins: it knows the time by what it is told.
-    pub(crate) fn begin(&self, now: Wall) {
+    /// The store knows the time by what its callers tell.
+    pub(crate) fn tell_time(&self, now: Wall) {
         at_once(self.memory.sweep(now)).expect("the store in memory sweeps");
     }
 

@@ -225,7 +225,7 @@ impl World {
             grants: Vec::new(),
             plan,
         };
-        world.store.begin(world.store_wall());
+        world.store.tell_time(world.store_wall());
         for budget in world.plan.budgets.clone() {
             world.note_rate(&budget);
             world.store.create(budget);

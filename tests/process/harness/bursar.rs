@@ -45,7 +45,7 @@ impl Setup {
 pub(crate) struct Bursar {
     directory: PathBuf,
     setup: Setup,
-    process: Process,
+    pub(crate) process: Process,
     api: Api,
     /// Where gRPC is served on TCP. Another one after every start.
     pub(crate) grpc: String,

@@ -8,7 +8,7 @@ use super::{Process, Upstream, client, until};
 
 /// A running Envoy.
 pub(crate) struct Envoy {
-    process: Process,
+    pub(crate) process: Process,
     /// Where clients reach it.
     pub(crate) url: String,
     /// Its own pages, statistics among them.

@@ -44,6 +44,9 @@ impl Process {
             .await
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
