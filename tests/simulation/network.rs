@@ -36,24 +36,7 @@ impl World {
         let now = self.store_wall();
         let memory = &self.store.memory;
         Ok(match &call.query {
-            Query::Commit(number, batch) => {
-                let name = (*number, call.holder);
-                let answer = self.store.commit(name, batch, now, &mut self.truth)?;
-                self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
-                let sender = &self.replicas[call.from];
-                if sender.life != call.life && sender.stage != Stage::Down {
-                    // It was on its way when its process died, and its successor may have taken over without it.
-                    self.gone.insert(call.holder);
-                }
-                self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
-                match answer {
-                    Ok(grants) => {
-                        self.tell_of_recalls(call.from, batch, &grants);
-                        Answer::Grants(grants)
-                    }
-                    Err(key) => Answer::Lost(key),
-                }
-            }
+            Query::Commit(number, batch) => return self.commit(call, *number, batch),
             Query::Sweep => {
                 if at_once(memory.sweep(now)).map_err(|error| error.to_string())? > 0 {
                     self.trace.mark(self.now, "swept", call.from, String::new);
@@ -107,6 +90,25 @@ impl World {
             Query::ExpireCredits(at) => {
                 Answer::Credits(self.store.expire_credits(*at, now, &self.truth)?)
             }
+        })
+    }
+
+    fn commit(&mut self, call: &Call, number: u64, batch: &Batch) -> Result<Answer, Fault> {
+        let (name, now) = ((number, call.holder), self.store_wall());
+        let answer = self.store.commit(name, batch, now, &mut self.truth)?;
+        self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
+        let sender = &self.replicas[call.from];
+        if sender.life != call.life && sender.stage != Stage::Down {
+            // It was on its way when its process died, and its successor may have taken over without it.
+            self.gone.insert(call.holder);
+        }
+        self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
+        Ok(match answer {
+            Ok(grants) => {
+                self.tell_of_recalls(call.from, batch, &grants);
+                Answer::Grants(grants)
+            }
+            Err(key) => Answer::Lost(key),
         })
     }
 
