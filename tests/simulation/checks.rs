@@ -9,6 +9,7 @@ use bursar::domain::ids::{HolderId, ReservationId};
 use bursar::domain::ledger::account::{AccountIndex, LocalAccount, Standing};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
+use bursar::domain::time::Now;
 
 use super::plan::{MS, SECOND};
 use super::replica::Overruns;
@@ -151,6 +152,7 @@ impl World {
         id: ReservationId,
         is_blind: bool,
     ) -> Result<(), Fault> {
+        let now = self.clocks(at);
         let replica = &self.replicas[at];
         let Some(reservation) = replica.ledger.reservation(id) else { return Ok(()) };
         for hold in &reservation.holds {
@@ -164,6 +166,7 @@ impl World {
             let Some((_, account)) = accounts.find(|(place, _)| *place == hold.account) else {
                 continue;
             };
+            check_red(account, known, now)?;
             let epoch = account.lease.epoch;
             self.store.check_lease(&key, replica.holder, epoch, self.store_wall())?;
         }
@@ -256,4 +259,24 @@ impl World {
         let said = stored.map_or(Units::ZERO, |lease| lease.overrun);
         account.lease.overrun.minus(said).or_zero()
     }
+}
+
+/// I14: what was admitted just now is there, though a pool in the red is made good first.
+fn check_red(account: &LocalAccount, budget: Option<&Budget>, now: Now) -> Result<(), Fault> {
+    let red = account.free().min(Units::ZERO);
+    let limit = budget.and_then(|budget| budget.limits.of(account.dimension));
+    let left = match (&account.minute, limit) {
+        _ if red == Units::ZERO => Units::ZERO,
+        (None, _) => account.available().plus(red),
+        (Some(minute), Some(limit)) => {
+            let used = i64::from(minute.clone().used(now.mono));
+            let quota = account.quota();
+            quota.minus(Units::new(used)).plus(red.min(limit.minus(quota)))
+        }
+        (Some(_), None) => Units::ZERO,
+    };
+    if left >= Units::ZERO {
+        return Ok(());
+    }
+    Err(format!("I14: admitted though the pool is in the red: {account:?}"))
 }

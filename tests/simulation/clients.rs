@@ -117,8 +117,8 @@ impl World {
         }
         match self.random.below(20) {
             0 => Fate::Released,
-            1..=2 => Fate::InParts,
-            3..=10 => Fate::Metered,
+            1..=3 => Fate::InParts,
+            4..=10 => Fate::Metered,
             _ => Fate::Reported,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bursar::domain::budget::Budget;
-use bursar::domain::ids::BudgetId;
+use bursar::domain::ids::{BudgetId, HolderId};
 use bursar::domain::money::{NanoUsd, Tokens};
 
 use super::plan::{self, MS, SECOND};
@@ -42,7 +42,7 @@ impl World {
         } else {
             self.random.between(10 * MS, ttl * 3)
         };
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=2 => self.kill(at, while_),
             3 => self.lose_machine(at, while_),
             4 => {
@@ -64,6 +64,12 @@ impl World {
                 self.replicas[at].wall_off = self.random.signed(-1_500, 1_500);
             }
             10 => {
+                // Others settle what is handed over to it meanwhile.
+                let while_ = self.random.between(62 * SECOND, 110 * SECOND);
+                (self.replicas[at].hears_nothing, self.replicas[at].says_nothing) = (true, true);
+                self.after(while_, Event::Mend(at));
+            }
+            11 => {
                 self.store.ahead = Duration::from_millis(self.random.below(AHEAD_MAX_MS));
             }
             _ => {
@@ -100,16 +106,20 @@ impl World {
     }
 
     /// Whoever was away comes back just when another settles something in its place.
-    pub(crate) fn come_back(&mut self) {
+    pub(crate) fn come_back(&mut self, holders: &[HolderId]) {
         for at in 0..self.replicas.len() {
-            self.mend(at);
-            self.start(at);
+            let replica = &self.replicas[at];
+            // One that is down may find what it was in its journal.
+            if replica.stage == Stage::Down || holders.contains(&replica.holder) {
+                self.mend(at);
+                self.start(at);
+            }
         }
     }
 
     /// What a replica says is lost for a while.
     pub(crate) fn silence(&mut self, at: usize) {
-        let while_ = self.random.between(SECOND, 25 * SECOND);
+        let while_ = self.random.between(SECOND, 45 * SECOND);
         self.replicas[at].says_nothing = true;
         self.after(while_, Event::Mend(at));
     }

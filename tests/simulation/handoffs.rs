@@ -111,19 +111,21 @@ impl World {
 
     pub(crate) fn look_for_untaken(&mut self, at: usize) {
         self.later(at, LOOK_UNTAKEN, Inbox::Untaken);
-        if self.plan.is_alone {
-            return;
+        if !self.plan.is_alone {
+            self.call(at, Query::Untaken, Purpose::Errand);
         }
-        if self.breaks_now(300) {
-            self.come_back();
-            let delay = self.random.below(SECOND * 3 / 2);
-            return self.later(at, delay, Inbox::AskUntaken);
-        }
-        self.ask_for_untaken(at);
     }
 
-    pub(crate) fn ask_for_untaken(&mut self, at: usize) {
-        self.call(at, Query::Untaken, Purpose::Errand);
+    /// What nobody took is to be settled here.
+    pub(crate) fn take_untaken(&mut self, at: usize, handoffs: Vec<Handoff>) {
+        let holders: Vec<_> = handoffs.iter().map(|handoff| handoff.reservation.holder).collect();
+        self.replicas[at].untaken.extend(handoffs);
+        if !holders.is_empty() && self.breaks_now(600) {
+            self.come_back(&holders);
+            let delay = self.random.below(SECOND * 3 / 2);
+            return self.later(at, delay, Inbox::NextUntaken);
+        }
+        self.next_untaken(at);
     }
 
     /// What nobody took is settled one after the other: several may be about one reservation.
@@ -140,7 +142,7 @@ impl World {
         self.replicas[at].tasks.insert(task, work);
         self.later(at, 5 * SECOND, Inbox::TellOver(task));
         self.call(at, query, Purpose::Report(task));
-        if self.breaks_now(200) {
+        if self.breaks_now(250) {
             self.silence(at);
         }
     }

@@ -258,7 +258,7 @@ impl World {
             Inbox::TellOver(task) => self.end_task(at, task, false),
             Inbox::Look(task) => self.look_again(at, task),
             Inbox::Untaken => self.look_for_untaken(at),
-            Inbox::AskUntaken => self.ask_for_untaken(at),
+            Inbox::NextUntaken => self.next_untaken(at),
             Inbox::Overdue => self.look_for_overdue(at),
             Inbox::Grant(grant) => self.take_grant_of_credits(at, grant),
             Inbox::Tick => self.tick(at),
@@ -450,8 +450,7 @@ impl World {
         match answer {
             Answer::News(news) if self.replicas[at].has_ledger() => self.take_news(at, &news),
             Answer::Untaken(handoffs) => {
-                self.replicas[at].untaken.extend(handoffs);
-                self.next_untaken(at);
+                self.take_untaken(at, handoffs);
             }
             _ => {}
         }

@@ -60,8 +60,8 @@ pub(crate) enum Inbox {
     /// Looks once more for the entry of a task.
     Look(u64),
     Untaken,
-    /// Likewise, somewhat later.
-    AskUntaken,
+    /// The next of what nobody took.
+    NextUntaken,
     Overdue,
     /// A task of reporting has taken too long.
     TellOver(u64),
