@@ -224,7 +224,7 @@ impl World {
         if sums.used <= counted {
             return Ok(());
         }
-        let unreported = self.unreported(key).plus(self.forgotten(key));
+        let unreported = self.unreported(key).plus(self.forgotten(key)).plus(sums.given_away);
         if sums.used <= counted.plus(unreported) {
             return Ok(());
         }

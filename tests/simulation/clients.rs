@@ -226,7 +226,8 @@ impl World {
         replica.records.admit(&replica.ledger, id);
         replica.write_journal();
         let waited = self.now - self.requests[number].arrived;
-        if waited > self.plan.patience + 200 * MS || self.random.chance(10) {
+        let leaves = self.phase == Phase::Stormy && self.random.chance(10);
+        if waited > self.plan.patience + 200 * MS || leaves {
             let now = self.clocks(at);
             let replica = &mut self.replicas[at];
             replica.ledger.withdraw(id, now);

@@ -219,13 +219,11 @@ impl World {
         Ok(())
     }
 
-    /// Whether its holder may have ended it while another charged it in its place, by another report or for its time was up: both are
+    /// Whether its holder may have ended it by another report, or for its time was up, while another charged it in its place: both are
     /// on record then.
-    fn may_be_charged_twice(&self, request: &Request) -> bool {
-        let holder = request.reservation.holder;
+    fn was_ended_otherwise(&self, request: &Request) -> bool {
         let timeout = request.reservation.timeout_settlement();
-        let ended = request.fate == Fate::InParts || self.truth.is_recorded(&timeout);
-        ended && !self.gone.contains(&holder)
+        request.fate == Fate::InParts || self.truth.is_recorded(&timeout)
     }
 
     fn check_acknowledged(&self) -> Result<(), Fault> {
@@ -247,7 +245,10 @@ impl World {
                 continue;
             }
             // Whoever charged it may have known other budgets than whoever admitted it.
-            let may_be_more = self.directly.contains(number) && self.may_be_charged_twice(request);
+            let may_be_more = self.contested.contains(number) && self.was_ended_otherwise(request);
+            if may_be_more && was_changed {
+                continue;
+            }
             let may_be_none = self.directly.contains(number) && was_changed;
             for (key, charged) in self.truth.charged(request.reservation) {
                 let used = in_dimension(key.dimension, request.actual);

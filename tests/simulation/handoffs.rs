@@ -196,6 +196,9 @@ impl World {
         let made_at = request.made_at;
         let subject = request.subject.clone();
         self.directly.insert(number);
+        if !self.gone.contains(&handoff.reservation.holder) {
+            self.contested.insert(number);
+        }
         let replica = &mut self.replicas[at];
         let entry = replica.ledger.book_directly(
             handoff.reservation,
@@ -218,9 +221,12 @@ impl World {
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
         let estimate = self.requests[work.request].estimate;
         let set_aside = |charge: &Charge| in_dimension(charge.account.dimension, estimate);
-        let against = direct
+        let against: Vec<_> = direct
             .map(|charge| (charge.account.clone(), charge.amount.min(set_aside(charge))))
             .collect();
+        for (account, amount) in &against {
+            self.truth.gives_way(handoff.reservation, account, *amount);
+        }
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);

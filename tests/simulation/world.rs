@@ -188,6 +188,8 @@ pub(crate) struct World {
     pub(crate) taken_back: BTreeSet<(AccountKey, HolderId)>,
     /// Requests that were charged for a holder that is gone.
     pub(crate) directly: BTreeSet<usize>,
+    /// Those of them whose holder may come back.
+    pub(crate) contested: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
     /// Grants of credits, and whether a replica has confirmed them.
@@ -221,6 +223,7 @@ impl World {
             recalls: BTreeMap::new(),
             taken_back: BTreeSet::new(),
             directly: BTreeSet::new(),
+            contested: BTreeSet::new(),
             acknowledged: Vec::new(),
             grants: Vec::new(),
             plan,
