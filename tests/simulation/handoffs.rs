@@ -213,6 +213,16 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "charges directly", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
+        self.make_way(at, entry.reservation);
+    }
+
+    /// What a replica has just booked in another's place is held up, and that other one comes back.
+    pub(crate) fn make_way(&mut self, at: usize, reservation: Option<ReservationId>) {
+        let Some(reservation) = reservation else { return };
+        if !self.replicas[at].answers_for(reservation) && self.breaks_now(400) {
+            self.silence(at);
+            self.come_back(&[reservation.holder]);
+        }
     }
 
     /// What was charged directly gives way among what the holder forfeited, as far as it had been set aside.

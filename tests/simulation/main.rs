@@ -3,6 +3,9 @@
 //!
 //! `make simulate SEEDS=1000 FIRST_SEED=1` runs more of it.
 //!
+//! People change budgets, their calendars and what they do without the store, and pay for credits that are over some time later.
+//! There is one workspace: rooms know nothing of each other.
+//!
 //! The store here loses nothing that it has confirmed, as PostgreSQL with `synchronous_commit` on and, where it fails over, a synchronous
 //! standby. One that loses its last transactions when it fails over breaks I7: leases that were lent in them are lent once more, up to what
 //! was lent in the time that is lost; and acknowledged reports of that time are gone.

@@ -226,6 +226,7 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "corrects", at, || format!("#{number} {:?}", entry.charges));
         self.truth.booked(holder, &entry);
+        self.make_way(at, entry.reservation);
     }
 
     /// A replica has done what it can for a report.
