@@ -8,6 +8,7 @@ use bursar::domain::settlement::{self, Charge, Settlement};
 use bursar::engine::journal::End;
 use bursar::store::Handoff;
 
+use super::clients::Request;
 use super::plan::{MS, SECOND, workspace};
 use super::replica::{Purpose, Replica};
 use super::reports::{Road, Task, actual, was_exact};
@@ -213,15 +214,17 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "charges directly", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
-        self.make_way(at, entry.reservation);
+        self.hold_up(at, number);
     }
 
-    /// What a replica has just booked in another's place is held up, and that other one comes back.
-    pub(crate) fn make_way(&mut self, at: usize, reservation: Option<ReservationId>) {
-        let Some(reservation) = reservation else { return };
-        if !self.replicas[at].answers_for(reservation) && self.breaks_now(400) {
+    /// What was booked long after its request is held up just when others may book it too, and its holder comes back.
+    pub(crate) fn hold_up(&mut self, at: usize, number: usize) {
+        let Request { arrived, reservation, .. } = self.requests[number];
+        if self.now - arrived > 60 * SECOND && self.breaks_now(400) {
+            if !self.replicas[at].answers_for(reservation) {
+                self.come_back(&[reservation.holder]);
+            }
             self.silence(at);
-            self.come_back(&[reservation.holder]);
         }
     }
 

@@ -176,6 +176,7 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "books", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
+        self.hold_up(at, number);
     }
 
     /// The reservation is over: what is on record may have to be corrected. Corrections of one reservation take turns.
@@ -226,7 +227,7 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "corrects", at, || format!("#{number} {:?}", entry.charges));
         self.truth.booked(holder, &entry);
-        self.make_way(at, entry.reservation);
+        self.hold_up(at, number);
     }
 
     /// A replica has done what it can for a report.
