@@ -42,7 +42,7 @@ impl World {
         } else {
             self.random.between(10 * MS, ttl * 3)
         };
-        match self.random.below(13) {
+        match self.random.below(14) {
             0..=2 => self.kill(at, while_),
             3 => self.lose_machine(at, while_),
             4 => {
@@ -63,13 +63,14 @@ impl World {
             9 => {
                 self.replicas[at].wall_off = self.random.signed(-1_500, 1_500);
             }
-            10 => {
+            10..=11 => {
                 // Others settle what is handed over to it meanwhile.
-                let while_ = self.random.between(62 * SECOND, 110 * SECOND);
+                let while_ = self.random.between(75 * SECOND, 150 * SECOND);
+                self.replicas[at].cut_until = self.now + while_;
                 (self.replicas[at].hears_nothing, self.replicas[at].says_nothing) = (true, true);
                 self.after(while_, Event::Mend(at));
             }
-            11 => {
+            12 => {
                 self.store.ahead = Duration::from_millis(self.random.below(AHEAD_MAX_MS));
             }
             _ => {
@@ -130,7 +131,15 @@ impl World {
         is_stormy && self.random.chance(thousandths)
     }
 
+    /// A partition is over, unless another goes on.
+    pub(crate) fn mend_in_time(&mut self, at: usize) {
+        if self.replicas[at].cut_until <= self.now {
+            self.mend(at);
+        }
+    }
+
     pub(crate) fn mend(&mut self, at: usize) {
+        self.replicas[at].cut_until = 0;
         self.replicas[at].hears_nothing = false;
         self.replicas[at].says_nothing = false;
     }

@@ -98,7 +98,7 @@ impl Plan {
             estimate: random.between(1, 60),
             beyond: [0, 0, 50, 200][random.index(4)],
             silent: [0, 10, 50, 200][random.index(4)],
-            elsewhere: [0, 100, 500][random.index(3)],
+            elsewhere: [0, 200, 500][random.index(3)],
             weather,
             is_notified: random.chance(600),
             begins_at: beginning(random),

@@ -95,6 +95,8 @@ pub(crate) struct Replica {
     pub(crate) stopped_until: u64,
     pub(crate) hears_nothing: bool,
     pub(crate) says_nothing: bool,
+    /// Until when it is cut off both ways.
+    pub(crate) cut_until: u64,
     /// How fast its clock runs, in millionths.
     pub(crate) drift: i64,
     pub(crate) boot: u64,
@@ -141,6 +143,7 @@ impl Replica {
             stopped_until: 0,
             hears_nothing: false,
             says_nothing: false,
+            cut_until: 0,
             drift: random.signed(-200, 200),
             boot: random.between(1, 100_000) * SECOND,
             wall_off: random.signed(-1_500, 1_500),

@@ -277,7 +277,7 @@ impl World {
             Event::AtStore(call) => return self.at_store(call),
             Event::Start(at) => self.start(at),
             Event::Break => self.break_something(),
-            Event::Mend(at) => self.mend(at),
+            Event::Mend(at) => self.mend_in_time(at),
             Event::Administer => return self.administer(),
             Event::Pay => self.pay(),
             Event::Grant(number) => self.send_grant(number),
