@@ -95,7 +95,7 @@ DECLARE
   named INT[];
   missing INT[];
   -- Accounts, by place; null where there is none.
-  allowed BIGINT[]; spent BIGINT[]; base BIGINT[]; leased BIGINT[]; forfeited BIGINT[]; overdraft BIGINT[];
+  allowed BIGINT[]; charged_already BIGINT[]; spent BIGINT[]; base BIGINT[]; leased BIGINT[]; forfeited BIGINT[]; overdraft BIGINT[];
   holders BIGINT[]; recalls BIGINT[]; changed BOOLEAN[]; recalled BOOLEAN[];
   -- Leases, by place; null where there is none.
   seq BIGINT[]; granted BIGINT[]; consumed BIGINT[]; returned BIGINT[]; overrun BIGINT[]; state TEXT[];
@@ -204,6 +204,28 @@ BEGIN
       AND t.target = a_target[k.account] AND t.window_label = a_window[k.account]
       AND t.holder = h_opener[k.holder] AND t.epoch = k.epoch;
 
+  -- What leases report of settlements that are on record, where others charged the account directly in the holder's place.
+  IF p_events IS NOT NULL AND false = ANY (is_fresh) THEN
+    WITH twice AS MATERIALIZED (
+      SELECT e.budget, e.generation, e.dimension, e.target, e.window_label, sum(e.amount)::bigint AS amount
+      FROM json_to_recordset(p_events::json) AS e(n INT, settlement_id TEXT, budget TEXT, generation BIGINT,
+        dimension TEXT, target TEXT, window_label TEXT, amount BIGINT, road TEXT)
+      -- By the settlement alone, of which there are few: by the budget there are many.
+      CROSS JOIN LATERAL (SELECT * FROM usage_event t
+        WHERE t.workspace = p_workspace AND t.settlement_id = e.settlement_id OFFSET 0) u
+      WHERE NOT is_fresh[e.n] AND e.road = 'lease' AND u.road = 'direct' AND u.budget = e.budget
+        AND u.generation = e.generation AND u.dimension = e.dimension AND u.target = e.target
+        AND u.window_label = e.window_label
+      GROUP BY 1, 2, 3, 4, 5
+    )
+    SELECT array_agg((SELECT t.amount FROM twice t
+        WHERE t.budget = k.budget AND t.generation = k.generation AND t.dimension = k.dimension AND t.target = k.target
+          AND t.window_label = k.window_label) ORDER BY k.n)
+      INTO charged_already
+      FROM unnest(a_budget, a_generation, a_dimension, a_target, a_window) WITH ORDINALITY
+             AS k(budget, generation, dimension, target, window_label, n);
+  END IF;
+
   -- An account of a budget that is gone is not made again; its charge stays in the audit trail.
   FOR i IN 1 .. cardinality(c_account) LOOP
     a := c_account[i];
@@ -242,6 +264,9 @@ BEGIN
          OR overrun[l] > x_overrun[i] THEN
         RAISE EXCEPTION 'the lease is lost' USING ERRCODE = 'BU001', DETAIL = a::text;
       END IF;
+      -- It is what this exchange adds to the account, and counts once.
+      spent[a] := bursar_minus(spent[a], COALESCE(charged_already[a], 0));
+      charged_already[a] := NULL;
       -- Revive.
       outstanding := bursar_minus(bursar_minus(granted[l], consumed[l]), returned[l]);
       IF state[l] = 'expired' THEN

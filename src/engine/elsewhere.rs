@@ -3,8 +3,9 @@
 //!
 //! Rule: in a fleet, a reservation is ended by its time limit only after the store has said that it has no entry of it. One that has is
 //! given back here without a charge, because the other replica charged the accounts directly. The same is asked about all open
-//! reservations when the news come again after a silence. What is settled here while the store is away may be charged twice in the end,
-//! never too little: the entries stand side by side until a correction replaces both.
+//! reservations when the news come again after a silence. One and the same report counts once, whoever of the two is sooner: the store takes what
+//! a lease says of it for said. Under another name (another report, or its time limit) what is settled here while the other's entry is on
+//! its way may be charged twice in the end, never too little: the entries stand side by side until a correction replaces both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use crate::domain::ledger::escrow::{
     self, Account, AccountKey, CLOSED_KEPT, Due, Grant, Lease, LeaseState,
 };
 use crate::domain::period::Window;
-use crate::domain::settlement::{Charge, Settlement};
+use crate::domain::settlement::{Charge, Road, Settlement};
 use crate::domain::time::Wall;
 use crate::store::posting::{self, Allowance, Rows};
 use crate::store::{AdoptedLease, Batch, BudgetFilter, Cursor, Page, Store, StoreError};
@@ -391,6 +391,12 @@ impl Tables {
         rows.on_record = ids
             .filter(|id| self.settlements.contains_key(&(batch.workspace.clone(), (*id).clone())))
             .collect();
+        rows.note_charged(batch, |id, account| {
+            let entry = self.settlements.get(&(batch.workspace.clone(), id.clone()));
+            let direct =
+                |charge: &Charge| charge.road == Road::Direct && charge.account == *account;
+            entry.is_some_and(|entry| entry.charges.iter().any(direct))
+        });
     }
 
     fn save(&mut self, batch: &Batch, rows: &Rows<'_>, fresh: &[&Settlement], now: Wall) {

@@ -64,6 +64,8 @@ pub(super) struct Rows<'a> {
     pub(super) successors: BTreeMap<HolderId, Option<HolderId>>,
     /// Ids of the batch's settlements that are on record.
     pub(super) on_record: BTreeSet<&'a Id>,
+    /// What leases report of settlements that are on record, where others charged the account directly in the holder's place.
+    pub(super) charged_already: BTreeMap<&'a AccountKey, Units>,
 }
 
 impl<'a> Rows<'a> {
@@ -83,6 +85,25 @@ impl<'a> Rows<'a> {
                 .map(|named| (named, None))
                 .collect(),
             on_record: BTreeSet::new(),
+            charged_already: BTreeMap::new(),
+        }
+    }
+
+    /// Notes what the batch reports by leases though it is charged already. `is_direct` tells whether the entry with this id that is
+    /// on record charges an account directly.
+    pub(super) fn note_charged(
+        &mut self,
+        batch: &'a Batch,
+        is_direct: impl Fn(&Id, &AccountKey) -> bool,
+    ) {
+        let mut seen = BTreeSet::new();
+        let on_record = batch.settlements.iter().filter(|entry| self.on_record.contains(&entry.id));
+        for entry in on_record.filter(|entry| seen.insert(&entry.id)) {
+            let by_lease = entry.charges.iter().filter(|charge| charge.road == Road::Lease);
+            for charge in by_lease.filter(|charge| is_direct(&entry.id, &charge.account)) {
+                let sum = self.charged_already.entry(&charge.account).or_default();
+                *sum = sum.plus(charge.amount);
+            }
         }
     }
 }
@@ -130,6 +151,11 @@ impl<'a> Rows<'a> {
         let limit = allowance.limit(&exchange.account);
         let account = self.accounts.entry(&exchange.account).or_default().get_or_insert_default();
         let lease = self.leases.entry(LeaseKey::of(exchange)).or_default();
+        if lease.is_none_or(|lease| lease.seq != exchange.seq) {
+            // It is what this exchange adds to the account, and counts once.
+            let twice = self.charged_already.remove(&exchange.account).unwrap_or_default();
+            account.spent = account.spent.minus(twice);
+        }
         escrow::exchange(account, lease, exchange, limit, ttl, now).map_err(|escrow::Lost| lost())
     }
 

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use bursar::domain::budget::Dimension;
+use bursar::domain::budget::{Budget, Dimension, WhenUnavailable};
+use bursar::domain::credits;
+use bursar::domain::decision::Decision;
 use bursar::domain::ids::{HolderId, ReservationId};
 use bursar::domain::ledger::account::{AccountIndex, LocalAccount, Standing};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
+use bursar::domain::time::Now;
 
 use super::plan::{MS, SECOND};
+use super::replica::Overruns;
 use super::store::Fault;
+use super::truth::Held;
 use super::world::World;
 
 impl World {
@@ -52,24 +57,116 @@ impl World {
             && key.is_some_and(|key| !was_shadow(&key))
     }
 
+    /// Whether it may hold what no lease covers, or was deleted.
     fn was_shadow(&self, key: &AccountKey) -> bool {
-        self.store.budgets.get(&key.budget).is_none_or(|budget| budget.shadow)
+        let is_there =
+            key.budget == credits::BUDGET || self.store.budgets.contains_key(&key.budget);
+        !is_there || self.store.shadows.contains(&key.budget)
+    }
+
+    /// Only a budget in force refuses, and only one that says so lets a request go for want of the store's word.
+    pub(crate) fn check_refusal(&self, at: usize, decision: &Decision) -> Result<(), Fault> {
+        let ledger = &self.replicas[at].ledger;
+        let budget = match decision {
+            Decision::Allow(_) => None,
+            Decision::Deny(refusal) => refusal.gate.as_ref().map(|gate| gate.budget),
+            Decision::Undecided { budget } => *budget,
+        };
+        match budget.and_then(|id| ledger.budget(id)) {
+            Some(budget) if budget.shadow => Err(format!("a shadow decides: {budget:?}")),
+            Some(budget) if !budget.is_active => Err(format!("not in force: {budget:?}")),
+            Some(Budget { when_unavailable: WhenUnavailable::Allow, .. })
+                if matches!(decision, Decision::Undecided { .. }) =>
+            {
+                Err(format!("undecided, and {budget:?} allows"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was admitted just now without cover, in the truth and within what each budget allows.
+    pub(crate) fn note_blind(&mut self, at: usize, before: &Overruns) -> Result<(), Fault> {
+        let after = self.replicas[at].overruns();
+        for (place, overrun) in after {
+            let grown = overrun.minus(before.get(&place).copied().unwrap_or_default());
+            if grown <= Units::ZERO {
+                continue;
+            }
+            let replica = &mut self.replicas[at];
+            let Some(key) = replica.ledger.key(place) else { continue };
+            let serial = replica.ledger.serial(place).unwrap_or_default();
+            let sum = replica.blind.entry((place, serial)).or_default();
+            *sum = sum.plus(grown);
+            let sum = *sum;
+            self.truth.went_blind(replica.holder, &key, grown);
+            let budget = replica.ledger.budget(key.budget);
+            let allowed = budget.map_or(WhenUnavailable::Deny, |budget| budget.when_unavailable);
+            let is_allowed = match allowed {
+                WhenUnavailable::Deny => false,
+                WhenUnavailable::AllowUpTo(most) if key.dimension == Dimension::Cost => {
+                    sum <= Units::from(most) || self.relaxed.contains(&key.budget)
+                }
+                WhenUnavailable::AllowUpTo(_) | WhenUnavailable::Allow => true,
+            };
+            if !is_allowed {
+                return Err(format!("r{at} admits {sum:?} of {key:?} blindly: {allowed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether requests may have passed without the store, or may pass now.
+    pub(crate) fn was_lenient(&self, key: &AccountKey) -> bool {
+        let is_lenient = |budget: &Budget| budget.when_unavailable != WhenUnavailable::Deny;
+        self.relaxed.contains(&key.budget)
+            || self.store.budgets.get(&key.budget).is_some_and(is_lenient)
+    }
+
+    /// A limit of requests that a replica knows holds at once for what it admits itself.
+    pub(crate) fn check_own_minute(&mut self, at: usize, holds: &[Held]) -> Result<(), Fault> {
+        let now = self.now;
+        let replica = &mut self.replicas[at];
+        let counted = |held: &&Held| held.key.dimension == Dimension::Requests && !held.is_blind;
+        for Held { key, .. } in holds.iter().filter(counted) {
+            let Some(budget) = replica.ledger.budget(key.budget).filter(|b| !b.shadow) else {
+                continue;
+            };
+            let limit = u64::from(budget.limits.requests_per_minute.unwrap_or(0));
+            let minute = replica.minutes.entry(key.clone()).or_default();
+            minute.push_back(now);
+            while minute.front().is_some_and(|at| at + 60 * SECOND - 30 * MS <= now) {
+                minute.pop_front();
+            }
+            let own = u64::try_from(minute.len()).unwrap_or(u64::MAX);
+            if own > limit && !self.plan.is_alone {
+                return Err(format!("I10: r{at} alone admits {own} of {limit} a minute: {key:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// I9: a holder admits against leases only that the store still counts for it.
-    pub(crate) fn check_admission(&self, at: usize, id: ReservationId) -> Result<(), Fault> {
+    pub(crate) fn check_admission(
+        &self,
+        at: usize,
+        id: ReservationId,
+        is_blind: bool,
+    ) -> Result<(), Fault> {
+        let now = self.clocks(at);
         let replica = &self.replicas[at];
         let Some(reservation) = replica.ledger.reservation(id) else { return Ok(()) };
         for hold in &reservation.holds {
             let Some(key) = replica.ledger.key(hold.account) else { continue };
             let known = replica.ledger.budget(key.budget);
-            if self.was_shadow(&key) || known.is_none_or(|budget| budget.shadow) {
+            let passed = is_blind && replica.is_lenient(&key);
+            if passed || self.was_shadow(&key) || known.is_none_or(|budget| budget.shadow) {
                 continue;
             }
             let mut accounts = replica.ledger.accounts();
             let Some((_, account)) = accounts.find(|(place, _)| *place == hold.account) else {
                 continue;
             };
+            check_red(account, known, now)?;
             let epoch = account.lease.epoch;
             let opener = replica.ledger.opener(hold.account).unwrap_or(replica.holder);
             self.store.check_lease(&key, opener, epoch, self.store_wall())?;
@@ -87,7 +184,7 @@ impl World {
             if key.dimension == Dimension::Requests {
                 self.check_minute(key, at)?;
             } else if let Some(sums) = self.truth.accounts.get(key)
-                && sums.floor > sums.ceiling
+                && sums.floor > sums.ceiling.minus(sums.seeded).or_zero().plus(sums.blind)
             {
                 return Err(format!("I7: {key:?} admitted beyond its limit: {sums:?}"));
             }
@@ -124,17 +221,25 @@ impl World {
     fn check_cover(&self, key: &AccountKey) -> Result<(), Fault> {
         let Some(sums) = self.truth.accounts.get(key) else { return Ok(()) };
         let stored = self.store.memory.books(key).map(|(account, _)| account).unwrap_or_default();
-        let counted = stored.spent.plus(stored.leased).plus(stored.forfeited);
+        let counted = stored.spent.plus(stored.leased).plus(stored.forfeited).minus(sums.seeded);
         if sums.used <= counted {
             return Ok(());
         }
-        let unreported = self.unreported(key);
+        let unreported = self.unreported(key).plus(self.forgotten(key)).plus(sums.given_away);
         if sums.used <= counted.plus(unreported) {
             return Ok(());
         }
         Err(format!(
             "I13: {key:?}: {sums:?}, {unreported:?} unreported and only {stored:?} counted"
         ))
+    }
+
+    /// What was admitted blindly by holders whose memory is lost, or not read again yet.
+    fn forgotten(&self, key: &AccountKey) -> Units {
+        let is_alive = |holder| {
+            self.replicas.iter().any(|replica| replica.holder == holder && replica.is_remembered())
+        };
+        self.truth.blind_of_others(key, is_alive)
     }
 
     /// Overrun that the replicas have still to report.
@@ -155,4 +260,24 @@ impl World {
         let said = stored.map_or(Units::ZERO, |lease| lease.overrun);
         account.lease.overrun.minus(said).or_zero()
     }
+}
+
+/// I14: what was admitted just now is there, though a pool in the red is made good first.
+fn check_red(account: &LocalAccount, budget: Option<&Budget>, now: Now) -> Result<(), Fault> {
+    let red = account.free().min(Units::ZERO);
+    let limit = budget.and_then(|budget| budget.limits.of(account.dimension));
+    let left = match (&account.minute, limit) {
+        _ if red == Units::ZERO => Units::ZERO,
+        (None, _) => account.available().plus(red),
+        (Some(minute), Some(limit)) => {
+            let used = i64::from(minute.clone().used(now.mono));
+            let quota = account.quota();
+            quota.minus(Units::new(used)).plus(red.min(limit.minus(quota)))
+        }
+        (Some(_), None) => Units::ZERO,
+    };
+    if left >= Units::ZERO {
+        return Ok(());
+    }
+    Err(format!("I14: admitted though the pool is in the red: {account:?}"))
 }

@@ -12,8 +12,9 @@ use bursar::domain::time::Wall;
 use bursar::engine::journal::End;
 
 use super::plan::MS;
-use super::replica::Stage;
+use super::replica::{Overruns, Stage};
 use super::store::Fault;
+use super::truth::Held;
 use super::world::{Event, Inbox, Phase, World};
 
 /// What becomes of a response.
@@ -116,8 +117,8 @@ impl World {
         }
         match self.random.below(20) {
             0 => Fate::Released,
-            1..=2 => Fate::InParts,
-            3..=10 => Fate::Metered,
+            1..=3 => Fate::InParts,
+            4..=10 => Fate::Metered,
             _ => Fate::Reported,
         }
     }
@@ -150,7 +151,7 @@ impl World {
         let (subject, estimate) = (Arc::clone(&request.subject), Estimate::of(request.estimate));
         let ledger = &mut self.replicas[at].ledger;
         match ledger.reserve(subject, estimate, request.reservation, now) {
-            Verdict::Decided(decision) => self.decided(at, number, &decision),
+            Verdict::Decided(decision) => self.decided(at, number, &decision, &Overruns::new()),
             Verdict::Starved(waiter) => {
                 self.replicas[at].waiting.insert(waiter, number);
                 self.later(at, self.plan.patience, Inbox::GiveUp(waiter));
@@ -163,13 +164,14 @@ impl World {
     pub(crate) fn lose_patience(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
         let Some(number) = self.replicas[at].waiting.remove(&waiter) else { return Ok(()) };
         let now = self.clocks(at);
+        let before = self.replicas[at].overruns();
         if self.random.chance(100) {
             self.replicas[at].ledger.abandon(waiter);
             self.requests[number].leave();
             return Ok(());
         }
         match self.replicas[at].ledger.give_up(waiter, now) {
-            Some(decision) => self.decided(at, number, &decision),
+            Some(decision) => self.decided(at, number, &decision, &before),
             None => Err(format!("{waiter:?} waits here and not in the ledger")),
         }
     }
@@ -179,13 +181,20 @@ impl World {
         for (waiter, decision) in self.replicas[at].ledger.take_decided() {
             let number = self.replicas[at].waiting.remove(&waiter);
             let number = number.ok_or_else(|| format!("nobody waits as {waiter:?}"))?;
-            self.decided(at, number, &decision)?;
+            self.decided(at, number, &decision, &Overruns::new())?;
         }
         Ok(())
     }
 
     /// The ledger has answered.
-    fn decided(&mut self, at: usize, number: usize, decision: &Decision) -> Result<(), Fault> {
+    fn decided(
+        &mut self,
+        at: usize,
+        number: usize,
+        decision: &Decision,
+        before: &Overruns,
+    ) -> Result<(), Fault> {
+        self.check_refusal(at, decision)?;
         let words = match decision {
             Decision::Allow(_) => "allows",
             Decision::Deny(_) => "denies",
@@ -194,7 +203,10 @@ impl World {
         let estimate = self.requests[number].estimate;
         self.trace.mark(self.now, words, at, || format!("#{number} {estimate:?}"));
         match decision {
-            Decision::Allow(_) => return self.allowed(at, number),
+            Decision::Allow(admission) => {
+                let blind = admission.unavailable.then_some(before);
+                return self.allowed(at, number, blind);
+            }
             Decision::Deny(_) => self.tally.refused += 1,
             Decision::Undecided { .. } => self.tally.undecided += 1,
         }
@@ -202,14 +214,20 @@ impl World {
         Ok(())
     }
 
-    /// An admission is in the journal before its answer leaves.
-    fn allowed(&mut self, at: usize, number: usize) -> Result<(), Fault> {
+    /// An admission is in the journal before its answer leaves. `blind` is what was overrun before one that was passed without the
+    /// store.
+    fn allowed(&mut self, at: usize, number: usize, blind: Option<&Overruns>) -> Result<(), Fault> {
         let id = self.requests[number].reservation;
+        if let Some(before) = blind {
+            self.tally.blind += 1;
+            self.note_blind(at, before)?;
+        }
         let replica = &mut self.replicas[at];
         replica.records.admit(&replica.ledger, id);
         replica.write_journal();
         let waited = self.now - self.requests[number].arrived;
-        if waited > self.plan.patience + 200 * MS || self.random.chance(10) {
+        let leaves = self.phase == Phase::Stormy && self.random.chance(10);
+        if waited > self.plan.patience + 200 * MS || leaves {
             let now = self.clocks(at);
             let replica = &mut self.replicas[at];
             replica.ledger.withdraw(id, now);
@@ -217,7 +235,7 @@ impl World {
             self.requests[number].standing = Standing::Over;
             return Ok(());
         }
-        self.check_admission(at, id)?;
+        self.check_admission(at, id, blind.is_some())?;
         self.requests[number].standing = Standing::Admitted;
         self.requests[number].made_at = self.clocks(at).wall;
         self.tally.admitted += 1;
@@ -227,9 +245,14 @@ impl World {
         let holds: Vec<_> = reservation
             .holds
             .iter()
-            .filter_map(|hold| Some((replica.ledger.key(hold.account)?, hold.amount)))
+            .filter_map(|hold| {
+                let key = replica.ledger.key(hold.account)?;
+                let is_blind = blind.is_some() && replica.is_lenient(&key);
+                Some(Held { key, amount: hold.amount, is_blind })
+            })
             .collect();
-        let keys: Vec<_> = holds.iter().map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> = holds.iter().map(|held| held.key.clone()).collect();
+        self.check_own_minute(at, &holds)?;
         let used = (self.requests[number].actual, self.said(number).2);
         self.truth.admitted(id, holds, used, self.now);
         let response = self.random.between(MS, self.plan.response);

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bursar::domain::budget::Dimension;
+use bursar::domain::credits::BUDGET;
 use bursar::domain::ledger::escrow::{AccountKey, LeaseState};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use bursar::domain::subject::Subject;
 use bursar::store::Store as _;
 
-use super::clients::{Fate, Standing};
+use super::clients::{Fate, Request, Standing};
 use super::plan::{SECOND, workspace};
+use super::replica::replica_of;
 use super::store::{Fault, at_once};
 use super::truth::in_dimension;
 use super::world::World;
@@ -30,6 +32,8 @@ impl World {
         self.heal();
         let awake = self.replicas.iter().map(|replica| replica.stopped_until).max();
         self.run_until(awake.unwrap_or(0).max(self.now) + CALM)?;
+        self.probe_credits()?;
+        self.let_all_know()?;
         for _ in 0..4 {
             self.probe()?;
         }
@@ -38,6 +42,32 @@ impl World {
             u64::try_from(self.plan.reservation_timeout.as_nanos()).expect("a short time");
         self.run_until(self.now + timeout + ttl * 4 + 180 * SECOND)?;
         self.check_end()
+    }
+
+    /// Credits that are paid now are in force everywhere before two seconds have passed.
+    fn probe_credits(&mut self) -> Result<(), Fault> {
+        if self.plan.weather.between_grants.is_none() {
+            return Ok(());
+        }
+        let grant = self.plan.grant(self.grants.len(), self.store_wall(), &mut self.random);
+        self.grants.push((grant, false));
+        self.send_grant(self.grants.len() - 1);
+        self.run_until(self.now + 2 * SECOND)?;
+        match self.grants.iter().position(|(_, is_confirmed)| !is_confirmed) {
+            Some(number) => Err(format!("grant {number} is not confirmed")),
+            None => Ok(()),
+        }
+    }
+
+    /// Two seconds after the last change all replicas know what is in force.
+    fn let_all_know(&mut self) -> Result<(), Fault> {
+        loop {
+            let version = self.store.version;
+            self.run_until(self.now + 2 * SECOND)?;
+            if self.store.version == version {
+                return self.check_known();
+            }
+        }
     }
 
     /// I11: a request that fits is admitted soon, even one that needs most of what others have idle.
@@ -97,6 +127,8 @@ impl World {
         let estimate = self.requests[number].estimate;
         self.gates(at, number).iter().any(|key| {
             let asked = match key.dimension {
+                // What it admitted without the store has used up slots that are not its own.
+                Dimension::Requests if self.was_lenient(key) => return true,
                 Dimension::Requests => Units::ONE,
                 dimension => in_dimension(dimension, estimate),
             };
@@ -149,6 +181,8 @@ impl World {
     /// I12, and that every acknowledged report is on record with what was used.
     fn check_end(&self) -> Result<(), Fault> {
         self.store.check_all(&self.truth)?;
+        self.store.check_expired(self.store_wall(), &self.truth)?;
+        self.check_all_covers()?;
         for key in self.store.memory.account_keys() {
             self.check_closed(&key)?;
         }
@@ -170,13 +204,14 @@ impl World {
             return Err(format!("I12: {key:?} still lends: {account:?} {leases:?}"));
         }
         for (holder, epoch, lease) in &leases {
-            if lease.state == LeaseState::Expired && !self.gone.contains(holder) {
+            // What others charged in its place gave way among what it forfeited, so that it lost the lease.
+            let taken_back = self.taken_back.contains(&(key.clone(), replica_of(*holder)));
+            let is_over = self.gone.contains(holder) || taken_back;
+            if lease.state == LeaseState::Expired && !is_over {
                 return Err(format!("I12: {holder:?} {epoch} forfeits {lease:?} of {key:?}"));
             }
         }
-        // A holder may come back and book by its lease what another replica is just charging in its place: the entry is taken once.
-        let twice = account.spent.minus(sums.recorded);
-        let is_even = twice >= Units::ZERO && twice <= self.charged_in_place(key);
+        let is_even = account.spent == sums.recorded;
         if key.dimension != Dimension::Requests && !is_even && !sums.written_off {
             return Err(format!(
                 "I12: {key:?}: {account:?} is not the sum of its entries: {sums:?}"
@@ -185,14 +220,11 @@ impl World {
         Ok(())
     }
 
-    /// What was used by requests that were charged in the place of their holders.
-    fn charged_in_place(&self, key: &AccountKey) -> Units {
-        let requests = self.directly.iter().map(|number| &self.requests[*number]);
-        let on_key = requests.filter(|request| {
-            self.truth.charged(request.reservation).any(|(charged, _)| charged == key)
-        });
-        let used = on_key.map(|request| in_dimension(key.dimension, request.actual));
-        used.fold(Units::ZERO, Units::plus)
+    /// Whether its holder may have ended it by another report, or for its time was up, while another charged it in its place: both are
+    /// on record then.
+    fn was_ended_otherwise(&self, request: &Request) -> bool {
+        let timeout = request.reservation.timeout_settlement();
+        request.fate == Fate::InParts || self.truth.is_recorded(&timeout)
     }
 
     fn check_acknowledged(&self) -> Result<(), Fault> {
@@ -208,15 +240,24 @@ impl World {
                     "{id} was acknowledged and is not on record once: {request:?}"
                 ));
             }
-            let was_changed = self.plan.weather.between_changes.is_some();
-            if request.fate == Fate::InParts && request.acknowledged < 2
-                || self.directly.contains(number) && was_changed
-            {
+            let weather = &self.plan.weather;
+            let was_changed = weather.between_changes.is_some() || weather.between_grants.is_some();
+            if request.fate == Fate::InParts && request.acknowledged < 2 {
                 continue;
             }
+            // Whoever charged it may have known other budgets than whoever admitted it.
+            let may_be_more = self.contested.contains(number) && self.was_ended_otherwise(request);
+            if may_be_more && was_changed {
+                continue;
+            }
+            let may_be_none = self.directly.contains(number) && was_changed;
             for (key, charged) in self.truth.charged(request.reservation) {
                 let used = in_dimension(key.dimension, request.actual);
-                if charged != used && self.store.budgets.contains_key(&key.budget) {
+                let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
+                let is_right = charged == used
+                    || may_be_none && charged == Units::ZERO
+                    || may_be_more && charged > used;
+                if !is_right && is_there {
                     return Err(format!("{charged:?} charged to {key:?} for {request:?}"));
                 }
             }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bursar::domain::budget::Budget;
-use bursar::domain::ids::BudgetId;
+use bursar::domain::ids::{BudgetId, HolderId};
 use bursar::domain::money::{NanoUsd, Tokens};
 
-use super::plan::{MS, SECOND};
+use super::plan::{self, MS, SECOND};
 use super::replica::Stage;
 use super::store::{AHEAD_MAX_MS, Fault};
 use super::world::{Event, Inbox, Phase, World};
@@ -36,8 +36,13 @@ impl World {
         self.plan_fault();
         let at = self.random.index(self.replicas.len());
         let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
-        let while_ = self.random.between(10 * MS, ttl * 3);
-        match self.random.below(12) {
+        let while_ = if self.random.chance(150) {
+            // So long that others settle what is handed over to it.
+            self.random.between(62 * SECOND, 110 * SECOND)
+        } else {
+            self.random.between(10 * MS, ttl * 3)
+        };
+        match self.random.below(14) {
             0..=2 => self.kill(at, while_),
             3 => self.lose_machine(at, while_),
             4 => {
@@ -51,13 +56,21 @@ impl World {
             6..=7 => {
                 // A machine that sleeps, or a process that is stopped.
                 self.trace.mark(self.now, "is stopped", at, || format!("for {while_} ns"));
-                self.replicas[at].stopped_until = self.now + while_;
+                let replica = &mut self.replicas[at];
+                replica.stopped_until = replica.stopped_until.max(self.now + while_);
             }
             8 => self.store_away_until = self.now + while_,
             9 => {
                 self.replicas[at].wall_off = self.random.signed(-1_500, 1_500);
             }
-            10 => {
+            10..=11 => {
+                // Others settle what is handed over to it meanwhile.
+                let while_ = self.random.between(75 * SECOND, 150 * SECOND);
+                self.replicas[at].cut_until = self.now + while_;
+                (self.replicas[at].hears_nothing, self.replicas[at].says_nothing) = (true, true);
+                self.after(while_, Event::Mend(at));
+            }
+            12 => {
                 self.store.ahead = Duration::from_millis(self.random.below(AHEAD_MAX_MS));
             }
             _ => {
@@ -93,7 +106,40 @@ impl World {
         }
     }
 
+    /// Whoever was away comes back just when another settles something in its place.
+    pub(crate) fn come_back(&mut self, holders: &[HolderId]) {
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            // One that is down may find what it was in its journal.
+            if replica.stage == Stage::Down || holders.contains(&replica.holder) {
+                self.mend(at);
+                self.start(at);
+            }
+        }
+    }
+
+    /// What a replica says is lost for a while.
+    pub(crate) fn silence(&mut self, at: usize) {
+        let while_ = self.random.between(SECOND, 45 * SECOND);
+        self.replicas[at].says_nothing = true;
+        self.after(while_, Event::Mend(at));
+    }
+
+    /// Whether something breaks by chance at just this moment.
+    pub(crate) fn breaks_now(&mut self, thousandths: u64) -> bool {
+        let is_stormy = self.phase == Phase::Stormy && self.plan.weather.between_faults.is_some();
+        is_stormy && self.random.chance(thousandths)
+    }
+
+    /// A partition is over, unless another goes on.
+    pub(crate) fn mend_in_time(&mut self, at: usize) {
+        if self.replicas[at].cut_until <= self.now {
+            self.mend(at);
+        }
+    }
+
     pub(crate) fn mend(&mut self, at: usize) {
+        self.replicas[at].cut_until = 0;
         self.replicas[at].hears_nothing = false;
         self.replicas[at].says_nothing = false;
     }
@@ -123,7 +169,7 @@ impl World {
         }
         let id = ids[self.random.index(ids.len())];
         let budget = self.store.budgets[&id].clone();
-        let which = self.random.below(10);
+        let which = self.random.below(14);
         self.trace.mark(self.now, "administers", 0, || format!("{which} {id:?}"));
         match which {
             0..=4 => self.change_limits(budget),
@@ -132,6 +178,14 @@ impl World {
                 let now = self.store_wall();
                 self.store.reset(id, now, &mut self.truth);
                 self.resets.entry(id).or_default().push(self.now);
+            }
+            8..=9 => self.change_rules(budget),
+            10..=11 if budget.limits.schedule.is_some() => {
+                let schedule = plan::schedule(&mut self.random);
+                let now = self.store_wall();
+                if budget.limits.schedule.as_ref() != Some(&schedule) {
+                    self.store.reschedule(budget, schedule, now, &mut self.truth)?;
+                }
             }
             _ => self.delete_and_make_again(budget),
         }
@@ -161,12 +215,20 @@ impl World {
         self.store.replace(budget);
     }
 
+    /// What it does without the store, and whether it refuses at all.
+    fn change_rules(&mut self, mut budget: Budget) {
+        budget.when_unavailable = self.plan.when_unavailable(&mut self.random);
+        budget.shadow ^= self.random.chance(200);
+        self.relaxed.insert(budget.id);
+        self.store.replace(budget);
+    }
+
     fn delete_and_make_again(&mut self, mut budget: Budget) {
         self.store.delete(budget.id);
         if self.random.chance(700) {
             self.last_budget += 1;
             budget.id = BudgetId(self.last_budget);
-            budget.resets = 0;
+            (budget.resets, budget.generation) = (0, 0);
             self.note_rate(&budget);
             self.store.create(budget);
         }

@@ -8,6 +8,7 @@ use bursar::domain::settlement::{self, Charge, Settlement};
 use bursar::engine::journal::End;
 use bursar::store::Handoff;
 
+use super::clients::Request;
 use super::plan::{MS, SECOND, workspace};
 use super::replica::{Purpose, Replica};
 use super::reports::{Road, Task, actual, was_exact};
@@ -116,6 +117,18 @@ impl World {
         }
     }
 
+    /// What nobody took is to be settled here.
+    pub(crate) fn take_untaken(&mut self, at: usize, handoffs: Vec<Handoff>) {
+        let holders: Vec<_> = handoffs.iter().map(|handoff| handoff.reservation.holder).collect();
+        self.replicas[at].untaken.extend(handoffs);
+        if !holders.is_empty() && self.breaks_now(600) {
+            self.come_back(&holders);
+            let delay = self.random.below(SECOND * 3 / 2);
+            return self.later(at, delay, Inbox::NextUntaken);
+        }
+        self.next_untaken(at);
+    }
+
     /// What nobody took is settled one after the other: several may be about one reservation.
     pub(crate) fn next_untaken(&mut self, at: usize) {
         let replica = &mut self.replicas[at];
@@ -130,6 +143,9 @@ impl World {
         self.replicas[at].tasks.insert(task, work);
         self.later(at, 5 * SECOND, Inbox::TellOver(task));
         self.call(at, query, Purpose::Report(task));
+        if self.breaks_now(250) {
+            self.silence(at);
+        }
     }
 
     /// Settles a report for a holder that is gone.
@@ -181,6 +197,9 @@ impl World {
         let made_at = request.made_at;
         let subject = request.subject.clone();
         self.directly.insert(number);
+        if !self.gone.contains(&handoff.reservation.holder) {
+            self.contested.insert(number);
+        }
         let replica = &mut self.replicas[at];
         let entry = replica.ledger.book_directly(
             handoff.reservation,
@@ -195,6 +214,18 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "charges directly", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
+        self.hold_up(at, number);
+    }
+
+    /// What was booked long after its request is held up just when others may book it too, and its holder comes back.
+    pub(crate) fn hold_up(&mut self, at: usize, number: usize) {
+        let Request { arrived, reservation, .. } = self.requests[number];
+        if self.now - arrived > 60 * SECOND && self.breaks_now(400) {
+            if !self.replicas[at].answers_for(reservation) {
+                self.come_back(&[reservation.holder]);
+            }
+            self.silence(at);
+        }
     }
 
     /// What was charged directly gives way among what the holder forfeited, as far as it had been set aside.
@@ -203,9 +234,12 @@ impl World {
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
         let estimate = self.requests[work.request].estimate;
         let set_aside = |charge: &Charge| in_dimension(charge.account.dimension, estimate);
-        let against = direct
+        let against: Vec<_> = direct
             .map(|charge| (charge.account.clone(), charge.amount.min(set_aside(charge))))
             .collect();
+        for (account, amount) in &against {
+            self.truth.gives_way(handoff.reservation, account, *amount);
+        }
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);

@@ -8,8 +8,11 @@ use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, Recovered};
 use bursar::store::AdoptedLease;
 
+use super::credits::Purse;
 use super::plan::{MS, SECOND, workspace};
-use super::replica::{BOOT, CLOSE_PATIENCE, Purpose, RETRY_MIN, Replica, Stage, TICK, terms};
+use super::replica::{
+    BOOT, CLOSE_PATIENCE, LIFE_BITS, Purpose, RETRY_MIN, Replica, Stage, TICK, terms,
+};
 use super::world::{Answer, Event, Inbox, Query, World};
 
 impl Replica {
@@ -51,11 +54,12 @@ impl World {
         let replica = &mut self.replicas[at];
         replica.life += 1;
         let number = u128::try_from(replica.number).expect("a few") + 1;
-        replica.holder = HolderId(number << 64 | u128::from(replica.life));
+        replica.holder = HolderId(number << LIFE_BITS | u128::from(replica.life));
         replica.ledger = Ledger::new(workspace(), replica.holder, terms);
         replica.stage = Stage::Starting;
         (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
         replica.records = Buffer::default();
+        replica.purse = Purse::default();
         replica.recovered = Recovered::default();
         replica.adopted.clear();
         if let Some(journal) = &mut replica.journal {
@@ -82,6 +86,7 @@ impl World {
             Answer::News(news) => {
                 replica.version = news.version;
                 replica.put_exactly(&news.budgets, now);
+                replica.put_credits(news.credits, now);
                 Query::Adopt(replica.recovered.holders.clone())
             }
             Answer::Adopted(leases) => {
@@ -91,6 +96,7 @@ impl World {
             Answer::Settled(settled) => {
                 if replica.journal.is_some() {
                     replica.restore(&settled, now);
+                    self.truth.found_again(&self.replicas[at].before);
                 }
                 self.run(at);
                 return;
@@ -155,6 +161,8 @@ impl World {
         replica.turns.clear();
         replica.untaken.clear();
         replica.recalled.clear();
+        replica.blind.clear();
+        replica.minutes.clear();
         let holder = replica.holder;
         if replica.journal.is_none() {
             self.gone.insert(holder);

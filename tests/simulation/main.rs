@@ -3,6 +3,9 @@
 //!
 //! `make simulate SEEDS=1000 FIRST_SEED=1` runs more of it.
 //!
+//! People change budgets, their calendars and what they do without the store, and pay for credits that are over some time later.
+//! There is one workspace: rooms know nothing of each other.
+//!
 //! The store here loses nothing that it has confirmed, as PostgreSQL with `synchronous_commit` on and, where it fails over, a synchronous
 //! standby. One that loses its last transactions when it fails over breaks I7: leases that were lent in them are lent once more, up to what
 //! was lent in the time that is lost; and acknowledged reports of that time are gone.
@@ -14,6 +17,7 @@
 
 mod checks;
 mod clients;
+mod credits;
 mod ending;
 mod faults;
 mod handoffs;
@@ -133,7 +137,7 @@ fn say(outcomes: &[(u64, Outcome)], took: Duration) {
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, world)| of(world)).sum::<u64>();
     let passed = Duration::from_nanos(sum(|world| world.passed));
     println!(
-        "{} worlds lived {} s in {:.1} s: {:.0} times real time. {} events, {} requests admitted, {} refused, {} undecided, \
+        "{} worlds lived {} s in {:.1} s: {:.0} times real time. {} events, {} requests admitted, {} refused, {} undecided, {} blind, \
          {} transactions, {} leases lost, {} starts.",
         outcomes.len(),
         passed.as_secs(),
@@ -143,6 +147,7 @@ fn say(outcomes: &[(u64, Outcome)], took: Duration) {
         sum(|world| world.tally.admitted),
         sum(|world| world.tally.refused),
         sum(|world| world.tally.undecided),
+        sum(|world| world.tally.blind),
         sum(|world| world.commits),
         sum(|world| world.tally.lost_leases),
         sum(|world| world.tally.restarts),

@@ -6,6 +6,7 @@ use bursar::domain::ledger::escrow::Grant;
 use bursar::store::{Batch, FleetStore as _, Store as _};
 
 use super::plan::workspace;
+use super::replica::{Stage, replica_of};
 use super::store::{Fault, at_once};
 use super::world::{Answer, Call, Event, Inbox, News, Query, World};
 
@@ -35,19 +36,7 @@ impl World {
         let now = self.store_wall();
         let memory = &self.store.memory;
         Ok(match &call.query {
-            Query::Commit(number, batch) => {
-                let name = (*number, call.holder);
-                let answer = self.store.commit(name, batch, now, &mut self.truth)?;
-                self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
-                self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
-                match answer {
-                    Ok(grants) => {
-                        self.tell_of_recalls(call.from, batch, &grants);
-                        Answer::Grants(grants)
-                    }
-                    Err(key) => Answer::Lost(key),
-                }
-            }
+            Query::Commit(number, batch) => return self.commit(call, *number, batch),
             Query::Sweep => {
                 if at_once(memory.sweep(now)).map_err(|error| error.to_string())? > 0 {
                     self.trace.mark(self.now, "swept", call.from, String::new);
@@ -58,12 +47,17 @@ impl World {
             }
             Query::News(holders) => Answer::News(self.news(holders)?),
             Query::HandOver(handoff) => {
+                self.store.tell_time(now);
+                let memory = &self.store.memory;
                 at_once(memory.hand_over(handoff)).map_err(|error| error.to_string())?;
                 Answer::Done
             }
             Query::HandoffSettled(handoff, against) => {
                 let settled = at_once(memory.handoff_settled(handoff, against));
                 settled.map_err(|error| error.to_string())?;
+                let replica = replica_of(handoff.reservation.holder);
+                let from = against.iter().map(|(account, _)| (account.clone(), replica));
+                self.taken_back.extend(from);
                 self.store.check_all(&self.truth)?;
                 self.check_all_covers()?;
                 Answer::Done
@@ -90,6 +84,31 @@ impl World {
                 let all = at_once(memory.settlements_of(&workspace(), *reservation));
                 Answer::Entries(own.map_err(|e| e.to_string())?, all.map_err(|e| e.to_string())?)
             }
+            Query::Grant(grant, at) => {
+                Answer::Granted(self.store.grant(grant, *at, now, &self.truth)?)
+            }
+            Query::ExpireCredits(at) => {
+                Answer::Credits(self.store.expire_credits(*at, now, &self.truth)?)
+            }
+        })
+    }
+
+    fn commit(&mut self, call: &Call, number: u64, batch: &Batch) -> Result<Answer, Fault> {
+        let (name, now) = ((number, call.holder), self.store_wall());
+        let answer = self.store.commit(name, batch, now, &mut self.truth)?;
+        self.trace.mark(self.now, "applied", call.from, || format!("{number} {answer:?}"));
+        let sender = &self.replicas[call.from];
+        if sender.life != call.life && sender.stage != Stage::Down {
+            // It was on its way when its process died, and its successor may have taken over without it.
+            self.gone.insert(call.holder);
+        }
+        self.check_covers(batch.exchanges.iter().map(|exchange| &exchange.account))?;
+        Ok(match answer {
+            Ok(grants) => {
+                self.tell_of_recalls(call.from, batch, &grants);
+                Answer::Grants(grants)
+            }
+            Err(key) => Answer::Lost(key),
         })
     }
 
@@ -122,6 +141,7 @@ impl World {
         let keys = self.store.memory.account_keys();
         Ok(News {
             handed_over: heard.handed_over,
+            credits: self.store.credits_in_force(),
             version: self.store.version,
             budgets: self.store.budgets.values().cloned().collect(),
             recalled: keys.into_iter().filter_map(recalled).collect(),

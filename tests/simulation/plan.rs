@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar::domain::budget::{Budget, Limits, WhenUnavailable};
+use bursar::domain::credits::CreditGrant;
 use bursar::domain::ids::{BudgetId, Id};
 use bursar::domain::money::{NanoUsd, Tokens};
 use bursar::domain::period::{Period, Schedule, WeekStart, Zone};
@@ -32,6 +33,8 @@ pub(crate) struct Weather {
     pub(crate) between_faults: Option<u64>,
     /// The mean time between two changes by people; `None` for none.
     pub(crate) between_changes: Option<u64>,
+    /// The mean time between two grants of credits; `None` for a workspace without.
+    pub(crate) between_grants: Option<u64>,
 }
 
 /// The plan of one world.
@@ -95,7 +98,7 @@ impl Plan {
             estimate: random.between(1, 60),
             beyond: [0, 0, 50, 200][random.index(4)],
             silent: [0, 10, 50, 200][random.index(4)],
-            elsewhere: [0, 100, 500][random.index(3)],
+            elsewhere: [0, 200, 500][random.index(3)],
             weather,
             is_notified: random.chance(600),
             begins_at: beginning(random),
@@ -134,9 +137,7 @@ impl Plan {
             limits.tokens = Some(Tokens::new(self.limit(random)));
         }
         if which & 3 > 0 {
-            let period = [Period::Daily, Period::Monthly, Period::OneTime][random.index(3)];
-            let zone = Zone::utc();
-            limits.schedule = Some(Schedule { period, zone, week_start: WeekStart::Monday });
+            limits.schedule = Some(schedule(random));
         }
         if which & 4 > 0 {
             limits.requests_per_minute = Some(self.requests_per_minute(random));
@@ -150,11 +151,33 @@ impl Plan {
             limits,
             is_active: true,
             expires_at: None,
-            shadow: random.chance(40),
-            when_unavailable: WhenUnavailable::Deny,
+            shadow: random.chance(60),
+            when_unavailable: self.when_unavailable(random),
             name: None,
             created_at: Wall::from_ms(0),
             updated_at: Wall::from_ms(0),
+        }
+    }
+
+    /// Most refuse what they cannot ask about.
+    pub(crate) fn when_unavailable(&self, random: &mut Random) -> WhenUnavailable {
+        match random.below(10) {
+            0 => WhenUnavailable::Allow,
+            1 => WhenUnavailable::AllowUpTo(NanoUsd::new(self.limit(random))),
+            _ => WhenUnavailable::Deny,
+        }
+    }
+
+    /// A grant of credits, some of which are over before the world ends.
+    pub(crate) fn grant(&self, number: usize, now: Wall, random: &mut Random) -> CreditGrant {
+        let lasts = random.chance(500).then(|| random.between(1_000, 90_000));
+        CreditGrant {
+            id: Id::parse(&format!("grant-{number}")).expect("a name"),
+            amount: NanoUsd::new(self.limit(random).max(1)),
+            priority: u8::try_from(random.below(3)).expect("a small number"),
+            expires_at: lasts.map(|ms| now.plus(Duration::from_millis(ms))),
+            reason: Id::parse("paid").expect("a name"),
+            created_at: now,
         }
     }
 
@@ -187,6 +210,14 @@ impl Plan {
     }
 }
 
+/// A calendar or none, of which some windows end in the world's time.
+pub(crate) fn schedule(random: &mut Random) -> Schedule {
+    let period = [Period::Daily, Period::Weekly, Period::Monthly, Period::OneTime][random.index(4)];
+    let zone = ["UTC", "UTC", "Asia/Kolkata"][random.index(3)];
+    let zone = Zone::parse(zone).expect("a zone");
+    Schedule { period, zone, week_start: WeekStart::Monday }
+}
+
 /// Every third world is calm, so that what happens without faults is looked at as well.
 fn weather(random: &mut Random) -> Weather {
     let pick = |random: &mut Random, from: [u64; 4]| from[random.index(4)];
@@ -199,6 +230,7 @@ fn weather(random: &mut Random) -> Weather {
         slow: if calm { 0 } else { pick(random, [0, 0, 10, 50]) },
         between_faults: if calm { None } else { minutes(random) },
         between_changes: if random.chance(400) { None } else { minutes(random) },
+        between_grants: if random.chance(650) { None } else { minutes(random) },
     }
 }
 

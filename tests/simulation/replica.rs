@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::domain::budget::Budget;
+use bursar::domain::budget::{Budget, WhenUnavailable};
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use bursar::domain::ledger::account::AccountIndex;
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
 use bursar::domain::ledger::{Ledger, OnTimeout, Outgoing, Sharing, Terms, WaiterId};
+use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, End, Recovered};
 use bursar::store::{AdoptedLease, Batch, Handoff};
 
+use super::credits::Purse;
 use super::plan::{MS, Plan, SECOND, workspace};
 use super::random::Random;
 use super::reports::Task;
@@ -59,6 +62,20 @@ pub(crate) enum Purpose {
     Overdue(Now),
     /// Reservations that others may have settled.
     GiveUp,
+    /// A grant of credits.
+    Grant(usize),
+    /// What is in force of the credits.
+    Credits,
+}
+
+/// What accounts have consumed beyond their leases.
+pub(crate) type Overruns = BTreeMap<AccountIndex, Units>;
+
+/// Who waits until all that there is to tell is durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Flushing {
+    Task(u64),
+    Credits,
 }
 
 pub(crate) struct Replica {
@@ -78,6 +95,8 @@ pub(crate) struct Replica {
     pub(crate) stopped_until: u64,
     pub(crate) hears_nothing: bool,
     pub(crate) says_nothing: bool,
+    /// Until when it is cut off both ways.
+    pub(crate) cut_until: u64,
     /// How fast its clock runs, in millionths.
     pub(crate) drift: i64,
     pub(crate) boot: u64,
@@ -87,7 +106,7 @@ pub(crate) struct Replica {
     pub(crate) tasks: BTreeMap<u64, Task>,
     /// Entries on their way to the store, and which tasks wait for them.
     pub(crate) recording: BTreeMap<Id, Vec<u64>>,
-    pub(crate) flushing: Vec<(usize, u64)>,
+    pub(crate) flushing: Vec<(usize, Flushing)>,
     pub(crate) turns: BTreeSet<ReservationId>,
     /// Holders that it took over from.
     pub(crate) before: Vec<HolderId>,
@@ -97,9 +116,22 @@ pub(crate) struct Replica {
     pub(crate) heard_at: Mono,
     pub(crate) recalled: BTreeMap<AccountKey, u32>,
     pub(crate) version: u64,
+    pub(crate) purse: Purse,
+    /// What was passed without the store's word since it last gave one, by the account's place and serial.
+    pub(crate) blind: BTreeMap<(AccountIndex, u32), Units>,
+    /// When requests were admitted in this life, of each account that counts them.
+    pub(crate) minutes: BTreeMap<AccountKey, VecDeque<u64>>,
     pub(crate) recovered: Recovered,
     pub(crate) adopted: Vec<AdoptedLease>,
     pub(crate) number: usize,
+}
+
+/// A holder's name is the number of its replica, and of its life in so many bits.
+pub(crate) const LIFE_BITS: u32 = 64;
+
+/// Which replica has or had this name.
+pub(crate) const fn replica_of(holder: HolderId) -> u128 {
+    holder.0 >> LIFE_BITS
 }
 
 impl Replica {
@@ -119,6 +151,7 @@ impl Replica {
             stopped_until: 0,
             hears_nothing: false,
             says_nothing: false,
+            cut_until: 0,
             drift: random.signed(-200, 200),
             boot: random.between(1, 100_000) * SECOND,
             wall_off: random.signed(-1_500, 1_500),
@@ -132,6 +165,9 @@ impl Replica {
             heard_at: Mono::default(),
             recalled: BTreeMap::new(),
             version: 0,
+            purse: Purse::default(),
+            blind: BTreeMap::new(),
+            minutes: BTreeMap::new(),
             recovered: Recovered::default(),
             adopted: Vec::new(),
             number,
@@ -140,6 +176,11 @@ impl Replica {
 
     pub(crate) fn is_running(&self) -> bool {
         self.stage == Stage::Running
+    }
+
+    /// Whether what its process knows is in its ledger.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.stage != Stage::Starting
     }
 
     fn has_ledger(&self) -> bool {
@@ -163,6 +204,27 @@ impl Replica {
         if let Some(journal) = &mut self.journal {
             *journal = bytes;
         }
+    }
+
+    pub(crate) fn overruns(&self) -> Overruns {
+        let accounts = self.ledger.accounts();
+        accounts.map(|(place, account)| (place, account.lease.overrun)).collect()
+    }
+
+    /// Whether a gate may be passed without the store.
+    pub(crate) fn is_lenient(&self, key: &AccountKey) -> bool {
+        let budget = self.ledger.budget(key.budget);
+        budget.is_some_and(|budget| budget.when_unavailable != WhenUnavailable::Deny)
+    }
+
+    /// The store has answered for these accounts.
+    fn forget_blind(&mut self, batch: &Batch) {
+        let Self { ledger, blind, .. } = self;
+        let is_told = |place| {
+            let key = ledger.key(place);
+            key.is_some_and(|key| batch.exchanges.iter().any(|told| told.account == key))
+        };
+        blind.retain(|(place, _), _| !is_told(*place));
     }
 
     /// Puts these budgets in force, and no others.
@@ -207,7 +269,9 @@ impl World {
             Inbox::TellOver(task) => self.end_task(at, task, false),
             Inbox::Look(task) => self.look_again(at, task),
             Inbox::Untaken => self.look_for_untaken(at),
+            Inbox::NextUntaken => self.next_untaken(at),
             Inbox::Overdue => self.look_for_overdue(at),
+            Inbox::Grant(grant) => self.take_grant_of_credits(at, grant),
             Inbox::Tick => self.tick(at),
             Inbox::Sweep => {
                 self.later(at, SWEEP, Inbox::Sweep);
@@ -339,6 +403,8 @@ impl World {
                     self.end_overdue(at, since);
                 }
             }
+            Purpose::Grant(grant) => self.grant_answered(at, grant, answer),
+            Purpose::Credits => self.credits_answered(at, answer),
             Purpose::GiveUp => {
                 if let Answer::Settled(settled) = answer {
                     self.give_up(at, &settled);
@@ -377,6 +443,7 @@ impl World {
         replica.ledger.apply(grants, now);
         replica.sent = None;
         replica.retry_pause = RETRY_MIN;
+        replica.forget_blind(batch);
         let mut durable = Vec::new();
         for entry in &batch.settlements {
             if let Some(reservation) = entry.reservation {
@@ -394,8 +461,7 @@ impl World {
         match answer {
             Answer::News(news) if self.replicas[at].has_ledger() => self.take_news(at, &news),
             Answer::Untaken(handoffs) => {
-                self.replicas[at].untaken.extend(handoffs);
-                self.next_untaken(at);
+                self.take_untaken(at, handoffs);
             }
             _ => {}
         }
@@ -407,6 +473,7 @@ impl World {
         if news.version > replica.version {
             replica.version = news.version;
             replica.put_exactly(&news.budgets, now);
+            replica.purse.is_due = true;
         }
         let silence = std::mem::replace(&mut replica.heard_at, now.mono);
         let is_deaf = now.mono.since(silence) > DEAF_MAX;
@@ -435,6 +502,7 @@ impl World {
         let budgets: Vec<_> = self.store.budgets.values().cloned().collect();
         let replica = &mut self.replicas[at];
         replica.version = version;
+        replica.purse.is_due = true;
         replica.put_exactly(&budgets, now);
     }
 
@@ -450,6 +518,8 @@ impl World {
         }
         let replica = &mut self.replicas[at];
         replica.ledger.tend_leases(now);
+        self.keep_credits(at);
+        let replica = &mut self.replicas[at];
         if replica.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_MAX) {
             replica.rewrite_journal(now);
         } else {

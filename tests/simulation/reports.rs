@@ -8,7 +8,7 @@ use bursar::store::Handoff;
 
 use super::clients::Fate;
 use super::plan::{MS, SECOND};
-use super::replica::{Purpose, Stage};
+use super::replica::{Flushing, Purpose, Stage};
 use super::world::{Answer, Event, Inbox, Query, World};
 
 /// How long a reporter waits, and how long a replica works on a report.
@@ -176,6 +176,7 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "books", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
+        self.hold_up(at, number);
     }
 
     /// The reservation is over: what is on record may have to be corrected. Corrections of one reservation take turns.
@@ -190,7 +191,7 @@ impl World {
         match replica.ledger.batches_left() {
             0 => self.look_up(at, task),
             left => {
-                replica.flushing.push((left, task));
+                replica.flushing.push((left, Flushing::Task(task)));
                 replica.ledger.hurry();
             }
         }
@@ -226,6 +227,7 @@ impl World {
         let holder = replica.holder;
         self.trace.mark(self.now, "corrects", at, || format!("#{number} {:?}", entry.charges));
         self.truth.booked(holder, &entry);
+        self.hold_up(at, number);
     }
 
     /// A replica has done what it can for a report.
@@ -277,10 +279,11 @@ impl World {
 
     /// One more batch is durable.
     pub(crate) fn count_down(&mut self, at: usize) {
-        for (left, task) in std::mem::take(&mut self.replicas[at].flushing) {
-            match left - 1 {
-                0 => self.look_up(at, task),
-                left => self.replicas[at].flushing.push((left, task)),
+        for (left, who) in std::mem::take(&mut self.replicas[at].flushing) {
+            match (left - 1, who) {
+                (0, Flushing::Task(task)) => self.look_up(at, task),
+                (0, Flushing::Credits) => self.ask_for_credits(at),
+                (left, who) => self.replicas[at].flushing.push((left, who)),
             }
         }
     }

@@ -4,16 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bursar::domain::budget::Dimension;
-use bursar::domain::ids::{HolderId, Id, ReservationId};
+use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::{Amounts, Units};
-use bursar::domain::settlement::{Road, Settlement};
+use bursar::domain::period::Window;
+use bursar::domain::settlement::{Charge, Road, Settlement};
+use bursar::domain::time::Wall;
 
 /// What one request means for one account.
 #[derive(Debug, Clone, Copy, Default)]
 struct Part {
     /// What it used, as far as it was set aside. It counts until something is booked.
     floor: Units,
+    /// Something was set aside.
+    was_held: bool,
     /// Charged by entries on record.
     recorded: Units,
     /// Charged through leases by entries that the store has not seen.
@@ -49,6 +53,14 @@ pub(crate) struct Sums {
     pub(crate) ceiling: Units,
     /// Whether a reset wrote off what expired leases had outstanding.
     pub(crate) written_off: bool,
+    /// Σ of what was admitted without cover while the store was away.
+    pub(crate) blind: Units,
+    /// What an account of a later generation began with.
+    pub(crate) seeded: Units,
+    /// Σ of what corrections gave back.
+    pub(crate) refunded: Units,
+    /// Σ of what others took out of a holder's forfeits for requests that had nothing set aside here: it covers other requests.
+    pub(crate) given_away: Units,
 }
 
 /// All accounts and requests.
@@ -61,6 +73,19 @@ pub(crate) struct Truth {
     pending: BTreeMap<(HolderId, Id), Settlement>,
     /// When requests were admitted, of each account that counts them.
     minutes: BTreeMap<AccountKey, VecDeque<u64>>,
+    /// What holders admitted without cover.
+    blind: BTreeMap<(AccountKey, HolderId), Units>,
+    /// Charges on record, with the time of their usage.
+    log: Vec<(Wall, Charge)>,
+}
+
+/// A part of an admission that is handed over to a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) key: AccountKey,
+    pub(crate) amount: Units,
+    /// Its gate was passed without the store, as its budget allows.
+    pub(crate) is_blind: bool,
 }
 
 impl Truth {
@@ -68,23 +93,81 @@ impl Truth {
     pub(crate) fn admitted(
         &mut self,
         id: ReservationId,
-        holds: Vec<(AccountKey, Units)>,
+        holds: Vec<Held>,
         (actual, least): (Amounts, Amounts),
         at: u64,
     ) {
         let mut parts = Vec::new();
-        for (key, amount) in holds {
+        for Held { key, amount, is_blind } in holds {
             if key.dimension == Dimension::Requests {
-                self.minutes.entry(key).or_default().push_back(at);
+                if !is_blind {
+                    self.minutes.entry(key).or_default().push_back(at);
+                }
                 continue;
             }
             let floor = in_dimension(key.dimension, actual).min(amount);
             let sums = self.accounts.entry(key.clone()).or_default();
             sums.floor = sums.floor.plus(in_dimension(key.dimension, least).min(amount));
             sums.used = sums.used.plus(floor);
-            parts.push((key, Part { floor, ..Part::default() }));
+            parts.push((key, Part { floor, was_held: true, ..Part::default() }));
         }
         self.requests.insert(id, parts);
+    }
+
+    /// An amount is taken out of what the holder of a request forfeited.
+    pub(crate) fn gives_way(&mut self, id: ReservationId, key: &AccountKey, amount: Units) {
+        let mut parts = self.requests.get(&id).into_iter().flatten();
+        if !parts.any(|(held, part)| held == key && part.was_held) {
+            let sums = self.accounts.entry(key.clone()).or_default();
+            sums.given_away = sums.given_away.plus(amount);
+        }
+    }
+
+    /// A holder admitted without cover.
+    pub(crate) fn went_blind(&mut self, holder: HolderId, key: &AccountKey, amount: Units) {
+        let sums = self.accounts.entry(key.clone()).or_default();
+        sums.blind = sums.blind.plus(amount);
+        let own = self.blind.entry((key.clone(), holder)).or_default();
+        *own = own.plus(amount);
+    }
+
+    /// What these holders admitted without cover is known to their successor.
+    pub(crate) fn found_again(&mut self, holders: &[HolderId]) {
+        self.blind.retain(|(_, holder), _| !holders.contains(holder));
+    }
+
+    /// What was admitted without cover by holders of whom none is `alive`.
+    pub(crate) fn blind_of_others(
+        &self,
+        key: &AccountKey,
+        is_alive: impl Fn(HolderId) -> bool,
+    ) -> Units {
+        let own = (key.clone(), HolderId(0))..=(key.clone(), HolderId(u128::MAX));
+        let others = self.blind.range(own).filter(|((_, holder), _)| !is_alive(*holder));
+        others.fold(Units::ZERO, |sum, (_, amount)| sum.plus(*amount))
+    }
+
+    /// What is on record of a budget's usage in a window, by dimension and target.
+    pub(crate) fn on_record_in(
+        &self,
+        budget: BudgetId,
+        window: &Window,
+    ) -> BTreeMap<(Dimension, Id), Units> {
+        let is_inside = |at: Wall| window.start <= at && window.end.is_none_or(|end| at < end);
+        let mut sums = BTreeMap::<_, Units>::new();
+        for (at, Charge { account, amount, .. }) in &self.log {
+            if account.budget == budget && is_inside(*at) {
+                let sum = sums.entry((account.dimension, account.target.clone())).or_default();
+                *sum = sum.plus(*amount);
+            }
+        }
+        sums
+    }
+
+    /// An account of a later generation begins with what is on record.
+    pub(crate) fn seeded(&mut self, key: AccountKey, amount: Units) {
+        let sums = self.accounts.entry(key).or_default();
+        (sums.seeded, sums.recorded, sums.direct) = (amount, amount, amount);
     }
 
     /// A request turned out not to have reached its provider.
@@ -135,12 +218,15 @@ impl Truth {
         self.recorded.insert(entry.id.clone());
         self.drop_pending(|of, id| of != holder && *id == entry.id);
         for charge in entry.charges.iter() {
+            self.log.push((entry.at, charge.clone()));
             let sums = self.accounts.entry(charge.account.clone()).or_default();
             sums.recorded = sums.recorded.plus(charge.amount);
+            sums.refunded = sums.refunded.minus(charge.amount.min(Units::ZERO));
             if charge.road == Road::Direct {
                 sums.direct = sums.direct.plus(charge.amount);
             }
         }
+        self.moved(entry);
         let was_booked = self.pending.remove(&(holder, entry.id.clone())).is_some();
         self.each_charge(entry, |part, amount, road| {
             part.recorded = part.recorded.plus(amount);
@@ -150,6 +236,22 @@ impl Truth {
                 part.pending = part.pending.minus(amount);
             }
         });
+    }
+
+    /// What was set aside under an earlier calendar may be charged under the one in force.
+    fn moved(&mut self, entry: &Settlement) {
+        let Some(parts) = entry.reservation.and_then(|id| self.requests.get_mut(&id)) else {
+            return;
+        };
+        let is_there = |key: &AccountKey| entry.charges.iter().any(|to| to.account == *key);
+        let moved = |key: &AccountKey| {
+            let mut charges = entry.charges.iter().map(|charge| &charge.account);
+            charges.any(|to| to.budget == key.budget && to.dimension == key.dimension)
+        };
+        for (key, part) in parts.iter_mut().filter(|(key, _)| !is_there(key) && moved(key)) {
+            let sums = self.accounts.entry(key.clone()).or_default();
+            change(sums, part, |part| part.floor = Units::ZERO);
+        }
     }
 
     pub(crate) fn is_recorded(&self, id: &Id) -> bool {

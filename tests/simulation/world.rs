@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar::domain::budget::Budget;
+use bursar::domain::credits::{Added, CreditGrant, InForce};
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::WaiterId;
 use bursar::domain::ledger::escrow::{AccountKey, Grant};
@@ -43,6 +44,10 @@ pub(crate) enum Event {
     Mend(usize),
     /// Somebody changes a budget.
     Administer,
+    /// Somebody pays for credits.
+    Pay,
+    /// And says so to a replica, until one has confirmed it.
+    Grant(usize),
 }
 
 /// What reaches a replica.
@@ -55,9 +60,13 @@ pub(crate) enum Inbox {
     /// Looks once more for the entry of a task.
     Look(u64),
     Untaken,
+    /// The next of what nobody took.
+    NextUntaken,
     Overdue,
     /// A task of reporting has taken too long.
     TellOver(u64),
+    /// A grant of credits.
+    Grant(usize),
     Tick,
     Sweep,
     Poll,
@@ -99,6 +108,8 @@ pub(crate) enum Query {
     Adopt(Vec<HolderId>),
     Entry(Id),
     Entries(Id, ReservationId),
+    Grant(CreditGrant, Wall),
+    ExpireCredits(Wall),
 }
 
 /// What the store says.
@@ -114,6 +125,8 @@ pub(crate) enum Answer {
     Adopted(Vec<AdoptedLease>),
     Entry(Option<Settlement>),
     Entries(Option<Settlement>, Vec<Settlement>),
+    Granted(Added),
+    Credits(Option<InForce>),
 }
 
 /// The budgets, and what of the asking holder was recalled.
@@ -123,6 +136,7 @@ pub(crate) struct News {
     pub(crate) budgets: Vec<Budget>,
     pub(crate) recalled: Vec<(AccountKey, u32)>,
     pub(crate) handed_over: Vec<Handoff>,
+    pub(crate) credits: Option<InForce>,
 }
 
 /// What was done, in numbers.
@@ -132,6 +146,7 @@ pub(crate) struct Tally {
     pub(crate) admitted: u64,
     pub(crate) refused: u64,
     pub(crate) undecided: u64,
+    pub(crate) blind: u64,
     pub(crate) lost_leases: u64,
     pub(crate) restarts: u64,
 }
@@ -165,12 +180,20 @@ pub(crate) struct World {
     /// Limits of requests that were in force, and since when.
     pub(crate) rates: BTreeMap<BudgetId, Vec<(u64, u32)>>,
     pub(crate) resets: BTreeMap<BudgetId, Vec<u64>>,
+    /// Budgets of which it was changed what they let pass without the store.
+    pub(crate) relaxed: BTreeSet<BudgetId>,
     /// Recalls that replicas were told of.
     pub(crate) recalls: BTreeMap<AccountKey, u32>,
+    /// Accounts of which others took something back that a replica forfeited, under whatever name.
+    pub(crate) taken_back: BTreeSet<(AccountKey, u128)>,
     /// Requests that were charged for a holder that is gone.
     pub(crate) directly: BTreeSet<usize>,
+    /// Those of them whose holder may come back.
+    pub(crate) contested: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
+    /// Grants of credits, and whether a replica has confirmed them.
+    pub(crate) grants: Vec<(CreditGrant, bool)>,
 }
 
 impl World {
@@ -196,11 +219,16 @@ impl World {
             gone: BTreeSet::new(),
             rates: BTreeMap::new(),
             resets: BTreeMap::new(),
+            relaxed: BTreeSet::new(),
             recalls: BTreeMap::new(),
+            taken_back: BTreeSet::new(),
             directly: BTreeSet::new(),
+            contested: BTreeSet::new(),
             acknowledged: Vec::new(),
+            grants: Vec::new(),
             plan,
         };
+        world.store.tell_time(world.store_wall());
         for budget in world.plan.budgets.clone() {
             world.note_rate(&budget);
             world.store.create(budget);
@@ -213,6 +241,7 @@ impl World {
         world.after(50 * MS, Event::Arrive);
         world.plan_fault();
         world.plan_change();
+        world.plan_grant();
         world
     }
 
@@ -248,8 +277,10 @@ impl World {
             Event::AtStore(call) => return self.at_store(call),
             Event::Start(at) => self.start(at),
             Event::Break => self.break_something(),
-            Event::Mend(at) => self.mend(at),
+            Event::Mend(at) => self.mend_in_time(at),
             Event::Administer => return self.administer(),
+            Event::Pay => self.pay(),
+            Event::Grant(number) => self.send_grant(number),
         }
         Ok(())
     }

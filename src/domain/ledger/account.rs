@@ -203,6 +203,11 @@ impl LocalAccount {
 
     /// Whether what the store said last still counts.
     pub fn is_known(&self, now: Now) -> bool {
+        self.was_told() && !self.doubted && now.mono < self.told_at.plus(self.known_for())
+    }
+
+    /// How long what the store said counts.
+    pub fn known_for(&self) -> Duration {
         let spread =
             self.serial.wrapping_mul(2_654_435_761).checked_rem(KNOWN_SPREAD_MS).unwrap_or(0);
         let mut known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
@@ -210,7 +215,7 @@ impl LocalAccount {
             // All are in need, and each would ask in vain again.
             known = known.max(self.patience());
         }
-        self.was_told() && !self.doubted && now.mono < self.told_at.plus(known)
+        known
     }
 
     /// Limit minus spent and forfeited: what settlements have left of the window.

@@ -87,13 +87,13 @@ impl Gate {
             return Judgement::Lack;
         }
         // Where all are in need, what was free when the store answered is gone by now.
-        let is_gone = recall == Some(Recall::Failed) && account.is_in_vain();
+        let is_gone = matches!(recall, Some(Recall::Failed(_))) && account.is_in_vain();
         if here.plus(elsewhere) >= need && !is_gone {
             return Judgement::Lack;
         }
         match recall {
             Some(Recall::Waiting(_) | Recall::Asking) => Judgement::Wait,
-            Some(Recall::Failed) => Judgement::Short,
+            Some(Recall::Failed(_)) => Judgement::Short,
             None if here.plus(elsewhere).plus(account.lent_elsewhere(self.limit)) < need => {
                 Judgement::Short
             }

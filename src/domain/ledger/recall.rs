@@ -20,8 +20,8 @@ pub(super) enum Recall {
     Waiting(Mono),
     /// The store is asked again.
     Asking,
-    /// Nobody had enough to give. It is so until what the store said is no longer taken as true.
-    Failed,
+    /// Nobody had enough to give. It is taken as true until this time, whatever else the store says meanwhile.
+    Failed(Mono),
 }
 
 impl Ledger {
@@ -30,11 +30,7 @@ impl Ledger {
         let Some(at) = self.find(key) else { return false };
         let Some(account) = self.accounts.get_mut(at) else { return false };
         // Whoever lacks something itself has nothing idle.
-        let lacks = self.recalls.get(&at).is_some_and(|recall| match recall {
-            Recall::Waiting(_) | Recall::Asking => true,
-            Recall::Failed => account.is_known(now),
-        });
-        if lacks {
+        if self.recalls.get(&at).is_some_and(|recall| recall.stands(now)) {
             return false;
         }
         let limit = self.budgets.get(account.budget).and_then(|of| of.limits.of(account.dimension));
@@ -73,7 +69,7 @@ impl Ledger {
         let before = self.recalls.get(&at).copied();
         let Some(draw) = sent.draw.filter(|draw| draw.is_waited_for()) else {
             // Nobody waits any more for what was recalled.
-            if before.is_some_and(|recall| recall != Recall::Failed) {
+            if matches!(before, Some(Recall::Waiting(_) | Recall::Asking)) {
                 self.recalls.remove(&at);
             }
             return;
@@ -83,21 +79,23 @@ impl Ledger {
         } else {
             let is_in_vain = self.accounts.get(at).is_some_and(LocalAccount::is_in_vain);
             match before {
-                None | Some(Recall::Failed) if is_in_vain => Some(Recall::Failed),
-                None | Some(Recall::Failed) => Some(Recall::Waiting(now.mono.plus(RECALL_WAIT))),
+                None | Some(Recall::Failed(_)) if is_in_vain => Some(self.failed(at, now)),
+                None | Some(Recall::Failed(_)) => Some(Recall::Waiting(now.mono.plus(RECALL_WAIT))),
                 Some(Recall::Waiting(until)) => Some(Recall::Waiting(until)),
-                Some(Recall::Asking) => Some(Recall::Failed),
+                Some(Recall::Asking) => Some(self.failed(at, now)),
             }
         };
-        if next == Some(Recall::Failed)
-            && let Some(account) = self.accounts.get_mut(at)
-        {
-            account.asked_in_vain();
-        }
         match next {
             Some(recall) => self.recalls.insert(at, recall),
             None => self.recalls.remove(&at),
         };
+    }
+
+    /// A recall that nobody could heed.
+    fn failed(&mut self, at: AccountIndex, now: Now) -> Recall {
+        let Some(account) = self.accounts.get_mut(at) else { return Recall::Failed(now.mono) };
+        account.asked_in_vain();
+        Recall::Failed(now.mono.plus(account.known_for()))
     }
 
     /// Whether nothing was lent and other replicas have what is lacking.
@@ -113,17 +111,19 @@ impl Ledger {
     }
 
     /// A request's patience has ended: what it waits for from others will not come.
-    pub(super) fn end_recalls(&mut self, gates: &Gates) {
+    pub(super) fn end_recalls(&mut self, gates: &Gates, now: Now) {
         for gate in gates {
+            let account = self.accounts.get(gate.account);
+            let until = now.mono.plus(account.map(LocalAccount::known_for).unwrap_or_default());
             if let Some(recall) = self.recalls.get_mut(&gate.account) {
-                *recall = Recall::Failed;
+                *recall = Recall::Failed(until);
             }
         }
     }
 
     /// A request is refused because others hold what it needs: what was drawn for it elsewhere is of more use to them.
     pub(super) fn let_go(&mut self, gates: &Gates, now: Now) {
-        let in_vain = |at| self.recalls.get(&at) == Some(&Recall::Failed);
+        let in_vain = |at| matches!(self.recalls.get(&at), Some(Recall::Failed(_)));
         if !gates.iter().any(|gate| in_vain(gate.account)) {
             return;
         }
@@ -151,7 +151,15 @@ impl Recall {
     const fn ends_at(self) -> Option<Mono> {
         match self {
             Self::Waiting(until) => Some(until),
-            Self::Asking | Self::Failed => None,
+            Self::Asking | Self::Failed(_) => None,
+        }
+    }
+
+    /// Whether it says anything about now.
+    pub(super) fn stands(self, now: Now) -> bool {
+        match self {
+            Self::Waiting(_) | Self::Asking => true,
+            Self::Failed(until) => now.mono < until,
         }
     }
 }

@@ -81,7 +81,7 @@ impl Ledger {
         if !self.recalls.is_empty()
             && let Some(gates) = self.gates(&waiter.subject, waiter.estimate.amounts, now)
         {
-            self.end_recalls(&gates);
+            self.end_recalls(&gates, now);
         }
         if let Some(decision) = self.decide(&waiter, now) {
             return Some(decision);
@@ -209,8 +209,10 @@ impl Ledger {
         }
         let recall = match self.terms.sharing {
             // There is nobody to ask.
-            Sharing::Alone => Some(Recall::Failed),
-            Sharing::Fleet => self.recalls.get(&gate.account).copied(),
+            Sharing::Alone => Some(Recall::Failed(now.mono)),
+            Sharing::Fleet => {
+                self.recalls.get(&gate.account).copied().filter(|recall| recall.stands(now))
+            }
         };
         match gate.judge(account, recall, now) {
             Judgement::Pass => {}

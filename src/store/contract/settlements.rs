@@ -7,6 +7,7 @@ contract!(
     the_first_settlement_with_an_id_is_the_one_on_record,
     the_settlements_of_a_reservation_are_read_oldest_first,
     a_direct_charge_makes_its_account_and_may_give_back,
+    what_others_charged_in_its_place_a_lease_does_not_charge_again,
     the_settled_among_many_reservations_are_told,
     what_a_long_outage_left_over_is_taken_at_once,
 );
@@ -80,6 +81,35 @@ async fn a_direct_charge_makes_its_account_and_may_give_back(store: &dyn Store) 
     store.commit(&batch(&[twice], &[]), NOON).await.unwrap();
     let on_record = store.settlement(&id("ws"), &id("s4")).await.unwrap().unwrap();
     assert_eq!(on_record.charges.iter().map(|charge| charge.amount.get()).collect::<Vec<_>>(), [5]);
+}
+
+async fn what_others_charged_in_its_place_a_lease_does_not_charge_again(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    store.commit(&batch(&[], &[exchange(&cost, 1, 100)]), NOON).await.unwrap();
+    let by_another = settlement("s1", 1, &[(&cost, 30, Road::Direct)]);
+    store.commit(&batch(std::slice::from_ref(&by_another), &[]), NOON).await.unwrap();
+
+    let late = settlement("s1", 1, &[(&cost, 30, Road::Lease)]);
+    let own = settlement("s2", 2, &[(&cost, 5, Road::Lease)]);
+    let reported = Exchange { consumed: Units::new(35), ..exchange(&cost, 2, 0) };
+    let sent = batch(&[late.clone(), own], std::slice::from_ref(&reported));
+    for _ in 0..2 {
+        let grants = store.commit(&sent, NOON).await.unwrap();
+        assert_eq!(grants.iter().map(|grant| grant.spent.get()).collect::<Vec<_>>(), [35]);
+        let account = account(store, &budget, &cost).await.unwrap();
+        assert_eq!((account.spent.get(), account.leased.get()), (35, 65));
+    }
+    assert_eq!(store.settlement(&id("ws"), &late.id).await.unwrap(), Some(by_another));
+
+    // What was recorded by the lease itself is no charge of another's.
+    let again = batch(
+        &[settlement("s2", 2, &[(&cost, 5, Road::Lease)])],
+        &[Exchange { consumed: Units::new(40), ..exchange(&cost, 3, 0) }],
+    );
+    store.commit(&again, NOON).await.unwrap();
+    assert_eq!(account(store, &budget, &cost).await.unwrap().spent.get(), 40);
 }
 
 async fn the_settled_among_many_reservations_are_told(store: &dyn Store) {

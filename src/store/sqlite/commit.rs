@@ -8,12 +8,12 @@ use sqlx::{FromRow, SqliteConnection};
 
 use crate::domain::credits::{BUDGET, Entry};
 use crate::domain::ids::{BudgetId, HolderId, Id};
-use crate::domain::ledger::escrow::Grant;
-use crate::domain::settlement::Settlement;
+use crate::domain::ledger::escrow::{AccountKey, Grant};
+use crate::domain::settlement::{Road, Settlement};
 use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 use crate::store::posting::{self, Allowance, Rows};
-use crate::store::rows::{LimitsRow, number, parsed, road_name, unreadable};
+use crate::store::rows::{AccountKeyRow, LimitsRow, number, parsed, road_name, unreadable};
 use crate::store::sqlite::credits;
 use crate::store::sqlite::tables::{self, account_key_json};
 use crate::store::{Batch, StoreError};
@@ -99,11 +99,16 @@ async fn load_on_record<'a>(
     )
     .bind(batch.workspace.as_str())
     .bind(ids.to_string())
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
     let ids = batch.settlements.iter().map(|settlement| &settlement.id);
     rows.on_record = ids.filter(|id| found.contains(id.as_str())).collect();
+    if rows.on_record.is_empty() {
+        return Ok(());
+    }
+    let direct = direct_charges(db, &batch.workspace, &rows.on_record).await?;
+    rows.note_charged(batch, |id, account| direct.contains(&(id.to_string(), account.clone())));
     Ok(())
 }
 
@@ -116,6 +121,32 @@ async fn load_successors(db: &mut SqliteConnection, rows: &mut Rows<'_>) -> Resu
         rows.successors.insert(holder(&before)?, Some(holder(&after)?));
     }
     Ok(())
+}
+
+#[derive(FromRow)]
+struct ChargedRow {
+    settlement_id: String,
+    #[sqlx(flatten)]
+    account: AccountKeyRow,
+}
+
+/// Which of these settlements charge which accounts directly.
+async fn direct_charges(
+    db: &mut SqliteConnection,
+    workspace: &Id,
+    settlements: &BTreeSet<&Id>,
+) -> Result<BTreeSet<(String, AccountKey)>, StoreError> {
+    let ids: Value = settlements.iter().map(|id| id.as_str()).collect();
+    let found: Vec<ChargedRow> = sqlx::query_as(
+        "SELECT * FROM usage_event
+         WHERE workspace = ?1 AND settlement_id IN (SELECT value FROM json_each(?2)) AND road = ?3",
+    )
+    .bind(workspace.as_str())
+    .bind(ids.to_string())
+    .bind(road_name(Road::Direct))
+    .fetch_all(db)
+    .await?;
+    found.into_iter().map(|row| Ok((row.settlement_id, row.account.try_into()?))).collect()
 }
 
 /// Adds settlements and their charges to the audit trail.
