@@ -279,8 +279,10 @@ impl World {
 
     /// One more batch is durable.
     pub(crate) fn count_down(&mut self, at: usize) {
+        let ledger = &self.replicas[at].ledger;
+        let all_is_told = !ledger.is_under_way() && !ledger.has_more();
         for (left, who) in std::mem::take(&mut self.replicas[at].flushing) {
-            match (left - 1, who) {
+            match (if all_is_told { 0 } else { left - 1 }, who) {
                 (0, Flushing::Task(task)) => self.look_up(at, task),
                 (0, Flushing::Credits) => self.ask_for_credits(at),
                 (left, who) => self.replicas[at].flushing.push((left, who)),
