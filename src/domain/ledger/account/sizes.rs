@@ -34,6 +34,8 @@ const MANY_HOLD: Duration = Duration::from_secs(1);
 const SLOTS_KEPT: Duration = Duration::from_secs(1);
 /// But for those that so much use will need.
 const SLOTS_AHEAD: Duration = Duration::from_secs(2);
+/// Where all are in need, a pool of less than so many typical requests is empty a moment later.
+const SCARCE_REQUESTS: i64 = 4;
 
 /// What a replica may keep of what others recall, under this limit and with so many holders.
 pub fn crumbs(limit: Units, holders: u32) -> Units {
@@ -136,6 +138,11 @@ impl LocalAccount {
     /// Whether others were asked in vain, and it has been near exhaustion since.
     pub fn is_in_vain(&self) -> bool {
         self.in_vain
+    }
+
+    /// Whether the pool had too few typical requests' worth to have any of it by now, where all are in need.
+    pub fn is_scarce(&self) -> bool {
+        self.free < times(self.typical, SCARCE_REQUESTS)
     }
 
     /// Hands back for others to use: nothing is drawn ahead of need before the next grant.

@@ -322,6 +322,17 @@ fn among_many_who_has_asked_in_vain_pools_what_it_has_and_asks_no_others_again()
 }
 
 #[test]
+fn a_large_request_in_vain_among_many_refuses_none_that_the_pool_has_enough_for() {
+    let mut fleet = Fleet::new(8, cost(1_000));
+    for at in 0..8 {
+        fleet.reserve(at, 10).unwrap();
+    }
+    fleet.reserve(1, 840).unwrap();
+    assert_eq!(fleet.reserve(0, 100), Err(RefusalCode::BudgetInFlight), "30 and 50 are left");
+    assert!(fleet.reserve(0, 40).is_ok(), "{:?}", fleet.account(Dimension::Cost));
+}
+
+#[test]
 fn a_rolling_minute_is_one_for_all_replicas() {
     let mut fleet = Fleet::new(3, rpm(5));
     for at in [0, 1, 2, 0, 1] {
