@@ -132,7 +132,14 @@ impl LocalAccount {
     /// Others were asked for what is lacking, and had not enough. Among few holders that says little about the next time.
     pub fn asked_in_vain(&mut self) {
         let are_many = self.patience() >= MANY_HOLD;
+        self.waits_again = self.in_vain && !self.waits_again;
         self.in_vain = are_many && self.sips && self.minute.is_none();
+    }
+
+    /// Whether to be refused at once rather than wait for others, who had not enough the last time. Every other time they are waited
+    /// for all the same: small requests that go on elsewhere would keep a larger one from what they leave idle for good.
+    pub fn gives_up_on_others(&self) -> bool {
+        self.in_vain && !self.waits_again
     }
 
     /// Whether others were asked in vain, and it has been near exhaustion since.
