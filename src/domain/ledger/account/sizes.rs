@@ -28,7 +28,7 @@ const FEW_REQUESTS: i64 = 2;
 const CRUMB_USE: Duration = Duration::from_secs(1);
 /// Unless what all holders might keep of it would be more than this part of the limit.
 const CRUMBS_DIVISOR: i64 = 75;
-/// Where news wait so long for each other there are many holders, eight at least.
+/// Where news wait so long for each other there are many holders, seven at least.
 const MANY_HOLD: Duration = Duration::from_secs(1);
 /// Slots without use are given back to a shared pool this long after the store last answered.
 const SLOTS_KEPT: Duration = Duration::from_secs(1);
