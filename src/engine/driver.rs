@@ -69,6 +69,7 @@ impl Engine {
             }
             state.rooms.keys().cloned().collect()
         };
+        self.shared.work.notify_one();
         let all = async {
             for workspace in workspaces {
                 while self.has_more(&workspace) {
@@ -121,6 +122,8 @@ pub(super) async fn talk(shared: Arc<Shared>) {
     let slots = Semaphore::new(COMMITS_MAX);
     let mut carrying = FuturesUnordered::new();
     loop {
+        // Each turn, because a driver that is always woken by something else never sees its timer end.
+        shared.tend_recalls();
         for workspace in shared.waiting_workspaces() {
             carrying.push(shared.carry(workspace, &slots));
         }
@@ -129,7 +132,7 @@ pub(super) async fn talk(shared: Arc<Shared>) {
             () = shared.work.notified() => shared.stir_all(),
             () = shared.stirred.notified() => {}
             Some(()) = carrying.next() => {}
-            () = sleep(recall.unwrap_or_default()), if recall.is_some() => shared.tend_recalls(),
+            () = sleep(recall.unwrap_or_default()), if recall.is_some() => {}
         }
     }
 }
@@ -183,6 +186,7 @@ impl Shared {
         Some(next.since(self.now().mono).max(RECALL_LOOK))
     }
 
+    /// Notes the workspaces whose others had time to hand back what is needed.
     fn tend_recalls(&self) {
         let mut state = self.state();
         let now = self.now();

@@ -59,6 +59,7 @@ impl Shared {
             if let Some(room) = rooms.get_mut(&workspace) {
                 room.end_overdue(records, self.terms.on_timeout, now);
             }
+            self.stir(&mut state, &workspace);
         }
         Ok(())
     }
@@ -93,6 +94,7 @@ impl Shared {
                     records.end(id, End::Over);
                 }
             }
+            self.stir(&mut state, workspace);
         }
         Ok(())
     }

@@ -131,6 +131,8 @@ pub struct LocalAccount {
     sips: bool,
     /// Others were asked in vain, and it has been near exhaustion since.
     in_vain: bool,
+    /// Others are waited for all the same the next time that something is lacking.
+    waits_again: bool,
     /// How long news of this account wait for each other, in milliseconds.
     patience_ms: u16,
     /// What the store said last is no longer taken as true.
@@ -178,6 +180,7 @@ impl LocalAccount {
             recalls: 0,
             sips: false,
             in_vain: false,
+            waits_again: false,
             patience_ms: 0,
             doubted: false,
             has_returned: false,

@@ -86,8 +86,10 @@ impl Gate {
         if !account.is_leased(now) || !account.is_known(now) {
             return Judgement::Lack;
         }
-        // Where all are in need, what was free when the store answered is gone by now.
-        let is_gone = matches!(recall, Some(Recall::Failed(_))) && account.is_in_vain();
+        // Where all are in need, the little that was free when the store answered is gone by now.
+        let is_gone = matches!(recall, Some(Recall::Failed(_)))
+            && account.is_in_vain()
+            && account.is_scarce();
         if here.plus(elsewhere) >= need && !is_gone {
             return Judgement::Lack;
         }

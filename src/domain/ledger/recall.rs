@@ -61,7 +61,7 @@ impl Ledger {
     }
 
     /// Notes how a draw was answered: with nothing, though others hold some, a recall begins; the second time it has failed. Who
-    /// has asked in vain before does not wait for others again before there is more than near exhaustion.
+    /// has asked in vain before waits for others only every other time, until there is more than near exhaustion.
     pub(super) fn note_draw(&mut self, at: AccountIndex, sent: &Exchange, lent: Units, now: Now) {
         if self.terms.sharing == Sharing::Alone {
             return;
@@ -77,9 +77,9 @@ impl Ledger {
         let next = if !self.others_may_give(at, draw, lent) {
             None
         } else {
-            let is_in_vain = self.accounts.get(at).is_some_and(LocalAccount::is_in_vain);
+            let gives_up = self.accounts.get(at).is_some_and(LocalAccount::gives_up_on_others);
             match before {
-                None | Some(Recall::Failed(_)) if is_in_vain => Some(self.failed(at, now)),
+                None | Some(Recall::Failed(_)) if gives_up => Some(self.failed(at, now)),
                 None | Some(Recall::Failed(_)) => Some(Recall::Waiting(now.mono.plus(RECALL_WAIT))),
                 Some(Recall::Waiting(until)) => Some(Recall::Waiting(until)),
                 Some(Recall::Asking) => Some(self.failed(at, now)),

@@ -502,3 +502,24 @@ async fn a_workspace_that_cannot_be_loaded_costs_the_store_no_more_than_its_load
     within(FOREVER, "some more", async || one.store.calls_of("changed_budgets") > tried).await;
     assert!(one.store.calls_of("settled_among") <= 1, "all open reservations are asked for once");
 }
+
+#[tokio::test]
+async fn who_waits_for_others_is_answered_however_often_the_driver_is_woken() {
+    let clock = Arc::new(ManualClock::at(NOON));
+    let fleet = Fleet::on(Arc::clone(&clock) as _, [dollars(1000)]).await;
+    let (one, other) = fleet.pair();
+    one.admitted(600).await;
+    let engine = other.engine.clone();
+    let asked =
+        tokio::spawn(async move { engine.reserve(request(500), FOREVER).await.hand_over() });
+    let mut turns = 0;
+    until("the answer", async || {
+        turns += 1;
+        clock.advance(Duration::from_micros(100));
+        other.engine.shared.stirred.notify_one();
+        asked.is_finished()
+    })
+    .await;
+    assert!(matches!(asked.await.unwrap(), Decision::Deny(_)), "400 are left");
+    assert!(turns < 1000, "{turns} turns for 25 ms of a tenth each");
+}

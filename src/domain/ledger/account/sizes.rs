@@ -28,12 +28,14 @@ const FEW_REQUESTS: i64 = 2;
 const CRUMB_USE: Duration = Duration::from_secs(1);
 /// Unless what all holders might keep of it would be more than this part of the limit.
 const CRUMBS_DIVISOR: i64 = 75;
-/// Where news wait so long for each other there are many holders, eight at least.
+/// Where news wait so long for each other there are many holders, seven at least.
 const MANY_HOLD: Duration = Duration::from_secs(1);
 /// Slots without use are given back to a shared pool this long after the store last answered.
 const SLOTS_KEPT: Duration = Duration::from_secs(1);
 /// But for those that so much use will need.
 const SLOTS_AHEAD: Duration = Duration::from_secs(2);
+/// Where all are in need, a pool of less than so many typical requests is empty a moment later.
+const SCARCE_REQUESTS: i64 = 4;
 
 /// What a replica may keep of what others recall, under this limit and with so many holders.
 pub fn crumbs(limit: Units, holders: u32) -> Units {
@@ -102,8 +104,8 @@ impl LocalAccount {
         self.give(idle, now)
     }
 
-    /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Crumbs that are not
-    /// worth a message stay until there are news to tell anyway. Returns how much it was.
+    /// Others need what this replica does not use: gives it back, at most this much and once for each recall. Crumbs are not
+    /// worth a message: they stay, unless there are news to tell anyway. Returns how much it was.
     pub fn heed(&mut self, recalls: u32, most: Units, crumbs: Units, now: Now) -> Units {
         if std::mem::replace(&mut self.recalls, recalls) == recalls {
             return Units::ZERO;
@@ -130,12 +132,24 @@ impl LocalAccount {
     /// Others were asked for what is lacking, and had not enough. Among few holders that says little about the next time.
     pub fn asked_in_vain(&mut self) {
         let are_many = self.patience() >= MANY_HOLD;
+        self.waits_again = self.in_vain && !self.waits_again;
         self.in_vain = are_many && self.sips && self.minute.is_none();
+    }
+
+    /// Whether to be refused at once rather than wait for others, who had not enough the last time. Every other time they are waited
+    /// for all the same: small requests that go on elsewhere would keep a larger one from what they leave idle for good.
+    pub fn gives_up_on_others(&self) -> bool {
+        self.in_vain && !self.waits_again
     }
 
     /// Whether others were asked in vain, and it has been near exhaustion since.
     pub fn is_in_vain(&self) -> bool {
         self.in_vain
+    }
+
+    /// Whether the pool had too few typical requests' worth to have any of it by now, where all are in need.
+    pub fn is_scarce(&self) -> bool {
+        self.free < times(self.typical, SCARCE_REQUESTS)
     }
 
     /// Hands back for others to use: nothing is drawn ahead of need before the next grant.

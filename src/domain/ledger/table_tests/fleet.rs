@@ -322,6 +322,40 @@ fn among_many_who_has_asked_in_vain_pools_what_it_has_and_asks_no_others_again()
 }
 
 #[test]
+fn a_large_request_in_vain_among_many_refuses_none_that_the_pool_has_enough_for() {
+    let mut fleet = Fleet::new(8, cost(1_000));
+    for at in 0..8 {
+        fleet.reserve(at, 10).unwrap();
+    }
+    fleet.reserve(1, 840).unwrap();
+    assert_eq!(fleet.reserve(0, 100), Err(RefusalCode::BudgetInFlight), "30 and 50 are left");
+    assert!(fleet.reserve(0, 40).is_ok(), "{:?}", fleet.account(Dimension::Cost));
+}
+
+#[test]
+fn a_large_request_among_many_small_ones_gets_what_they_leave_idle() {
+    let mut fleet = Fleet::new(8, cost(1_000));
+    for at in 0..8 {
+        fleet.reserve(at, 10).unwrap();
+    }
+    fleet.reserve(1, 800).unwrap();
+    let held = fleet.reserve(2, 90).unwrap();
+    assert_eq!(fleet.reserve(0, 40), Err(RefusalCode::BudgetInFlight), "30 are left");
+    fleet.settle(2, held, 0);
+    let mut tries = 1;
+    while fleet.reserve(0, 40).is_err() {
+        tries += 1;
+        assert!(tries < 4, "120 are idle: {:?}", fleet.account(Dimension::Cost));
+        fleet.tell_recalls(0);
+        for other in 1..8 {
+            let small = fleet.reserve(other, 12).unwrap();
+            fleet.settle(other, small, 0);
+        }
+        fleet.tick(Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn a_rolling_minute_is_one_for_all_replicas() {
     let mut fleet = Fleet::new(3, rpm(5));
     for at in [0, 1, 2, 0, 1] {
