@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::pace::Retries;
 use super::{Engine, Shared};
 use crate::domain::ids::{HolderId, Id};
-use crate::domain::time::{Mono, Wall};
+use crate::domain::time::{Mono, Now, Wall};
 use crate::store::{StoreError, Told};
 
 /// How often the store is asked for news. A change is in force everywhere within two of them.
@@ -41,8 +41,8 @@ const PAGE: usize = 1000;
 pub(super) struct Heard {
     /// The store's clock: what to ask from next time.
     upto: Wall,
-    /// When the store last gave news.
-    told_at: Mono,
+    /// When the store last gave news: by its own wall clock, and by the other clock of this replica.
+    told_at: Now,
     /// When all that it had told was last in force.
     at: Mono,
     /// The number of the last change that is in force, of each workspace that was ever changed.
@@ -96,7 +96,15 @@ impl Heard {
         let now = shared.now();
         let news = shared.store.news(&[shared.holder], now.wall).await?;
         let versions = shared.store.changes().await?.into_iter().collect();
-        Ok(Self { upto: news.upto, told_at: now.mono, at: now.mono, versions, reload_at: None })
+        let told_at = Now { wall: news.upto, mono: now.mono };
+        Ok(Self { upto: news.upto, told_at, at: now.mono, versions, reload_at: None })
+    }
+
+    /// How long the store had given no news until now. Its clock tells what this replica's may not: how long a machine was paused
+    /// from outside.
+    fn silence(&self, now: Now) -> Duration {
+        let by_the_store = Duration::from_secs(self.told_at.wall.seconds_until(now.wall));
+        now.mono.since(self.told_at.mono).max(by_the_store)
     }
 }
 
@@ -114,18 +122,21 @@ impl Engine {
             shared.recalled(account, *recalls);
         }
         self.take(news.handed_over);
-        if began.mono.since(heard.told_at) > DEAF_MAX {
+        let told_at = Now { wall: news.upto, mono: began.mono };
+        if heard.silence(told_at) > DEAF_MAX {
             self.give_up_what_others_settled().await?;
-            heard.reload_at = Some(began.mono.plus(shared.up_to(RELOAD_SPREAD)));
+            heard.reload_at.get_or_insert(began.mono.plus(shared.up_to(RELOAD_SPREAD)));
         }
-        heard.told_at = began.mono;
+        heard.told_at = told_at;
         self.reload_changed(&news.changed, heard, began.mono).await?;
         (heard.upto, heard.at) = (news.upto, began.mono);
         shared.metrics.news_age(Duration::ZERO);
         if heard.reload_at.is_some_and(|at| at <= began.mono) {
             shared.keys.doubt_all();
+            // The store may have been set back, with fewer changes than are known: what it counts from now on is new.
+            let versions = in_time(shared.store.changes()).await?.into_iter().collect();
             shared.reload_all().await?;
-            heard.reload_at = None;
+            (heard.versions, heard.reload_at) = (versions, None);
         }
         Ok(())
     }

@@ -141,8 +141,9 @@ impl Shared {
             recovered.holders.iter().copied().chain([self.holder]).collect();
         self.state().records.own(&journal.boot, &holders);
         self.write_journal(u64::MAX).context("journal.path: the journal cannot be written")?;
-        // First, because until then the store may still settle what the process before had sent.
-        let adopted = self.store.adopt(&recovered.holders, self.holder, now.wall).await?;
+        // First, because until then the store may still settle what the process before had sent. Holders of open reservations have a
+        // successor too, though none of their leases is left: what covers a reservation is found by its holder.
+        let adopted = self.store.adopt(&self.holders, self.holder, now.wall).await?;
         let leases = adopted.len();
         let settled = self.settled(&recovered.reservations).await?;
         let open: Vec<RestoredReservation> =

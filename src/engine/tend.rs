@@ -134,7 +134,7 @@ impl Shared {
             let mut state = self.state();
             let super::State { rooms, records, .. } = &mut *state;
             let ledgers = rooms.values_mut().map(Room::unrecorded);
-            records.rewrite(&journal.boot, &[self.holder], ledgers, now);
+            records.rewrite(&journal.boot, self.holder, &self.holders, ledgers, now);
             records.drain()
         })
     }

@@ -1,5 +1,6 @@
 //! The lives of a replica: it starts from its journal, runs, and ends by a shutdown or a crash, as in `engine/start.rs`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bursar::domain::ids::{HolderId, ReservationId};
@@ -69,7 +70,10 @@ impl World {
                 replica.recovered.holders.iter().copied().chain([replica.holder]).collect();
             replica.records.own(BOOT, &holders);
         }
-        replica.before = replica.recovered.holders.clone();
+        // A reservation that was taken over twice names a holder before the last.
+        let taken_over = replica.recovered.reservations.iter().map(|open| open.id.holder);
+        let before = replica.recovered.holders.iter().copied().chain(taken_over);
+        replica.before = before.collect::<BTreeSet<_>>().into_iter().collect();
         replica.write_journal();
         self.tally.restarts += 1;
         self.trace.mark(self.now, "starts", at, String::new);
@@ -87,7 +91,7 @@ impl World {
                 replica.version = news.version;
                 replica.put_exactly(&news.budgets, now);
                 replica.put_credits(news.credits, now);
-                Query::Adopt(replica.recovered.holders.clone())
+                Query::Adopt(replica.before.clone())
             }
             Answer::Adopted(leases) => {
                 replica.adopted = leases;

@@ -196,10 +196,10 @@ impl Replica {
     }
 
     pub(crate) fn rewrite_journal(&mut self, now: Now) {
-        let Self { records, ledger, sent, holder, .. } = self;
+        let Self { records, ledger, sent, holder, before, .. } = self;
         let under_way = sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
         let unrecorded: Vec<Settlement> = under_way.chain(ledger.unsent()).cloned().collect();
-        records.rewrite(BOOT, &[*holder], [(ledger, unrecorded)].into_iter(), now);
+        records.rewrite(BOOT, *holder, before, [(ledger, unrecorded)].into_iter(), now);
         let (bytes, _) = records.drain();
         if let Some(journal) = &mut self.journal {
             *journal = bytes;

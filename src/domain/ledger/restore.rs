@@ -122,6 +122,8 @@ impl Ledger {
                 account.extend(Units::ZERO.minus(account.available()).or_zero());
             }
             holds.push(Hold { account: at, amount });
+            // Where its lease is gone, the store knows nothing of it.
+            self.enqueue(at);
         }
         let RestoredReservation { id, subject, estimate, made_at, .. } = restored;
         // What it was to teach is not on record.

@@ -129,11 +129,13 @@ impl Buffer {
     }
 
     /// Starts the file anew: everything that is open, what settlements ended that are not durable yet, and nothing else. Earlier
-    /// holders are named as long as they opened a lease that a ledger has.
+    /// holders are named as long as they opened a lease that a ledger has. What is booked in the place of another replica is not
+    /// open here: its handoff lasts at the store, and its reservation would make a restart take that replica over.
     pub fn rewrite<'a>(
         &mut self,
         boot: &str,
-        holders: &[HolderId],
+        own: HolderId,
+        before: &[HolderId],
         ledgers: impl Iterator<Item = (&'a mut Ledger, Vec<Settlement>)>,
         now: Now,
     ) {
@@ -142,10 +144,12 @@ impl Buffer {
         self.last_number = 0;
         let ledgers: Vec<_> = ledgers.collect();
         let openers = ledgers.iter().flat_map(|(ledger, _)| ledger.openers());
-        let holders: BTreeSet<HolderId> = holders.iter().copied().chain(openers).collect();
+        let holders: BTreeSet<HolderId> = [own].into_iter().chain(openers).collect();
+        let is_ours = |id: ReservationId| id.holder == own || before.contains(&id.holder);
         self.own(boot, &Vec::from_iter(holders));
         for (ledger, unrecorded) in ledgers {
-            unrecorded.iter().for_each(|settlement| self.reopen(settlement, now));
+            let ended = unrecorded.iter().filter(|ended| ended.reservation.is_some_and(is_ours));
+            ended.for_each(|settlement| self.reopen(settlement, now));
             for (at, taken, count) in ledger.stamps(now) {
                 self.stamp(ledger, at, taken, count);
             }

@@ -13,9 +13,10 @@ use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::escrow::{Grant, Lease};
-use crate::domain::ledger::{OnTimeout, RestoredHold, Sharing, Terms, Verdict};
+use crate::domain::ledger::{Actual, OnTimeout, RestoredHold, Sharing, Terms, Verdict};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
+use crate::domain::settlement::Certainty;
 use crate::domain::subject::{Scope, ScopeKind, Subject, Target};
 use crate::domain::time::Wall;
 
@@ -176,7 +177,8 @@ impl Life {
             Event::Rewrite => {
                 self.buffer.rewrite(
                     BOOT,
-                    &[HOLDER],
+                    HOLDER,
+                    &[],
                     std::iter::once((&mut self.ledger, Vec::new())),
                     now,
                 );
@@ -299,6 +301,30 @@ fn whose_leases_there_may_be_is_what_the_last_owner_said() {
 }
 
 #[test]
+fn what_is_booked_in_the_place_of_another_replica_is_not_open_here() {
+    for (holder, open) in [(HOLDER, 1), (HolderId(8), 1), (HolderId(7), 0)] {
+        let mut ledger = ledger();
+        let reservation = ReservationId { holder, nonce: 1 };
+        let subject = Arc::new(Subject::of_workspace(id("ws")));
+        let actual = Actual {
+            settlement: id("s"),
+            certainty: Certainty::Exact,
+            amounts: Amounts::default(),
+            usage: None,
+            model: None,
+            rates: None,
+        };
+        let booked = ledger.book_directly(reservation, subject, actual, at(0).wall, at(0));
+        let unrecorded = vec![booked.unwrap()];
+        let mut buffer = Buffer::default();
+        let ledgers = std::iter::once((&mut ledger, unrecorded));
+        buffer.rewrite(BOOT, HOLDER, &[HolderId(8)], ledgers, at(0));
+        let recovered = Recovered::read(&buffer.drain().0, BOOT).unwrap();
+        assert_eq!(recovered.reservations.len(), open, "{holder:?}");
+    }
+}
+
+#[test]
 fn of_two_leases_on_an_account_the_later_goes_on_and_its_opener_is_on_record() {
     let account = AccountKey {
         workspace: id("ws"),
@@ -319,7 +345,7 @@ fn of_two_leases_on_an_account_the_later_goes_on_and_its_opener_is_on_record() {
         let names: Vec<_> = sent.iter().map(|sent| (sent.opened_by, sent.epoch)).collect();
         assert_eq!(names, [(Some(HolderId(1)), 7)]);
         let mut buffer = Buffer::default();
-        buffer.rewrite(BOOT, &[HOLDER], std::iter::once((&mut ledger, Vec::new())), at(0));
+        buffer.rewrite(BOOT, HOLDER, &[], std::iter::once((&mut ledger, Vec::new())), at(0));
         let recovered = Recovered::read(&buffer.drain().0, BOOT).unwrap();
         assert_eq!(recovered.holders, [HolderId(1), HOLDER]);
     }

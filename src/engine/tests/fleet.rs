@@ -1,5 +1,7 @@
 //! Several engines on one store: what each sees of the others.
 
+mod news;
+
 use futures_util::future::join_all;
 
 use super::unsteady::Weather;
@@ -177,65 +179,6 @@ async fn a_reset_counts_for_the_windows_that_another_replica_has_just_made() {
     other.engine.reset_budget(&read).await.unwrap();
     assert_eq!(other.engine.consumption(&daily).await.unwrap().cost, NanoUsd::ZERO);
     assert_eq!(other.in_force(), Some(Budget { resets: 1, ..daily }));
-}
-
-/// One of many budgets.
-fn of_project(number: u128) -> Budget {
-    let target = Target::One(id(&format!("p{number}")));
-    let scope = Scope { kind: ScopeKind::Project, target };
-    Budget { id: BudgetId(number), scope, ..dollars(1000) }
-}
-
-#[tokio::test]
-async fn a_thousand_budgets_made_one_after_the_other_are_read_once_or_twice_each() {
-    const BUDGETS: u128 = 1000;
-    let mut fleet = Fleet::with([]).await;
-    fleet.add().await;
-    fleet.replicas[2].store.turn_only("told", Weather::Away);
-    for number in 1..=BUDGETS {
-        fleet.replicas[0].engine.create_budget(of_project(number)).await.unwrap();
-    }
-    for replica in &fleet.replicas {
-        within(FOREVER, "the last", async || replica.budgets() == 1000).await;
-    }
-    fleet.replicas[1].engine.delete_budget(&id(WORKSPACE), BudgetId(7)).await.unwrap();
-    for replica in &fleet.replicas {
-        within(FOREVER, "the deletion", async || replica.budgets() == 999).await;
-        let read = replica.store.budgets_read();
-        assert!((1000..=2000).contains(&read), "{read} budgets were read");
-        assert_eq!(replica.store.calls_of("load_budgets"), 1, "at the start");
-        assert_eq!(replica.store.calls_of("list_budgets"), 0);
-    }
-}
-
-#[tokio::test]
-async fn changes_that_come_while_others_are_read_are_read_together() {
-    let fleet = Fleet::with([]).await;
-    let (one, other) = fleet.pair();
-    other.store.turn(Weather::Hanging);
-    for number in 1..=100 {
-        one.engine.create_budget(of_project(number)).await.unwrap();
-    }
-    within(FOREVER, "a try", async || other.store.calls_of("expire_credits") > 0).await;
-    other.store.turn(Weather::Fair);
-    within(FOREVER, "the last", async || other.budgets() == 100).await;
-    let calls = other.store.calls_of("changed_budgets");
-    assert!(calls <= 3, "they were read {calls} times");
-}
-
-#[tokio::test]
-async fn when_the_store_lost_changes_everything_is_loaded_anew() {
-    let fleet = Fleet::with([]).await;
-    let (one, other) = fleet.pair();
-    for number in 1..=3 {
-        one.engine.create_budget(of_project(number)).await.unwrap();
-    }
-    within(FOREVER, "the last", async || other.budgets() == 3).await;
-    let loaded = other.store.calls_of("load_budgets");
-    fleet.memory.lose_changes(&id(WORKSPACE), 2);
-    within(FOREVER, "a load", async || other.store.calls_of("load_budgets") > loaded).await;
-    fleet.memory.delete_budget(&id(WORKSPACE), BudgetId(2)).await.unwrap();
-    within(FOREVER, "the deletion", async || other.budgets() == 2).await;
 }
 
 #[tokio::test]

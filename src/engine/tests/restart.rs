@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::GRACE;
 use crate::engine::journal::{Recovered, boot_id};
+use crate::store::{FleetStore, Handoff};
 
 fn both(cost: i64, requests: u32) -> Budget {
     let limits = Limits { requests_per_minute: Some(requests), ..dollars(cost).limits };
@@ -195,6 +196,50 @@ async fn earlier_holders_are_known_as_long_as_they_opened_a_lease_that_is_there(
     bench.admitted(860).await;
     let account = bench.account(Dimension::Cost).await;
     assert_eq!((account.spent, account.holders), (units(140), 1));
+}
+
+#[tokio::test]
+async fn a_reservation_whose_lease_is_gone_is_covered_again_at_once() {
+    let bench = Bench::with([dollars(1000)]).await;
+    bench.admitted(100).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    clock.advance(TTL + GRACE + SHORT);
+    store.inner.sweep(clock.now().wall).await.unwrap();
+    store.inner.reset_budget(&dollars(1000), "2026-11").await.unwrap();
+    let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&clock) as _).await;
+    let bench = Bench { engine, store, clock, settings, _directory };
+    assert_eq!(bench.account(Dimension::Cost).await.leased, units(100));
+}
+
+#[tokio::test]
+async fn what_covers_a_reservation_gives_way_to_its_charge_however_often_it_was_taken_over() {
+    let bench = Bench::with([dollars(1000)]).await;
+    let reservation = bench.admitted(100).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    let expire = async || {
+        clock.advance(TTL + GRACE + SHORT);
+        store.inner.sweep(clock.now().wall).await.unwrap();
+    };
+    kill(engine).await;
+    expire().await;
+    // The lease is lost, so that from now on those of later processes cover the reservation.
+    store.inner.release_forfeits(&id(WORKSPACE), BudgetId(1), clock.now().wall).await.unwrap();
+    for _ in 0..2 {
+        let engine = start(&settings, Arc::clone(&store) as _, Arc::clone(&clock) as _).await;
+        engine.flush(&id(WORKSPACE)).await.unwrap();
+        kill(engine).await;
+        expire().await;
+    }
+    let label = dollars(0).limits.schedule.map(|s| s.window_at(NOON).label).unwrap();
+    let stored = async || store.inner.accounts(&dollars(0), &label).await.unwrap().remove(0);
+    let (key, before) = stored().await;
+    assert!(before.forfeited >= units(100), "{before:?}");
+    let (settlement, report) = (id("s"), String::new());
+    let handoff = Handoff { workspace: id(WORKSPACE), reservation, settlement, report };
+    store.inner.hand_over(&handoff).await.unwrap();
+    store.inner.handoff_settled(&handoff, &[(key, units(100))]).await.unwrap();
+    assert_eq!(stored().await.1.forfeited, before.forfeited.minus(units(100)));
 }
 
 #[tokio::test]

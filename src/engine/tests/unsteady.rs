@@ -49,6 +49,8 @@ pub(super) struct Unsteady {
     refused: Mutex<Option<Id>>,
     /// Workspaces with a batch that is never answered.
     unanswered: Mutex<BTreeSet<Id>>,
+    /// What becomes of news on their way.
+    garbled: Mutex<fn(&mut News)>,
 }
 
 impl Unsteady {
@@ -64,6 +66,7 @@ impl Unsteady {
             budgets_read: Mutex::new(0),
             refused: Mutex::default(),
             unanswered: Mutex::default(),
+            garbled: Mutex::new(|_| {}),
         }
     }
 
@@ -93,6 +96,11 @@ impl Unsteady {
     /// The next batch of this workspace is never answered.
     pub(super) fn leave_unanswered(&self, workspace: Id) {
         self.unanswered.lock().unwrap().insert(workspace);
+    }
+
+    /// From now on this is done to all news.
+    pub(super) fn garble_news(&self, garble: fn(&mut News)) {
+        *self.garbled.lock().unwrap() = garble;
     }
 
     /// How many calls there were.
@@ -219,7 +227,10 @@ impl FleetStore for Unsteady {
         if self.is_away_for("news") {
             return Err(StoreError::Unavailable("bad weather".to_owned()));
         }
-        self.inner.news(holders, since).await
+        let mut news = self.inner.news(holders, since).await?;
+        let garble = *self.garbled.lock().unwrap();
+        garble(&mut news);
+        Ok(news)
     }
 
     async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {

@@ -63,7 +63,7 @@ pub(super) async fn apply(
 ) -> Result<Vec<Grant>, Failure> {
     let call = Call::of(batch);
     let keys: KeyColumns<'_> = call.accounts.iter().copied().collect();
-    let settlements = call.settlements_json(&batch.workspace);
+    let settlements = call.settlements_json();
     let of_exchanges = |of: &dyn Fn(&Exchange) -> Units| {
         batch.exchanges.iter().map(|exchange| of(exchange).get()).collect::<Vec<_>>()
     };
@@ -188,12 +188,11 @@ impl<'a> Call<'a> {
         place(self.leases.binary_search(&LeaseOf::named_by(exchange)))
     }
 
-    fn settlements_json(&self, workspace: &Id) -> Recorded {
+    fn settlements_json(&self) -> Recorded {
         let places = || (1_i32..).zip(&self.settlements);
         // The store stamps entries with its own clock.
         let entry = |settlement: &Settlement| Entry::of_settlement(settlement, Wall::default());
         let entries = places().filter_map(|(n, settlement)| Some((n, entry(settlement)?)));
-        let _ = workspace;
         Recorded {
             settlements: array(places().map(|(n, settlement)| settlement_json(n, settlement))),
             events: array(places().flat_map(|(n, settlement)| events_json(n, settlement))),

@@ -149,12 +149,9 @@ pub(super) async fn release(
 ) -> Result<Vec<(AccountKey, Units)>, Failure> {
     let found = expired(&mut *db, workspace, budget, before).await?;
     let mut accounts = lock_accounts_of(&mut *db, &found, Busy::Wait).await?;
-    let mut leases = tables::load_leases(&mut *db, found.keys()).await?;
-    leases.retain(|(key, ..), lease| {
-        accounts.contains_key(key)
-            && lease.state == LeaseState::Expired
-            && lease.expires_at < before
-    });
+    // Meanwhile one may have spoken, or been taken over.
+    let mut leases = expired(&mut *db, workspace, budget, before).await?;
+    leases.retain(|(key, ..), _| accounts.contains_key(key));
     let mut released: BTreeMap<AccountKey, Units> = BTreeMap::new();
     for ((key, ..), lease) in &mut leases {
         let sum = released.entry(key.clone()).or_default();

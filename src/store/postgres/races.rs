@@ -13,17 +13,17 @@ use super::PostgresStore;
 use super::testing::Database;
 use super::turn::CALL_TIMEOUT;
 use crate::domain::budget::{Budget, Dimension};
-use crate::domain::ids::HolderId;
+use crate::domain::ids::{BudgetId, HolderId};
 use crate::domain::ledger::escrow::{self, AccountKey, Draw, Exchange, Lease, Then};
 use crate::domain::money::{NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, Zone};
 use crate::domain::settlement::Road;
 use crate::domain::time::Wall;
 use crate::store::contract::{
-    MONTH, NOON, batch, budget, cost_of, exchange, id, requests_of, settlement,
+    MONTH, NOON, TTL, batch, budget, cost_of, exchange, id, requests_of, settlement,
 };
 use crate::store::rows::KeyedLeaseRow;
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, FleetStore, Store, StoreError};
 
 const HOLDERS: u128 = 8;
 const STEPS: u32 = 60;
@@ -438,6 +438,29 @@ async fn a_batch_that_comes_while_its_holder_is_taken_over_is_not_applied() {
     assert_eq!(store.settlement(&id("ws"), &id("s1")).await.unwrap(), None);
     let adopted = store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
     assert_eq!(adopted[0].lease.consumed.get(), 0);
+    other.close().await.unwrap();
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_taken_over_while_forfeits_are_released_is_not_released() {
+    let database = Database::new().await;
+    let store = &database.store;
+    a_report_on_a_lease(store).await;
+    let later = NOON.plus(2 * TTL);
+    assert_eq!(store.sweep(later).await.unwrap(), 1);
+    let mut other = database.connect().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM account FOR UPDATE").execute(&mut other).await.unwrap();
+    let taking_over = async {
+        until_one_waits(&database, "transactionid").await;
+        let adopted = store.adopt(&[HolderId(1)], HolderId(2), later).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+        adopted
+    };
+    let workspace = id("ws");
+    let releasing = store.release_forfeits(&workspace, BudgetId(1), later);
+    let (released, adopted) = join!(releasing, taking_over);
+    assert_eq!((released.unwrap(), adopted.unwrap().len()), (Vec::new(), 1));
     other.close().await.unwrap();
     database.remove().await;
 }
