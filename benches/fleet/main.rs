@@ -8,10 +8,15 @@
 mod random;
 mod world;
 
+use std::time::Duration;
+
 use world::{Outcome, Plan, World};
 
 /// Requests per second over all replicas.
 const RATE: u64 = 400;
+/// For how long a lease is lent: as it comes, and for a large fleet.
+const TTL: Duration = Duration::from_secs(10);
+const LONG_TTL: Duration = Duration::from_secs(60);
 /// Mean of what a request sets aside.
 const ESTIMATE: i64 = 1_000;
 
@@ -30,11 +35,21 @@ fn main() {
     println!("           (means)    to 99 %     to 100 %");
     for means in [100_000, 10_000, 1_000] {
         for replicas in [1, 8, 50, 200] {
-            let plan =
-                Plan { replicas, limit: means * ESTIMATE, rate: RATE, estimate: ESTIMATE, seed: 1 };
-            show(&plan, &World::new(&plan).run());
+            run(replicas, means, TTL);
         }
     }
+    println!("with a lease.ttl of {LONG_TTL:?}:");
+    for means in [100_000, 10_000] {
+        for replicas in [50, 200] {
+            run(replicas, means, LONG_TTL);
+        }
+    }
+}
+
+fn run(replicas: usize, means: i64, ttl: Duration) {
+    let limit = means * ESTIMATE;
+    let plan = Plan { replicas, limit, rate: RATE, estimate: ESTIMATE, seed: 1, ttl };
+    show(&plan, &World::new(&plan).run());
 }
 
 fn show(plan: &Plan, outcome: &Outcome) {

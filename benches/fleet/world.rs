@@ -21,7 +21,6 @@ use bursar::domain::time::{Mono, Now, Wall};
 
 use crate::random::Random;
 
-const TTL: Duration = Duration::from_secs(10);
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// From a replica to the store, and back.
@@ -42,6 +41,8 @@ pub(crate) struct Plan {
     /// Mean of what a request sets aside.
     pub(crate) estimate: i64,
     pub(crate) seed: u64,
+    /// For how long a lease is lent.
+    pub(crate) ttl: Duration,
 }
 
 /// What came of it.
@@ -126,7 +127,7 @@ impl World {
         let terms = Terms {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
-            lease_ttl: TTL,
+            lease_ttl: world.plan.ttl,
             sharing: Sharing::Fleet,
         };
         for number in 0..world.plan.replicas {
@@ -302,7 +303,14 @@ impl World {
         for exchange in &batch.exchanges {
             self.key.get_or_insert_with(|| exchange.account.clone());
             let lease = self.leases.entry((exchange.holder, exchange.epoch)).or_default();
-            let grant = escrow::exchange(&mut self.account, lease, exchange, limit, TTL, now.wall);
+            let grant = escrow::exchange(
+                &mut self.account,
+                lease,
+                exchange,
+                limit,
+                self.plan.ttl,
+                now.wall,
+            );
             grants.push(grant.unwrap());
         }
         if self.account.recalls != recalls {

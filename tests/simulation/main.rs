@@ -18,6 +18,7 @@
 mod checks;
 mod clients;
 mod credits;
+mod driver;
 mod ending;
 mod faults;
 mod handoffs;

@@ -1,4 +1,4 @@
-//! One replica: a ledger, its journal and what an engine does around them. It mirrors `engine/driver.rs`, `engine/decide.rs`
+//! One replica: a ledger, its journal and what an engine does around them. It mirrors `engine/decide.rs`
 //! and `engine/start.rs` without their tasks and locks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use bursar::domain::budget::{Budget, WhenUnavailable};
 use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
 use bursar::domain::ledger::account::AccountIndex;
-use bursar::domain::ledger::escrow::{AccountKey, Grant};
-use bursar::domain::ledger::{Ledger, OnTimeout, Outgoing, Sharing, Terms, WaiterId};
+use bursar::domain::ledger::escrow::AccountKey;
+use bursar::domain::ledger::{Ledger, OnTimeout, Sharing, Terms, WaiterId};
 use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now};
-use bursar::engine::journal::{Buffer, End, Recovered};
+use bursar::engine::journal::{Buffer, Recovered};
 use bursar::store::{AdoptedLease, Batch, Handoff};
 
 use super::credits::Purse;
@@ -28,14 +28,11 @@ pub(crate) const TICK: u64 = 250 * MS;
 const SWEEP: u64 = 5 * SECOND;
 const POLL: u64 = SECOND;
 pub(crate) const RETRY_MIN: u64 = 20 * MS;
-const RETRY_MAX: u64 = SECOND;
 pub(crate) const CLOSE_PATIENCE: u64 = 2 * SECOND;
 /// After this time a call to the store has failed.
 const CALL_PATIENCE: u64 = 2 * SECOND;
 /// After so long without news a replica asks whether others settled its reservations.
 const DEAF_MAX: Duration = Duration::from_secs(20);
-/// A ledger that has nothing to say after all decides on who waits, which may give it something to say, but not so often.
-const EMPTY_MAX: u32 = 20;
 /// A journal that has grown past this is written anew.
 const JOURNAL_MAX: usize = 16 * 1024;
 /// The machine is never started anew with its journal.
@@ -218,7 +215,7 @@ impl Replica {
     }
 
     /// The store has answered for these accounts.
-    fn forget_blind(&mut self, batch: &Batch) {
+    pub(crate) fn forget_blind(&mut self, batch: &Batch) {
         let Self { ledger, blind, .. } = self;
         let is_told = |place| {
             let key = ledger.key(place);
@@ -336,60 +333,6 @@ impl World {
         self.random.between(50_000, self.plan.latency)
     }
 
-    /// Sets an alarm for the end of a recall.
-    fn await_recalls(&mut self, at: usize) {
-        let Some(end) = self.replicas[at].ledger.next_recall() else { return };
-        if self.replicas[at].recall_ends == Some(end) {
-            return;
-        }
-        self.replicas[at].recall_ends = Some(end);
-        let left = end.since(self.clocks(at).mono).as_nanos();
-        let left = u64::try_from(left).expect("a short time");
-        // A slow clock has not come there yet when the time has passed.
-        self.later(at, left + left / 1000 + MS, Inbox::RecallOver);
-    }
-
-    /// Sends a batch if there is one to send.
-    pub(crate) fn talk(&mut self, at: usize) -> Result<(), Fault> {
-        self.take_decided(at)?;
-        let mut empty = 0;
-        while self.replicas[at].sent.is_none() && self.replicas[at].ledger.has_batch() {
-            let now = self.clocks(at);
-            let replica = &mut self.replicas[at];
-            let Some(Outgoing { settlements, exchanges }) = replica.ledger.next_batch(now) else {
-                self.take_decided(at)?;
-                self.count_down(at);
-                empty += 1;
-                if empty > EMPTY_MAX {
-                    let accounts: Vec<_> = self.replicas[at].ledger.accounts().collect();
-                    return Err(format!(
-                        "r{at} has something to say and never says it: {accounts:?}"
-                    ));
-                }
-                continue;
-            };
-            let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });
-            let number = self.token();
-            let words = format!("{number}");
-            self.trace.mark(self.now, "sends", at, || format!("{words} {batch:?}"));
-            self.replicas[at].sent = Some((number, Arc::clone(&batch), None));
-            self.send_again(at, number);
-        }
-        Ok(())
-    }
-
-    fn send_again(&mut self, at: usize, number: u64) {
-        let Some((current, batch, None)) = &self.replicas[at].sent else { return };
-        if *current != number {
-            return;
-        }
-        let query = Query::Commit(number, Arc::clone(batch));
-        let token = self.call(at, query, Purpose::Commit);
-        if let Some((_, _, call)) = &mut self.replicas[at].sent {
-            *call = Some(token);
-        }
-    }
-
     fn answered(&mut self, at: usize, token: u64, answer: Answer) -> Result<(), Fault> {
         let Some(purpose) = self.replicas[at].calls.remove(&token) else { return Ok(()) };
         match purpose {
@@ -412,49 +355,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn batch_answered(&mut self, at: usize, answer: Answer) {
-        let Some((number, batch, _)) = self.replicas[at].sent.clone() else { return };
-        match answer {
-            Answer::Grants(grants) => self.take_grants(at, number, &batch, &grants),
-            Answer::Lost(key) => {
-                self.tally.lost_leases += 1;
-                self.trace.mark(self.now, "lost", at, || format!("{number} {key:?}"));
-                let replica = &mut self.replicas[at];
-                replica.ledger.lease_lost(&key, batch.settlements.clone());
-                replica.sent = None;
-                replica.retry_pause = RETRY_MIN;
-            }
-            _ => {
-                let replica = &mut self.replicas[at];
-                replica.sent = Some((number, batch, None));
-                let pause = replica.retry_pause;
-                replica.retry_pause = (pause * 2).min(RETRY_MAX);
-                self.later(at, pause, Inbox::Retry(number));
-            }
-        }
-    }
-
-    fn take_grants(&mut self, at: usize, number: u64, batch: &Batch, grants: &[Grant]) {
-        let now = self.clocks(at);
-        self.trace.mark(self.now, "granted", at, || format!("{number} {grants:?}"));
-        let replica = &mut self.replicas[at];
-        replica.ledger.apply(grants, now);
-        replica.sent = None;
-        replica.retry_pause = RETRY_MIN;
-        replica.forget_blind(batch);
-        let mut durable = Vec::new();
-        for entry in &batch.settlements {
-            if let Some(reservation) = entry.reservation {
-                replica.records.end(reservation, End::Over);
-            }
-            durable.extend(replica.recording.remove(&entry.id).unwrap_or_default());
-        }
-        for task in durable {
-            self.end_task(at, task, true);
-        }
-        self.count_down(at);
     }
 
     fn errand_answered(&mut self, at: usize, answer: Answer) {
