@@ -45,7 +45,6 @@ struct Asked<'a> {
     estimate: Amounts,
     input_tokens: u64,
     reasoning: Reasoning,
-    may_need_asking: bool,
     /// Headers that show keys of ours.
     our_keys: KeyHeaders<'a>,
 }
@@ -90,12 +89,9 @@ impl Authorizer {
             return Err(Unasked::Rejected(two_models()));
         }
         let Appraisal { estimate, input_tokens, reasoning, .. } = appraisal;
-        let amounts = estimate.amounts;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        let may_need_asking = may_need_asking(attributes);
-        let estimate = amounts;
-        Ok(Asked { subject, held, estimate, input_tokens, reasoning, may_need_asking, our_keys })
+        Ok(Asked { subject, held, estimate: estimate.amounts, input_tokens, reasoning, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
@@ -146,8 +142,8 @@ impl Authorizer {
     }
 
     /// Turns a decision into its answer. From here on nothing waits: the reservation is handed over with the answer.
-    fn answer(&self, asked: Asked<'_>, path: &str) -> CheckResponse {
-        let style = &self.settings.style;
+    fn answer(&self, asked: Asked<'_>, attributes: &Attributes<'_>) -> CheckResponse {
+        let (style, path) = (&self.settings.style, attributes.path());
         match asked.held.hand_over() {
             Decision::Allow(admission) => {
                 if admission.unavailable {
@@ -171,7 +167,7 @@ impl Authorizer {
                         estimate: asked.estimate,
                     }),
                     reasoning: asked.reasoning,
-                    may_need_asking: asked.may_need_asking,
+                    may_need_asking: may_need_asking(attributes),
                 });
                 let removed = self.headers_to_remove(&asked.our_keys);
                 style.allow(&admission, handover.as_ref(), removed)
@@ -228,7 +224,7 @@ impl Authorization for Authorizer {
         let request = request.into_inner();
         let attributes = Attributes::of(&request);
         let response = match self.ask(&attributes, patience).await {
-            Ok(asked) => self.answer(asked, attributes.path()),
+            Ok(asked) => self.answer(asked, &attributes),
             Err(Unasked::Rejected(rejection)) => self.rejected(&rejection, attributes.path()),
             Err(Unasked::Unavailable(why)) => self.undecided(None, &why, attributes.path()),
         };

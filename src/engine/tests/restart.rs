@@ -70,14 +70,20 @@ async fn what_was_open_when_the_process_was_killed_is_open_again_and_nothing_is_
     assert_eq!((account.spent, account.forfeited), (units(100), units(0)));
 }
 
+/// A report to a store that takes no batch, or does not say that it did.
+async fn unanswered(bench: &Bench, weather: Weather) -> Report {
+    let reservation = bench.admitted(40).await;
+    bench.store.turn_only("commit", weather);
+    let report = cost_of(reservation, "s", 40);
+    let answer = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
+    assert!(answer.is_err());
+    report
+}
+
 #[tokio::test]
 async fn a_report_that_the_store_took_before_the_kill_is_not_taken_again() {
     let bench = Bench::with([dollars(100)]).await;
-    let reservation = bench.admitted(40).await;
-    bench.store.turn_only("commit", Weather::Mute);
-    let report = cost_of(reservation, "s", 40);
-    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
-    assert!(unanswered.is_err());
+    let report = unanswered(&bench, Weather::Mute).await;
     bench.store.turn_only("commit", Weather::Fair);
     let bench = bench.killed_and_restarted().await;
     assert_eq!(bench.open(), 0);
@@ -89,11 +95,7 @@ async fn a_report_that_the_store_took_before_the_kill_is_not_taken_again() {
 #[tokio::test]
 async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_comes_again() {
     let bench = Bench::with([dollars(100)]).await;
-    let reservation = bench.admitted(40).await;
-    bench.store.turn_only("commit", Weather::Away);
-    let report = cost_of(reservation, "s", 40);
-    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
-    assert!(unanswered.is_err());
+    let report = unanswered(&bench, Weather::Away).await;
     bench.store.turn_only("commit", Weather::Fair);
     let bench = bench.killed_and_restarted().await;
     assert_eq!(bench.open(), 1);
@@ -104,11 +106,7 @@ async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_c
 #[tokio::test]
 async fn a_report_that_the_store_takes_while_the_next_process_starts_is_not_taken_again() {
     let bench = Bench::with([dollars(100)]).await;
-    let reservation = bench.admitted(40).await;
-    bench.store.turn_only("commit", Weather::Away);
-    let report = cost_of(reservation, "s", 40);
-    let unanswered = tokio::time::timeout(SHORT, bench.engine.report(report.clone())).await;
-    assert!(unanswered.is_err());
+    let report = unanswered(&bench, Weather::Away).await;
     let late = bench.engine.shared.state().rooms[WORKSPACE].sent.clone().unwrap();
     let Bench { engine, store, clock, settings, _directory } = bench;
     kill(engine).await;

@@ -5,6 +5,7 @@ use crate::domain::credits::{
     self, Added, Alert, AlertTerms, CreditGrant, Entry, EntryId, EntryKind, Holdings, InForce,
     Secret, Spender, Watch,
 };
+use crate::domain::period::Window;
 use crate::domain::subject::Subject;
 
 contract!(
@@ -306,4 +307,25 @@ async fn sums_that_no_number_holds_are_the_nearest_that_one_does(store: &dyn Sto
     let statement = store.credit_statement(&ws(), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
     let spend: Vec<_> = statement.spend.iter().map(|(_, sum)| sum.get()).collect();
     assert_eq!(spend, [i64::MAX]);
+}
+
+/// What a budget's new window starts with, and what a statement tells, when no number holds the sum of what is on record. How near to
+/// the largest number the accounts are is each store's own.
+pub(in crate::store) async fn spent_beyond_all_numbers(store: &dyn Store) -> Vec<i64> {
+    let old = budget(1, "p1");
+    let (cost, credits) = (cost_of(&old), crate::domain::credits::account(&id("ws")));
+    store.create_budget(&old).await.unwrap();
+    store.add_credit(&id("ws"), &grant("g1", 1000), NOON).await.unwrap();
+    for number in 0..3 {
+        let charged = [(&cost, i64::MAX, Road::Direct), (&credits, i64::MAX, Road::Direct)];
+        let settled = settlement(&format!("s{number}"), number, &charged);
+        store.commit(&batch(&[settled], &[]), NOON).await.unwrap();
+    }
+    let statement = store.credit_statement(&id("ws"), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
+    assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
+
+    let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
+    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
+    let seeded = store.accounts(&new, "2026-W47").await.unwrap();
+    seeded.iter().map(|(_, account)| account.spent.get()).collect()
 }

@@ -1,15 +1,11 @@
 //! What only a file can do: be missing, foreign, full, or opened again.
 
-use std::sync::Arc;
-
 use super::*;
-use crate::domain::money::{NanoUsd, Units};
-use crate::domain::period::Window;
+use crate::domain::money::Units;
 use crate::domain::settlement::Road;
-use crate::store::CreditStore;
 use crate::store::contract::{
-    MONTH, NOON, TTL, account, api_key, batch, budget, cost_of, credits::grant, exchange, id,
-    settlement, sqlite_in, weekly,
+    MONTH, NOON, TTL, account, api_key, batch, budget, cost_of, credits::spent_beyond_all_numbers,
+    exchange, id, settlement, sqlite_in,
 };
 
 async fn refusal(url: &str) -> String {
@@ -135,22 +131,7 @@ async fn a_row_that_makes_no_sense_is_corrupt_and_named() {
 async fn sums_that_no_number_holds_are_the_largest_there_is() {
     let directory = tempfile::tempdir().unwrap();
     let store = sqlite_in(directory.path()).await;
-    let old = budget(1, "p1");
-    let (cost, credits) = (cost_of(&old), crate::domain::credits::account(&id("ws")));
-    store.create_budget(&old).await.unwrap();
-    store.add_credit(&id("ws"), &grant("g1", 1000), NOON).await.unwrap();
-    for number in 0..3 {
-        let charged = [(&cost, i64::MAX, Road::Direct), (&credits, i64::MAX, Road::Direct)];
-        let settled = settlement(&format!("s{number}"), number, &charged);
-        store.commit(&batch(&[settled], &[]), NOON).await.unwrap();
-    }
-    let statement = store.credit_statement(&id("ws"), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
-    assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
-
-    let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
-    let seeded = store.accounts(&new, "2026-W47").await.unwrap();
-    let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
+    let spent = spent_beyond_all_numbers(&store).await;
     let [spent] = spent[..] else { panic!("{spent:?}") };
     assert!(spent > i64::MAX - 2_000_000_000, "{spent}");
 }

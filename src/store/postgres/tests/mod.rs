@@ -11,13 +11,13 @@ use self::line::Line;
 use super::testing::{Database, settings};
 use super::*;
 use crate::domain::ledger::escrow;
-use crate::domain::money::{NanoUsd, Units};
+use crate::domain::money::Units;
 use crate::domain::settlement::Road;
 use crate::store::contract::{
-    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::grant, exchange, id,
-    settlement, weekly,
+    MONTH, NOON, account, api_key, batch, budget, cost_of, credits::spent_beyond_all_numbers,
+    exchange, id, settlement,
 };
-use crate::store::{CreditStore, FleetStore, Told};
+use crate::store::{FleetStore, Told};
 
 async fn refusal(url: &str) -> String {
     let settings = PostgresSettings { url: url.into(), ..settings("nothing") };
@@ -327,23 +327,7 @@ async fn the_time_is_that_of_the_database() {
 #[tokio::test]
 async fn sums_that_no_number_holds_are_the_largest_there_is() {
     let database = Database::new().await;
-    let store = &database.store;
-    let old = budget(1, "p1");
-    let (cost, credits) = (cost_of(&old), crate::domain::credits::account(&id("ws")));
-    store.create_budget(&old).await.unwrap();
-    store.add_credit(&id("ws"), &grant("g1", 1000), NOON).await.unwrap();
-    for number in 0..3 {
-        let charged = [(&cost, i64::MAX, Road::Direct), (&credits, i64::MAX, Road::Direct)];
-        let settled = settlement(&format!("s{number}"), number, &charged);
-        store.commit(&batch(&[settled], &[]), NOON).await.unwrap();
-    }
-    let statement = store.credit_statement(&id("ws"), NOON, Wall::from_ms(i64::MAX)).await.unwrap();
-    assert_eq!(statement.spend.first().unwrap().1, NanoUsd::new(i64::MIN));
-
-    let window = Window { start: NOON, end: None, label: Arc::from("2026-W47") };
-    let new = store.replace_budget(&weekly(&old), None, Some(&window)).await.unwrap();
-    let seeded = store.accounts(&new, "2026-W47").await.unwrap();
-    let spent: Vec<_> = seeded.iter().map(|(_, account)| account.spent.get()).collect();
+    let spent = spent_beyond_all_numbers(&database.store).await;
     assert_eq!(spent, [i64::MAX]);
     database.remove().await;
 }
