@@ -8,15 +8,10 @@
 mod random;
 mod world;
 
-use std::time::Duration;
-
 use world::{Outcome, Plan, World};
 
 /// Requests per second over all replicas.
 const RATE: u64 = 400;
-/// For how long a lease is lent: as it comes, and for a large fleet.
-const TTL: Duration = Duration::from_secs(10);
-const LONG_TTL: Duration = Duration::from_secs(60);
 /// Mean of what a request sets aside.
 const ESTIMATE: i64 = 1_000;
 
@@ -35,20 +30,14 @@ fn main() {
     println!("           (means)    to 99 %     to 100 %");
     for means in [100_000, 10_000, 1_000] {
         for replicas in [1, 8, 50, 200] {
-            run(replicas, means, TTL);
-        }
-    }
-    println!("with a lease.ttl of {LONG_TTL:?}:");
-    for means in [100_000, 10_000] {
-        for replicas in [50, 200] {
-            run(replicas, means, LONG_TTL);
+            run(replicas, means);
         }
     }
 }
 
-fn run(replicas: usize, means: i64, ttl: Duration) {
+fn run(replicas: usize, means: i64) {
     let limit = means * ESTIMATE;
-    let plan = Plan { replicas, limit, rate: RATE, estimate: ESTIMATE, seed: 1, ttl };
+    let plan = Plan { replicas, limit, rate: RATE, estimate: ESTIMATE, seed: 1 };
     show(&plan, &World::new(&plan).run());
 }
 

@@ -28,6 +28,8 @@ const ONE_WAY: u64 = MS * 3 / 2;
 /// From the store to all replicas.
 const WORD: u64 = 2 * MS;
 const TICK: u64 = 250 * MS;
+/// For how long a lease is lent, at the least.
+const TTL: Duration = Duration::from_secs(10);
 const PATIENCE: u64 = 50 * MS;
 /// Nothing is admitted any more when so many requests in a row were refused.
 const EXHAUSTED: u32 = 4_000;
@@ -41,8 +43,6 @@ pub(crate) struct Plan {
     /// Mean of what a request sets aside.
     pub(crate) estimate: i64,
     pub(crate) seed: u64,
-    /// For how long a lease is lent.
-    pub(crate) ttl: Duration,
 }
 
 /// What came of it.
@@ -127,7 +127,7 @@ impl World {
         let terms = Terms {
             reservation_timeout: Duration::from_secs(600),
             on_timeout: OnTimeout::Charge,
-            lease_ttl: world.plan.ttl,
+            lease_ttl: TTL,
             sharing: Sharing::Fleet,
         };
         for number in 0..world.plan.replicas {
@@ -303,14 +303,7 @@ impl World {
         for exchange in &batch.exchanges {
             self.key.get_or_insert_with(|| exchange.account.clone());
             let lease = self.leases.entry((exchange.holder, exchange.epoch)).or_default();
-            let grant = escrow::exchange(
-                &mut self.account,
-                lease,
-                exchange,
-                limit,
-                self.plan.ttl,
-                now.wall,
-            );
+            let grant = escrow::exchange(&mut self.account, lease, exchange, limit, TTL, now.wall);
             grants.push(grant.unwrap());
         }
         if self.account.recalls != recalls {

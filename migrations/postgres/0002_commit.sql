@@ -99,7 +99,8 @@ DECLARE
   holders BIGINT[]; recalls BIGINT[]; changed BOOLEAN[]; recalled BOOLEAN[];
   -- Leases, by place; null where there is none.
   seq BIGINT[]; granted BIGINT[]; consumed BIGINT[]; returned BIGINT[]; overrun BIGINT[]; state TEXT[];
-  renewed BOOLEAN[];
+  -- For how long each is lent anew; null where it is not.
+  lasts_ms BIGINT[];
   a INT; l INT; ttl BIGINT;
   outstanding BIGINT; used BIGINT; beyond BIGINT; free BIGINT; fair BIGINT; lent BIGINT;
 BEGIN
@@ -196,8 +197,8 @@ BEGIN
 
   SELECT array_agg(t.seq ORDER BY k.n), array_agg(t.granted ORDER BY k.n), array_agg(t.consumed ORDER BY k.n),
          array_agg(t.returned ORDER BY k.n), array_agg(t.overrun ORDER BY k.n), array_agg(t.state ORDER BY k.n),
-         array_agg(false)
-    INTO seq, granted, consumed, returned, overrun, state, renewed
+         array_agg(NULL::bigint)
+    INTO seq, granted, consumed, returned, overrun, state, lasts_ms
     FROM unnest(l_account, l_holder, l_epoch) WITH ORDINALITY AS k(account, holder, epoch, n)
     LEFT JOIN lease t ON t.workspace = p_workspace AND t.budget = a_budget[k.account]
       AND t.generation = a_generation[k.account] AND t.dimension = a_dimension[k.account]
@@ -254,7 +255,8 @@ BEGIN
     IF spent[a] IS NULL THEN RAISE serialization_failure; END IF;
     ttl := p_ttl_ms;
     IF seq[l] = x_seq[i] THEN
-      -- A replay. A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more.
+      -- A replay. A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more. Any other
+      -- is good for what it was lent for at the least: there may have been fewer holders.
       IF state[l] = 'closed' AND NOT x_closes[i] THEN ttl := 0; END IF;
     ELSE
       IF seq[l] IS NULL THEN
@@ -302,15 +304,16 @@ BEGIN
             recalled[a] := true;
           END IF;
         ELSE
-          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / GREATEST(holders[a] / 3, 8)) ELSE free END;
+          fair := CASE WHEN holders[a] > 1 THEN GREATEST(x_need[i], free / GREATEST(holders[a] / 10, 8)) ELSE free END;
           lent := GREATEST(LEAST(x_want[i], free, fair), 0);
           leased[a] := bursar_plus(leased[a], lent);
           granted[l] := bursar_plus(granted[l], lent);
         END IF;
       END IF;
+      ttl := p_ttl_ms * LEAST(GREATEST(holders[a], 64), 384) / 64;
+      lasts_ms[l] := ttl;
       seq[l] := x_seq[i];
       changed[a] := true;
-      renewed[l] := true;
     END IF;
     o_granted := granted[l];
     o_limit := allowed[a];
@@ -342,10 +345,10 @@ BEGIN
     consumed, returned, overrun, state, expires_at_ms, look_at_ms)
   SELECT p_workspace, a_budget[k.account], a_generation[k.account], a_dimension[k.account], a_target[k.account],
     a_window[k.account], h_opener[k.holder], k.epoch, k.seq, k.granted, k.consumed, k.returned, k.overrun, k.state,
-    bursar_plus(now_ms, p_ttl_ms), bursar_plus(now_ms, p_ttl_ms)
-  FROM unnest(l_account, l_holder, l_epoch, seq, granted, consumed, returned, overrun, state, renewed)
-         AS k(account, holder, epoch, seq, granted, consumed, returned, overrun, state, renewed)
-  WHERE k.renewed
+    bursar_plus(now_ms, k.lasts_ms), bursar_plus(now_ms, k.lasts_ms)
+  FROM unnest(l_account, l_holder, l_epoch, seq, granted, consumed, returned, overrun, state, lasts_ms)
+         AS k(account, holder, epoch, seq, granted, consumed, returned, overrun, state, lasts_ms)
+  WHERE k.lasts_ms IS NOT NULL
   ON CONFLICT (workspace, budget, generation, dimension, target, window_label, holder, epoch) DO UPDATE
     SET seq = excluded.seq, granted = excluded.granted, consumed = excluded.consumed, returned = excluded.returned,
       overrun = excluded.overrun, state = excluded.state, expires_at_ms = excluded.expires_at_ms,

@@ -1,6 +1,7 @@
 //! One account as this replica sees it: its lease, what is reserved against it, and what the store last said.
 
 mod sizes;
+mod speed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::domain::ledger::minute::Minute;
 use crate::domain::money::Units;
 use crate::domain::period::Window;
 use crate::domain::time::{Mono, Now};
+
+use self::speed::Speed;
 
 pub use self::sizes::crumbs;
 
@@ -121,8 +124,12 @@ pub struct LocalAccount {
     forfeited: Units,
     /// Free in the pool: by the store's last word, and what this replica took or handed back since.
     free: Units,
-    /// What was admitted since the store last answered.
+    /// What was used since the store last answered: set aside or settled, less what was given back.
     demand: Units,
+    /// How fast this replica used it before.
+    speed: Speed,
+    /// How fast all of them settle.
+    fleet: Speed,
     /// What a request sets aside, as a moving mean.
     typical: Units,
     /// Recalls on the account that this replica has heeded.
@@ -176,6 +183,8 @@ impl LocalAccount {
             forfeited: Units::ZERO,
             free: Units::ZERO,
             demand: Units::ZERO,
+            speed: Speed::default(),
+            fleet: Speed::default(),
             typical: Units::ZERO,
             recalls: 0,
             sips: false,
@@ -216,7 +225,7 @@ impl LocalAccount {
         let mut known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
         if self.in_vain {
             // All are in need, and each would ask in vain again.
-            known = known.max(self.patience());
+            known = known.max(self.patience().saturating_mul(2));
         }
         known
     }
@@ -282,6 +291,7 @@ impl LocalAccount {
     /// Ends a hold without using it.
     pub fn unhold(&mut self, amount: Units) {
         self.reserved = self.reserved.minus(amount);
+        self.demand = self.demand.minus(amount);
         self.holds = self.holds.saturating_sub(1);
         if self.lease.seq == 0 {
             // No store has heard of this cover, so what is not used of it need not be lent.
@@ -297,6 +307,7 @@ impl LocalAccount {
         let amount = amount.min(Units::MAX.minus(consumed).minus(returned).minus(self.reserved));
         self.extend(amount.minus(self.available().or_zero()).or_zero());
         self.lease.consumed = consumed.plus(amount);
+        self.demand = self.demand.plus(amount);
         amount
     }
 
@@ -341,6 +352,7 @@ impl LocalAccount {
     pub fn take_grant(&mut self, grant: &Grant, sent: &Exchange, sent_at: Mono, now: Now) {
         let overrun_since = self.lease.overrun.minus(sent.overrun);
         let returned_since = self.lease.returned.minus(sent.returned);
+        self.measure(grant, now);
         self.lease.granted = grant.granted.plus(overrun_since);
         self.reported = sent.consumed;
         self.spent_elsewhere = grant.spent.minus(sent.consumed);
@@ -358,6 +370,17 @@ impl LocalAccount {
         self.in_vain &= self.sips;
         let patience = exchange::patience(grant.holders, grant.ttl).as_millis();
         self.patience_ms = u16::try_from(patience).unwrap_or(u16::MAX);
+    }
+
+    /// How fast it is used, here and by all.
+    fn measure(&mut self, grant: &Grant, now: Now) {
+        if !self.was_told() {
+            return;
+        }
+        let since = now.mono.since(self.told_at);
+        let settled = grant.spent.minus(self.spent_elsewhere).minus(self.reported);
+        self.speed = self.speed.after(self.demand, since, self.typical);
+        self.fleet = self.fleet.after(settled, since, self.typical);
     }
 
     /// How long news of this account wait for each other.

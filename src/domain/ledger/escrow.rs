@@ -171,6 +171,12 @@ pub const ROLLING_MINUTE: Duration = Duration::from_secs(60);
 /// Closed leases stay on record this long to answer replays; far longer than any batch is retried.
 pub const CLOSED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Up to so many holders a lease lasts its time to live. Among more of them it lasts longer, so that together they renew no more
+/// leases in a second than these do,
+const HOLDERS_OF_SHORT_LEASES: u32 = 64;
+/// but among so many no longer.
+const HOLDERS_OF_LONGEST_LEASES: u32 = 384;
+
 /// A lease before its first exchange. To open it is to revive an expired one that has nothing outstanding.
 const UNOPENED: Lease = Lease {
     seq: 0,
@@ -199,7 +205,8 @@ pub fn exchange(
 ) -> Result<Grant, Lost> {
     let mut held = match *lease {
         Some(held) if held.seq == request.seq => {
-            // A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more.
+            // A lease that the sweep closed meanwhile has taken the report all the same, and is good for nothing more. Any other is
+            // good for what it was lent for at the least: there may have been fewer holders.
             let swept = held.state == LeaseState::Closed && request.then == Then::Renew;
             let good_for = if swept { Duration::ZERO } else { ttl };
             return Ok(account.grant(held.granted, limit, good_for));
@@ -215,10 +222,18 @@ pub fn exchange(
         Then::Renew => lend(account, &mut held, request.draw, limit),
         Then::Close => close(account, &mut held),
     }
+    let good_for = lasts(ttl, account.holders);
     held.seq = request.seq;
-    held.expires_at = now.plus(ttl);
+    held.expires_at = now.plus(good_for);
     *lease = Some(held);
-    Ok(account.grant(held.granted, limit, ttl))
+    Ok(account.grant(held.granted, limit, good_for))
+}
+
+/// How long a lease lasts, with so many holders on its account.
+#[must_use]
+pub fn lasts(ttl: Duration, holders: u32) -> Duration {
+    let many = holders.clamp(HOLDERS_OF_SHORT_LEASES, HOLDERS_OF_LONGEST_LEASES);
+    ttl.saturating_mul(many).checked_div(HOLDERS_OF_SHORT_LEASES).unwrap_or(ttl)
 }
 
 /// The answer to an exchange on a budget that is gone: nothing is lent and nothing is owed, so that late settlements of
@@ -431,7 +446,7 @@ fn settle(account: &mut Account, lease: &mut Lease, request: &Exchange) {
 }
 
 /// Lends what is asked for, and leaves something to the other holders: beyond what is needed, nobody gets more than an eighth of
-/// what is free, nor among many more than three even parts of it. Less than the smallest waiting request needs would help nobody
+/// what is free, nor among many more than ten even parts of it. Less than the smallest waiting request needs would help nobody
 /// and is not lent at all; what others have is recalled instead, unless nobody waits.
 fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Units) {
     let Some(draw) = draw else { return };
@@ -441,7 +456,7 @@ fn lend(account: &mut Account, lease: &mut Lease, draw: Option<Draw>, limit: Uni
         account.recalls = account.recalls.saturating_add(u32::from(is_recalled));
         return;
     }
-    let parts = i64::from(account.holders.checked_div(3).unwrap_or(0).max(8));
+    let parts = i64::from(account.holders.checked_div(10).unwrap_or(0).max(8));
     let part = Units::new(free.get().checked_div(parts).unwrap_or(0));
     let fair = if account.holders > 1 { draw.need.max(part) } else { free };
     let lent = draw.want.min(free).min(fair).or_zero();

@@ -7,7 +7,7 @@ use crate::domain::budget::Dimension;
 use crate::domain::ledger::account::{
     AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
 };
-use crate::domain::ledger::escrow::{AccountKey, Draw, Exchange, Grant, Then};
+use crate::domain::ledger::escrow::{self, AccountKey, Draw, Exchange, Grant, Then};
 use crate::domain::ledger::{Ledger, Sharing, Unsent};
 use crate::domain::money::Units;
 use crate::domain::settlement::Settlement;
@@ -20,8 +20,9 @@ pub const TICK: Duration = Duration::from_millis(250);
 /// So many replicas may each send what nobody waits for once a tick: a fleet sends some eight such batches a second, until it is so
 /// large that each sends one within [`patience`] whatever the others do.
 const HOLDERS_PER_TICK: u32 = 2;
-/// A refill covers at least so much use.
+/// A refill covers at least so much use, and at most so much: what is lent to one is not there for others.
 const REFILL_MIN: Duration = Duration::from_secs(2);
+const REFILL_MAX: Duration = Duration::from_secs(12);
 /// Settlements that wait for each other, and that go into one batch, at the most. However many a store has missed, each batch is
 /// one that it takes in time.
 const SETTLEMENTS_MAX: usize = 500;
@@ -261,13 +262,12 @@ impl Ledger {
 
     /// How long news wait here for others that nobody waits for.
     fn patience(&self) -> Duration {
-        patience(self.holders, self.terms.lease_ttl)
+        patience(self.holders, escrow::lasts(self.terms.lease_ttl, self.holders))
     }
 
-    /// What a refill covers: what is used until the next news, and some more.
+    /// What a refill covers: what is used until the next news.
     fn horizon(&self) -> Duration {
-        let patience = self.patience();
-        REFILL_MIN.max(patience.saturating_add(patience.checked_div(4).unwrap_or_default()))
+        self.patience().clamp(REFILL_MIN, REFILL_MAX)
     }
 
     /// Hands everything back that no reservation holds, and asks for the leases to be closed.
@@ -443,11 +443,11 @@ impl Ledger {
     }
 }
 
-/// How long news wait for others that nobody waits for: the longer, the more replicas tell the same store, and always less than a
-/// lease lasts.
-pub(super) fn patience(holders: u32, lease_ttl: Duration) -> Duration {
+/// How long news wait for others that nobody waits for: the longer, the more replicas tell the same store, and always less than
+/// their leases last.
+pub(super) fn patience(holders: u32, lease_lasts: Duration) -> Duration {
     let fair = TICK.saturating_mul(holders.div_ceil(HOLDERS_PER_TICK).max(1));
-    fair.min(lease_ttl.saturating_mul(3).checked_div(5).unwrap_or_default())
+    fair.min(lease_lasts.saturating_mul(3).checked_div(5).unwrap_or_default())
 }
 
 impl LocalAccount {

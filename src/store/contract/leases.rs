@@ -1,7 +1,7 @@
 //! Leases: exchanges, expiry, adoption, reset.
 
 use super::*;
-use crate::domain::ledger::escrow::LeaseState;
+use crate::domain::ledger::escrow::{GRACE, LeaseState};
 use crate::store::AdoptedLease;
 
 contract!(
@@ -10,6 +10,7 @@ contract!(
     a_lost_lease_rolls_the_whole_batch_back,
     an_exchange_on_a_deleted_budget_holds_nothing_up,
     a_lowered_limit_lends_nothing_more,
+    a_lease_among_many_lasts_longer,
     what_expired_is_forfeited_until_its_holder_comes_back,
     request_slots_come_back_a_minute_after_expiry,
     a_clock_that_steps_ahead_frees_no_slots_that_may_be_in_use,
@@ -117,6 +118,26 @@ async fn a_lowered_limit_lends_nothing_more(store: &dyn Store) {
     store.replace_budget(&budget, None, None).await.unwrap();
     let grants = store.commit(&batch(&[], &[exchange(&cost, 3, 1)]), NOON).await.unwrap();
     assert_eq!((grants[0].granted.get(), grants[0].limit.get()), (600, 0));
+}
+
+async fn a_lease_among_many_lasts_longer(store: &dyn Store) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    let of = |epoch| Exchange { epoch, ..exchange(&cost, 1, 1) };
+    let few: Vec<_> = (1..=64).map(of).collect();
+    let grants = store.commit(&batch(&[], &few), NOON).await.unwrap();
+    assert!(grants.iter().all(|grant| grant.ttl == TTL), "{grants:?}");
+    let more: Vec<_> = (65..=96).map(of).collect();
+    let sent = batch(&[], &more);
+    let grants = store.commit(&sent, NOON).await.unwrap();
+    assert_eq!(grants[31].ttl, TTL + TTL / 2, "half as many more");
+    assert_eq!(store.commit(&sent, NOON).await.unwrap()[31].ttl, TTL, "good for that at the least");
+    for (passed, left) in [(TTL, 32), (TTL + TTL / 2, 0)] {
+        store.sweep(NOON.plus(passed + GRACE).plus(Duration::from_millis(1))).await.unwrap();
+        let account = account(store, &budget, &cost).await.unwrap();
+        assert_eq!(account.holders, left, "after {passed:?}");
+    }
 }
 
 async fn what_expired_is_forfeited_until_its_holder_comes_back(store: &dyn Store) {

@@ -15,8 +15,6 @@ const LOW_WATER_DIVISOR: i64 = 4;
 const LOW_WATER_REQUESTS: i64 = 3;
 /// In a fleet a refill of slots comes with any exchange when less than so many times the low water is left.
 const TOP_UP_FACTOR: i64 = 2;
-/// Rates are not measured over less than this, so that a burst of two requests is not taken for a flood.
-const RATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A first grant covers this many requests like the one that waits.
 const FIRST_GRANT_REQUESTS: i64 = 4;
 /// And this many where the limit has room for so many times that.
@@ -24,6 +22,8 @@ const AMPLE_GRANT_REQUESTS: i64 = 16;
 const AMPLE_LIMIT: i64 = 256;
 /// Later grants bring the lease up to at least so many typical requests.
 const FEW_REQUESTS: i64 = 2;
+/// But for a pool that is gone before the next news: until half of it is gone, and at least so much use.
+const HASTE_MIN: Duration = Duration::from_secs(1);
 /// When others recall it, less than so much use or a typical request is not worth a message of its own.
 const CRUMB_USE: Duration = Duration::from_secs(1);
 /// Unless what all holders might keep of it would be more than this part of the limit.
@@ -44,22 +44,18 @@ pub fn crumbs(limit: Units, holders: u32) -> Units {
 }
 
 impl LocalAccount {
-    /// What a grant should cover, given what waiting requests lack: what brings the lease up to so much time of use at the rate
-    /// seen since the store last answered, or to a few requests like the waiting ones. Near exhaustion exactly what is lacking.
+    /// What a grant should cover, given what waiting requests lack: what brings the lease up to so much time of use, and less than
+    /// that the sooner the pool is gone.
     pub fn want(&self, need: Units, limit: Units, horizon: Duration, now: Now) -> Units {
-        if self.sips {
-            return need;
-        }
         let first = times(need, FIRST_GRANT_REQUESTS);
         if self.minute.is_some() {
-            return first.max(self.use_in(horizon, now));
+            return if self.sips { need } else { first.max(self.use_in(horizon, now)) };
         }
         if !self.was_told() {
             let ample = times(need, AMPLE_GRANT_REQUESTS);
             return if times(ample, AMPLE_LIMIT) <= limit { ample } else { first };
         }
-        let full = self.ahead(horizon, now).max(times(need, FEW_REQUESTS));
-        need.max(full.minus(self.available().or_zero()))
+        need.max(self.ahead(horizon, now).minus(self.available().or_zero()))
     }
 
     /// Whether an exchange that takes place anyway should bring a refill.
@@ -122,7 +118,7 @@ impl LocalAccount {
     /// in any case.
     pub fn pool_crumbs(&mut self, now: Now) {
         // What was so long ago says nothing.
-        let recently = self.patience().saturating_mul(2);
+        let recently = self.known_for().saturating_mul(2);
         self.in_vain &= now.mono.since(self.told_at) < recently;
         if self.in_vain {
             self.hand_back(Units::MAX, now);
@@ -179,14 +175,18 @@ impl LocalAccount {
 
     /// What should be in hand ahead of need.
     fn ahead(&self, horizon: Duration, now: Now) -> Units {
-        times(self.typical, FEW_REQUESTS).max(self.use_in(horizon, now))
+        let until_half =
+            self.fleet.uses_up(self.free, self.typical).checked_div(2).unwrap_or_default();
+        if until_half >= horizon {
+            return times(self.typical, FEW_REQUESTS).max(self.use_in(horizon, now));
+        }
+        self.use_in(until_half.max(HASTE_MIN), now)
     }
 
-    /// What will be used in this time at the rate seen since the store last answered.
+    /// What will be used in this time.
     fn use_in(&self, time: Duration, now: Now) -> Units {
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let since = ms(now.mono.since(self.told_at).max(RATE_INTERVAL_MIN)).max(1);
-        Units::new(self.demand.get().saturating_mul(ms(time)).checked_div(since).unwrap_or(0))
+        let since = now.mono.since(self.told_at);
+        self.speed.after(self.demand, since, self.typical).used_in(time, self.typical)
     }
 }
 

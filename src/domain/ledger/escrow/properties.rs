@@ -76,11 +76,26 @@ fn a_draw_leaves_the_other_holders_their_part() {
     let mut ask = request(1, (0, 0, 0), Some(10));
     ask.draw = Some(Draw { need_min: Units::new(5), need: Units::new(10), want: Units::new(90) });
     assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 12, "an eighth");
-    account.holders = 60;
+    account.holders = 160;
     (ask.seq, ask.draw) = (2, ask.draw.map(|draw| Draw { need: Units::ONE, ..draw }));
-    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 16, "three parts");
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 17, "ten parts");
     (ask.seq, ask.draw) = (3, ask.draw.map(|draw| Draw { need: Units::new(30), ..draw }));
-    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 46, "the need");
+    assert_eq!(apply(&mut account, &mut second, &ask).unwrap().granted.get(), 47, "the need");
+}
+
+#[test]
+fn a_lease_lasts_longer_among_many_and_never_longer_than_the_store_keeps_it() {
+    for (others, secs) in [(0, 10), (63, 10), (127, 20), (383, 60), (5_000, 60)] {
+        let mut account = Account { holders: others, ..Account::default() };
+        let mut lease = None;
+        let ask = request(1, (0, 0, 0), None);
+        let grant = apply(&mut account, &mut lease, &ask).unwrap();
+        assert_eq!(grant.ttl, Duration::from_secs(secs), "{others} others");
+        assert_eq!(lease.unwrap().expires_at, Wall::from_ms(1_000).plus(grant.ttl));
+        account.holders = 5_000;
+        let replay = apply(&mut account, &mut lease, &ask).unwrap();
+        assert!(replay.ttl <= grant.ttl, "{others} others: {:?}", replay.ttl);
+    }
 }
 
 #[test]
