@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bursar::domain::budget::Budget;
 use bursar::domain::decision::Decision;
 use bursar::domain::estimate::{Estimate, Unpriced};
-use bursar::domain::ids::{BudgetId, Id};
+use bursar::domain::ids::{BudgetId, Id, ReservationId};
 use bursar::domain::ledger::{OnTimeout, Sharing, Terms};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::period::{Period, Schedule, WeekStart, Zone};
@@ -31,6 +31,9 @@ const BLOCK: u32 = 100;
 const ROUNDS: usize = 300;
 /// Targets that nobody has asked for before.
 const NEW: usize = 300;
+/// What a request sets aside, and one for which no first grant is enough.
+const REQUEST: NanoUsd = NanoUsd::new(1_000);
+const LARGE_REQUEST: NanoUsd = NanoUsd::new(100_000);
 /// The background has this long to report what a block settled, as it would between requests.
 const BREATH: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,6 +64,12 @@ pub(crate) async fn run(postgres: &PostgresStore) {
         on_postgres.push(fleet.first(number).await);
     }
     show("no lease: the first request of a target", median(on_sqlite), median(on_postgres));
+    let (mut on_sqlite, mut on_postgres) = (Vec::new(), Vec::new());
+    for number in 0..NEW {
+        on_sqlite.push(alone.starved(number).await);
+        on_postgres.push(fleet.starved(number).await);
+    }
+    show("a starved lease: it has less than is asked", median(on_sqlite), median(on_postgres));
     println!();
     among_others(&fleet).await;
     alone.engine.shutdown().await;
@@ -153,15 +162,24 @@ impl Asker {
 
     /// Microseconds until a target that nobody knew is admitted.
     async fn first(&self, number: usize) -> f64 {
+        self.asked(number, REQUEST).await
+    }
+
+    /// Microseconds until a target is admitted whose lease has too little in hand.
+    async fn starved(&self, number: usize) -> f64 {
+        self.asked(number, LARGE_REQUEST).await
+    }
+
+    async fn asked(&self, number: usize, amount: NanoUsd) -> f64 {
         let begun = Instant::now();
-        self.decide(&format!("new-{number}")).await;
+        self.decide(&format!("new-{number}"), amount).await;
         let took = begun.elapsed();
         tokio::time::sleep(BREATH).await;
         took.as_secs_f64() * 1e6
     }
 
     async fn decide_and_settle(&self, number: u32) {
-        let reservation = self.decide("target").await;
+        let reservation = self.decide("target", REQUEST).await;
         let report = Report {
             settlement: id(&format!("s-{reservation}-{number}")),
             workspace: self.workspace.clone(),
@@ -175,11 +193,11 @@ impl Asker {
         self.engine.settle(&report).await.unwrap();
     }
 
-    async fn decide(&self, identity: &str) -> bursar::domain::ids::ReservationId {
+    async fn decide(&self, identity: &str, cost: NanoUsd) -> ReservationId {
         let identity = Some(Id::parse(identity).unwrap());
         let subject =
             Arc::new(Subject { identity, ..Subject::of_workspace(self.workspace.clone()) });
-        let amounts = Amounts { cost: NanoUsd::new(1_000), tokens: Tokens::new(0) };
+        let amounts = Amounts { cost, tokens: Tokens::new(0) };
         let ask = Ask { subject, estimate: Estimate::of(amounts) };
         match self.engine.reserve(ask, PATIENCE).await.hand_over() {
             Decision::Allow(admission) => admission.reservation.unwrap(),
