@@ -12,24 +12,28 @@ use tonic::transport::Channel;
 use crate::harness::{Api, Bursar, ESTIMATE, Postgres, Provider, Proxy, Setup, grpc, until};
 
 /// What every replica is told beside its store. Nobody has to wait long for what a replica that is gone still held.
-const CONFIG: &str = "patience: 300ms\nlease: {ttl: 3s}\nreservation: {timeout: 3s}\n";
+pub(crate) const CONFIG: &str = "patience: 300ms\nlease: {ttl: 3s}\nreservation: {timeout: 3s}\n";
 const NANO_PER_DOLLAR: i64 = 1_000_000_000;
 
 /// Replicas on one store, each behind a proxy of its own.
-struct Fleet {
-    replicas: Vec<Replica>,
-    postgres: Postgres,
+pub(crate) struct Fleet {
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) postgres: Postgres,
     directory: TempDir,
 }
 
-struct Replica {
-    bursar: Bursar,
-    proxy: Proxy,
+pub(crate) struct Replica {
+    pub(crate) bursar: Bursar,
+    pub(crate) proxy: Proxy,
 }
 
 impl Fleet {
     /// All replicas know the budget from their start. Its id comes along.
-    async fn with_budget(replicas: usize, config: &str, budget: Value) -> (Self, String) {
+    pub(crate) async fn with_budget(
+        replicas: usize,
+        config: &str,
+        budget: Value,
+    ) -> (Self, String) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let postgres = Postgres::start().await;
         let mut fleet = Self { replicas: Vec::new(), postgres, directory };
@@ -53,19 +57,19 @@ impl Fleet {
 }
 
 /// A budget of the whole workspace.
-fn budget_of(nano_usd: i64) -> Value {
+pub(crate) fn budget_of(nano_usd: i64) -> Value {
     let limits = json!({"period": "BUDGET_PERIOD_ONE_TIME", "amount": nano_usd / NANO_PER_DOLLAR});
     json!({"scope": {"workspace": {}}, "limits": limits})
 }
 
 impl Replica {
-    async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         grpc::connect(format!("unix://{}", self.bursar.socket().display())).await
     }
 }
 
 /// Asks and reports until the budget is spent, or its Bursar is gone.
-async fn spend(channel: Channel, api: Api, provider: Arc<Provider>) {
+pub(crate) async fn spend(channel: Channel, api: Api, provider: Arc<Provider>) {
     let mut refused = 0;
     while refused < 5 {
         let Ok(decided) = grpc::decide(&channel, "ada").await else { return };
@@ -86,7 +90,7 @@ async fn spend(channel: Channel, api: Api, provider: Arc<Provider>) {
 }
 
 /// Clients at every replica, until all of them are refused.
-async fn spend_everywhere(fleet: &Fleet, provider: &Arc<Provider>, clients: usize) {
+pub(crate) async fn spend_everywhere(fleet: &Fleet, provider: &Arc<Provider>, clients: usize) {
     let mut spending = JoinSet::new();
     for replica in &fleet.replicas {
         for _ in 0..clients {
@@ -193,7 +197,7 @@ impl Fleet {
 }
 
 /// What the database says, against the provider's count and against itself.
-async fn check_records(fleet: &Fleet, provider: &Provider) {
+pub(crate) async fn check_records(fleet: &Fleet, provider: &Provider) {
     let mut db = fleet.postgres.open().await;
     let recorded: Vec<String> =
         sqlx::query_scalar("SELECT id FROM settlement").fetch_all(&mut db).await.expect("rows");

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod crash;
+mod failover;
 mod fleet;
 mod harness;
 mod metering;

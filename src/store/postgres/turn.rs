@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool};
 use sqlx::query::{Query, QueryAs, QueryScalar};
-use sqlx::{PgConnection, Postgres};
+use sqlx::{ConnectOptions, PgConnection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -47,18 +47,41 @@ pub(super) const SESSION: &str =
 /// How long a call waits for a connection; less than it waits in all.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long it takes at the most to find out why no connection could be had in that time.
+const REASON_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The connections of a store. Half of them are for batches alone, so that leases are renewed whatever else is asked.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     connections: PgPool,
     others: Arc<Semaphore>,
+    /// For whoever finds out why no connection can be had: one is enough.
+    asking: Arc<Semaphore>,
 }
 
 impl Pool {
     pub(super) fn of(connections: PgPool) -> Self {
         let most = connections.options().get_max_connections();
         let others = usize::try_from(most.div_ceil(2)).unwrap_or(1);
-        Self { connections, others: Arc::new(Semaphore::new(others)) }
+        let asking = Arc::new(Semaphore::new(1));
+        Self { connections, others: Arc::new(Semaphore::new(others)), asking }
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        match self.connections.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) => Err(self.why_none().await),
+            taken => taken,
+        }
+    }
+
+    /// Connections that a server does not take are tried again until the time is up, without a word of why. The server tells who
+    /// asks for one more.
+    async fn why_none(&self) -> sqlx::Error {
+        let Ok(_place) = self.asking.try_acquire() else { return sqlx::Error::PoolTimedOut };
+        match timeout(REASON_TIMEOUT, self.options().connect()).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+        }
     }
 
     /// How its connections are made.
@@ -94,7 +117,7 @@ impl Turn {
     }
 
     async fn take(pool: &Pool, place: Option<OwnedSemaphorePermit>) -> Result<Self, Failure> {
-        let connection = Some(pool.connections.acquire().await?);
+        let connection = Some(pool.connection().await?);
         Ok(Self { connection, is_kept: true, _place: place })
     }
 

@@ -44,34 +44,67 @@ impl Postgres {
 
     /// With these files among its data.
     async fn start_with(files: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = room_for_data();
         let path = directory.path();
-        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a directory of ours");
-        fs::create_dir(data(path)).expect("a writable directory");
-        if is_root() {
-            for directory in [path, &data(path)] {
-                chown(directory, Some(NOBODY), Some(NOBODY)).expect("root may");
-            }
-        }
         let mut initdb = program("initdb");
         initdb.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         initdb.arg(format!("--username={USER}")).arg("-D").arg(data(path));
-        let made = initdb.output().expect("initdb runs");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        succeed(&mut initdb);
+        write_data(path, "postgresql.auto.conf", "max_connections = 200\n");
         for (name, contents) in files {
             write_data(path, name, contents);
         }
         let port = if files.is_empty() { SOCKET_PORT } else { free_port() };
-        let process = Self::run(path, port);
+        Self::start_in(directory, port).await
+    }
+
+    async fn start_in(directory: TempDir, port: u16) -> Self {
+        let process = Self::run(directory.path(), port);
         let mut postgres = Self { process, directory, port };
         postgres.wait_until_ready().await;
         postgres
     }
 
+    /// A standby of this server. From now on nothing is acknowledged that the standby does not have, too.
+    pub(crate) async fn standby(&self) -> Self {
+        let directory = room_for_data();
+        let mut copy = program("pg_basebackup");
+        copy.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast"]);
+        copy.args(["--no-sync", &format!("--port={}", self.port), &format!("--username={USER}")]);
+        copy.arg("--host").arg(self.directory.path()).arg("-D").arg(data(directory.path()));
+        succeed(&mut copy);
+        let standby = Self::start_in(directory, self.port).await;
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        until("a synchronous standby", async || {
+            let is_there = "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+            let mut db = self.open().await;
+            let is_there: bool =
+                sqlx::query_scalar(is_there).fetch_one(&mut db).await.expect("a row");
+            is_there.then_some(())
+        })
+        .await;
+        standby
+    }
+
+    /// It follows nobody any more and takes writes.
+    pub(crate) async fn promote(&self) {
+        // What it copied from the other tells it to wait for a standby, too.
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = ''").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        self.execute("SELECT pg_promote()").await;
+    }
+
+    /// Runs a statement.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        let done = sqlx::query(statement).execute(&mut self.open().await).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
     fn run(directory: &Path, port: u16) -> Process {
         let mut server = program("postgres");
         server.arg("-D").arg(data(directory)).arg("-k").arg(directory);
-        server.args(["-c", "max_connections=200", "-c", &format!("port={port}")]);
+        server.args(["-c", &format!("port={port}")]);
         if data(directory).join("server.key").exists() {
             server.args(["-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"]);
         } else {
@@ -91,6 +124,15 @@ impl Postgres {
     /// A connection for the test itself.
     pub(crate) async fn open(&self) -> PgConnection {
         self.try_open().await.expect("PostgreSQL answers")
+    }
+
+    /// Takes every connection that it has left.
+    pub(crate) async fn take_all_connections(&self) -> Vec<PgConnection> {
+        let mut taken = Vec::new();
+        while let Some(connection) = self.try_open().await {
+            taken.push(connection);
+        }
+        taken
     }
 
     async fn try_open(&self) -> Option<PgConnection> {
@@ -125,6 +167,11 @@ impl Postgres {
         self.process.go_on_all();
     }
 
+    /// It is gone for good.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// It dies with everything that was under way, and comes back with everything that it acknowledged.
     pub(crate) async fn crash(&mut self) {
         self.process.kill();
@@ -141,6 +188,27 @@ impl Postgres {
         .await;
         self.process = process;
     }
+}
+
+/// A directory with an empty one for the data in it, PostgreSQL's own.
+fn room_for_data() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a directory of ours");
+    fs::create_dir(data(path)).expect("a writable directory");
+    fs::set_permissions(data(path), Permissions::from_mode(0o700)).expect("a directory of ours");
+    if is_root() {
+        for directory in [path, &data(path)] {
+            chown(directory, Some(NOBODY), Some(NOBODY)).expect("root may");
+        }
+    }
+    directory
+}
+
+/// Runs a program to its end.
+fn succeed(command: &mut Command) {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn data(directory: &Path) -> PathBuf {

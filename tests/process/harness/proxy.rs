@@ -1,6 +1,6 @@
 //! A connection that can be cut, refused or left hanging: one replica's way to its store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,11 +19,13 @@ enum Way {
 }
 
 /// What all connections follow.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct State {
     way: Way,
     /// Connections of an earlier age are cut.
     age: u64,
+    /// Where new ones lead.
+    socket: PathBuf,
 }
 
 /// A TCP address that leads to a Unix socket.
@@ -39,8 +41,8 @@ impl Proxy {
     pub(crate) async fn to(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let state = Arc::new(watch::Sender::new(State { way: Way::Open, age: 0 }));
-        let accepting = tokio::spawn(accept(listener, socket, Arc::clone(&state)));
+        let state = Arc::new(watch::Sender::new(State { way: Way::Open, age: 0, socket }));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { address, state, accepting }
     }
 
@@ -56,7 +58,18 @@ impl Proxy {
 
     /// Ends all connections and takes no others.
     pub(crate) fn close(&self) {
-        self.state.send_modify(|state| *state = State { way: Way::Closed, age: state.age + 1 });
+        self.state.send_modify(|state| {
+            state.way = Way::Closed;
+            state.age += 1;
+        });
+    }
+
+    /// Ends all connections. New ones lead to another Unix socket.
+    pub(crate) fn turn_to(&self, socket: PathBuf) {
+        self.state.send_modify(|state| {
+            state.age += 1;
+            state.socket = socket;
+        });
     }
 
     /// All is well again. What hung was not lost on the way: it arrives now.
@@ -72,16 +85,16 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, socket: PathBuf, state: Arc<watch::Sender<State>>) {
+async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
     while let Ok((client, _)) = listener.accept().await {
         if state.borrow().way != Way::Closed {
-            tokio::spawn(connect(client, socket.clone(), state.subscribe()));
+            tokio::spawn(connect(client, state.subscribe()));
         }
     }
 }
 
-async fn connect(client: TcpStream, socket: impl AsRef<Path>, mut state: watch::Receiver<State>) {
-    let age = state.borrow_and_update().age;
+async fn connect(client: TcpStream, mut state: watch::Receiver<State>) {
+    let State { age, socket, .. } = state.borrow_and_update().clone();
     let Ok(server) = UnixStream::connect(socket).await else { return };
     let _ = client.set_nodelay(true);
     let (from_client, to_client) = client.into_split();
