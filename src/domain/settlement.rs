@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::{Amounts, Units};
@@ -85,6 +86,40 @@ pub struct Settlement {
     pub at: Wall,
     /// What each account was charged by this entry. Negative in an adjustment that gives back.
     pub charges: Arc<[Charge]>,
+}
+
+/// Whether one of a reservation's entries says what was used exactly.
+#[must_use]
+pub fn was_exact(earlier: &[Settlement]) -> bool {
+    earlier.iter().any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment))
+}
+
+impl Settlement {
+    /// What an entry carries that is made after this one, the last of its reservation: a correction what was used exactly, a lower bound no
+    /// less than is on record.
+    #[must_use]
+    pub fn corrected_to(&self, certainty: Certainty, amounts: Amounts) -> (Certainty, Amounts) {
+        match certainty {
+            Certainty::Exact => (Certainty::Adjustment, amounts),
+            Certainty::AtLeast | Certainty::Estimated | Certainty::Adjustment => {
+                (Certainty::AtLeast, amounts.greater(self.amounts))
+            }
+        }
+    }
+
+    /// What was charged straight to the accounts in the place of a holder, and gives way among what it forfeited: no more than it had set
+    /// aside by this estimate, because the rest covers its other requests.
+    #[must_use]
+    pub fn gives_way(&self, estimate: Amounts) -> Vec<(AccountKey, Units)> {
+        let direct = self.charges.iter().filter(|charge| charge.road == Road::Direct);
+        let set_aside = |dimension| match dimension {
+            Dimension::Cost => Units::from(estimate.cost),
+            Dimension::Tokens => Units::from(estimate.tokens),
+            Dimension::Requests => Units::ZERO,
+        };
+        let gives = |charge: &Charge| charge.amount.min(set_aside(charge.account.dimension));
+        direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
+    }
 }
 
 /// The part of a settlement that one account bears.

@@ -271,7 +271,7 @@ impl Engine {
     fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
         let mut state = self.shared.state();
         let room = state.rooms.get_mut(&report.workspace)?;
-        let waiting = room.recording.get_mut(&report.settlement)?;
+        let waiting = room.under_way.recording(&report.settlement)?;
         let (sender, receiver) = oneshot::channel();
         waiting.push(sender);
         Some(receiver)
@@ -306,7 +306,7 @@ impl Engine {
         }
         let State { rooms, records, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&report.workspace) else { return Route::NoRoom };
-        if let Some(waiting) = room.recording.get_mut(&report.settlement) {
+        if let Some(waiting) = room.under_way.recording(&report.settlement) {
             let (sender, receiver) = oneshot::channel();
             waiting.push(sender);
             return Route::UnderWay(receiver);
@@ -332,7 +332,7 @@ impl Engine {
             }
         };
         let (sender, receiver) = oneshot::channel();
-        room.recording.insert(report.settlement.clone(), vec![sender]);
+        room.under_way.record(&report.settlement, [sender]);
         shared.stir(&mut state, &report.workspace);
         drop(state);
         shared.learn(&settlement, lesson);

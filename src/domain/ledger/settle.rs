@@ -44,6 +44,19 @@ pub struct Correcting {
     pub charges: Vec<Charge>,
 }
 
+impl Correcting {
+    /// All entries of a reservation, of which this is the last.
+    #[must_use]
+    pub fn all(earlier: &[Settlement], last: &Settlement) -> Self {
+        Self {
+            subject: Arc::clone(&last.subject),
+            reservation: last.reservation,
+            at: last.at,
+            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
+        }
+    }
+}
+
 impl Ledger {
     /// Settles an open reservation: queues the entry for the store and returns it. `None` when it is not open here.
     pub fn settle(&mut self, id: ReservationId, actual: Actual, now: Now) -> Option<Settlement> {

@@ -11,12 +11,11 @@ use tokio::time::{sleep, timeout};
 
 use super::note_refused;
 use super::wire::Said;
-use crate::domain::budget::Dimension;
 use crate::domain::ids::ReservationId;
 use crate::domain::ledger::Actual;
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::{Amounts, Units};
-use crate::domain::settlement::{Charge, Road, Settlement};
+use crate::domain::settlement::Settlement;
 use crate::domain::subject::Subject;
 use crate::engine::Engine;
 use crate::engine::report::{
@@ -90,7 +89,7 @@ impl Engine {
         let earlier = self.shared.store.settlements_of(&report.workspace, reservation).await?;
         match earlier.first() {
             Some(first) if first.id == report.settlement => {
-                return Ok(gives_way(first, estimate));
+                return Ok(first.gives_way(estimate));
             }
             // The holder is this process, or it ended the reservation before it went.
             Some(_) => {
@@ -111,7 +110,7 @@ impl Engine {
         self.count_settlement(&settlement, Amounts::default());
         // Had the holder come back and been sooner, the entry on record would be its own, and nothing have been charged here.
         let on_record = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
-        Ok(gives_way(&on_record.ok_or_else(unconfirmed)?, estimate))
+        Ok(on_record.ok_or_else(unconfirmed)?.gives_way(estimate))
     }
 
     fn book_directly(
@@ -125,7 +124,7 @@ impl Engine {
         let mut state = shared.state();
         let now = shared.now();
         let room = state.room(shared, &report.workspace).ok_or_else(no_room)?;
-        if room.is_settling(reservation) {
+        if room.under_way.is_settling(&room.ledger, reservation) {
             // An earlier try, or another report of the same reservation, is on its way still; the next look finds it on record.
             return Err(unconfirmed());
         }
@@ -133,7 +132,7 @@ impl Engine {
         let booked = room.ledger.book_directly(reservation, subject, actual, at, now);
         let settlement = booked.ok_or_else(no_room)?;
         let (sender, receiver) = oneshot::channel();
-        room.recording.insert(report.settlement.clone(), vec![sender]);
+        room.under_way.record(&report.settlement, [sender]);
         Ok((settlement, receiver))
     }
 
@@ -150,16 +149,4 @@ impl Engine {
             estimate: Amounts::default(),
         }
     }
-}
-
-/// What was charged straight to the accounts, as far as it had been set aside.
-fn gives_way(settlement: &Settlement, estimate: Amounts) -> Vec<(AccountKey, Units)> {
-    let direct = settlement.charges.iter().filter(|charge| charge.road == Road::Direct);
-    let set_aside = |dimension| match dimension {
-        Dimension::Cost => Units::from(estimate.cost),
-        Dimension::Tokens => Units::from(estimate.tokens),
-        Dimension::Requests => Units::ZERO,
-    };
-    let gives = |charge: &Charge| charge.amount.min(set_aside(charge.account.dimension));
-    direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
 }
