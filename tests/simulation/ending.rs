@@ -11,11 +11,11 @@ use bursar::domain::subject::Subject;
 use bursar::store::Store as _;
 
 use super::clients::{Fate, Request, Standing};
-use super::plan::{SECOND, workspace};
+use super::plan::{SECOND, room_of};
 use super::replica::replica_of;
 use super::store::{Fault, at_once};
 use super::truth::in_dimension;
-use super::world::World;
+use super::world::{World, budget_of};
 
 /// After healing, everything under way has found its end by then.
 const CALM: u64 = 8 * SECOND;
@@ -49,11 +49,9 @@ impl World {
         if self.plan.weather.between_grants.is_none() {
             return Ok(());
         }
-        let grant = self.plan.grant(self.grants.len(), self.store_wall(), &mut self.random);
-        self.grants.push((grant, false));
-        self.send_grant(self.grants.len() - 1);
+        self.make_grant();
         self.run_until(self.now + 2 * SECOND)?;
-        match self.grants.iter().position(|(_, is_confirmed)| !is_confirmed) {
+        match self.grants.iter().position(|payment| !payment.is_confirmed) {
             Some(number) => Err(format!("grant {number} is not confirmed")),
             None => Ok(()),
         }
@@ -62,9 +60,9 @@ impl World {
     /// Two seconds after the last change all replicas know what is in force.
     fn let_all_know(&mut self) -> Result<(), Fault> {
         loop {
-            let version = self.store.version;
+            let version = self.store.version();
             self.run_until(self.now + 2 * SECOND)?;
-            if self.store.version == version {
+            if self.store.version() == version {
                 return self.check_known();
             }
         }
@@ -73,20 +71,21 @@ impl World {
     /// I11: a request that fits is admitted soon, even one that needs most of what others have idle.
     fn probe(&mut self) -> Result<(), Fault> {
         let at = self.random.index(self.replicas.len());
-        let subject = self.plan.subject(&mut self.random);
+        let room = self.random.index(self.plan.workspaces);
+        let subject = self.plan.subject(room, &mut self.random);
         self.spread(at, &subject)?;
         let tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
         let mut estimate = None;
         for _ in 0..tries {
             let number = self.request(at, subject.clone(), Fate::Released);
-            let estimate = *estimate.get_or_insert_with(|| self.demanding(at, number));
+            let estimate = *estimate.get_or_insert_with(|| self.demanding(number));
             self.requests[number].estimate = estimate;
             self.run_until(self.now + self.plan.patience + SECOND / 2)?;
-            if self.requests[number].standing == Standing::Admitted || self.short(at, number) {
+            if self.requests[number].standing == Standing::Admitted || self.short(number) {
                 return Ok(());
             }
             self.run_until(self.now + SECOND / 2)?;
-            if self.short(at, number) {
+            if self.short(number) {
                 return Ok(());
             }
         }
@@ -105,10 +104,10 @@ impl World {
     }
 
     /// What a request asks for: its estimate, or half or all of the least that its gates have idle.
-    fn demanding(&mut self, at: usize, number: usize) -> Amounts {
+    fn demanding(&mut self, number: usize) -> Amounts {
         let part = [0, 0, 2, 1][self.random.index(4)];
         let mut asked = self.requests[number].estimate;
-        let gates = self.gates(at, number);
+        let gates = self.gates(number);
         let least = |of: Dimension| {
             let idle = gates.iter().filter(|key| key.dimension == of).map(|key| self.idle(key));
             idle.min()?.or_zero().get().checked_div(part)
@@ -123,9 +122,9 @@ impl World {
     }
 
     /// Whether some gate of a request has not enough left in the whole fleet.
-    fn short(&self, at: usize, number: usize) -> bool {
+    fn short(&self, number: usize) -> bool {
         let estimate = self.requests[number].estimate;
-        self.gates(at, number).iter().any(|key| {
+        self.gates(number).iter().any(|key| {
             let asked = match key.dimension {
                 // What it admitted without the store has used up slots that are not its own.
                 Dimension::Requests if self.was_lenient(key) => return true,
@@ -137,8 +136,9 @@ impl World {
     }
 
     /// The accounts that may refuse a request, as far as its replica has opened them.
-    fn gates(&self, at: usize, number: usize) -> Vec<AccountKey> {
-        let subject = &self.requests[number].subject;
+    fn gates(&self, number: usize) -> Vec<AccountKey> {
+        let request = &self.requests[number];
+        let subject = &request.subject;
         let covers = |key: &AccountKey| {
             [&subject.workspace]
                 .into_iter()
@@ -146,7 +146,7 @@ impl World {
                 .chain(&subject.identity)
                 .any(|id| *id == key.target)
         };
-        let ledger = &self.replicas[at].ledger;
+        let ledger = &self.room(request.place()).ledger;
         let refuses = |key: &AccountKey| {
             ledger.budget(key.budget).is_some_and(|budget| !budget.shadow && budget.is_active)
         };
@@ -163,8 +163,9 @@ impl World {
         let Some((account, _)) = self.store.memory.books(key) else { return self.store.limit(key) };
         let mut idle = account.free(self.store.limit(key));
         for replica in &self.replicas {
-            for (place, local) in replica.ledger.accounts() {
-                if replica.ledger.key(place).as_ref() != Some(key) {
+            let ledger = &replica.rooms[room_of(&key.workspace)].ledger;
+            for (index, local) in ledger.accounts() {
+                if ledger.key(index).as_ref() != Some(key) {
                     continue;
                 }
                 let lease = self.store.memory.lease(key, replica.holder, local.lease.epoch);
@@ -186,11 +187,12 @@ impl World {
         for key in self.store.memory.account_keys() {
             self.check_closed(&key)?;
         }
-        for (at, replica) in self.replicas.iter().enumerate() {
-            let (open, live) = (replica.ledger.open_reservations(), replica.ledger.live_accounts());
-            if open > 0 || live > 0 || replica.sent.is_some() {
+        for place in (0..self.replicas.len()).flat_map(|at| self.rooms_of(at)) {
+            let room = self.room(place);
+            let (open, live) = (room.ledger.open_reservations(), room.ledger.live_accounts());
+            if open > 0 || live > 0 || room.carried.is_some() {
                 return Err(format!(
-                    "I12: r{at} still has {open} reservations and {live} accounts"
+                    "I12: {place:?} still has {open} reservations and {live} accounts"
                 ));
             }
         }
@@ -224,18 +226,20 @@ impl World {
     /// on record then.
     fn was_ended_otherwise(&self, request: &Request) -> bool {
         let timeout = request.reservation.timeout_settlement();
-        request.fate == Fate::InParts || self.truth.is_recorded(&timeout)
+        request.fate == Fate::InParts
+            || self.truth.is_recorded(&request.subject.workspace, &timeout)
     }
 
     fn check_acknowledged(&self) -> Result<(), Fault> {
         let mut seen = BTreeSet::new();
         for (id, number) in &self.acknowledged {
             let request = &self.requests[*number];
-            let entry = at_once(self.store.memory.settlement(&workspace(), id));
+            let workspace = &request.subject.workspace;
+            let entry = at_once(self.store.memory.settlement(workspace, id));
             // A lower bound has nothing to say beside what is known exactly.
             let is_there =
                 id.as_str().starts_with("part-") || entry.is_ok_and(|entry| entry.is_some());
-            if !seen.insert(id) || !is_there {
+            if !seen.insert((workspace, id)) || !is_there {
                 return Err(format!(
                     "{id} was acknowledged and is not on record once: {request:?}"
                 ));
@@ -251,9 +255,11 @@ impl World {
                 continue;
             }
             let may_be_none = self.directly.contains(number) && was_changed;
-            for (key, charged) in self.truth.charged(request.reservation) {
+            let charged = self.truth.charged(request.reservation);
+            for (key, charged) in charged.filter(|(key, _)| key.workspace == *workspace) {
                 let used = in_dimension(key.dimension, request.actual);
-                let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
+                let is_there =
+                    key.budget == BUDGET || self.store.budgets.contains_key(&budget_of(key));
                 let is_right = charged == used
                     || may_be_none && charged == Units::ZERO
                     || may_be_more && charged > used;
