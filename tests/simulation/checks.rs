@@ -225,7 +225,7 @@ impl World {
         if sums.used <= counted {
             return Ok(());
         }
-        let unreported = self.unreported(key).plus(self.forgotten(key)).plus(sums.given_away);
+        let unreported = self.unreported(key).plus(self.forgotten(key));
         if sums.used <= counted.plus(unreported) {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bursar::domain::decision::Decision;
 use bursar::domain::estimate::Estimate;
 use bursar::domain::ids::ReservationId;
-use bursar::domain::ledger::{Verdict, WaiterId};
+use bursar::domain::ledger::{NamedHold, Verdict, WaiterId};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::subject::Subject;
 use bursar::domain::time::Wall;
@@ -50,6 +50,8 @@ pub(crate) struct Request {
     pub(crate) arrived: u64,
     /// When it was admitted, by its replica's clock, as whoever settles it in that replica's place is told.
     pub(crate) made_at: Wall,
+    /// What was set aside for it, of which that one is told as well.
+    pub(crate) holds: Vec<NamedHold>,
     pub(crate) reservation: ReservationId,
     pub(crate) fate: Fate,
     pub(crate) standing: Standing,
@@ -101,6 +103,7 @@ impl World {
             at,
             arrived: self.now,
             made_at: Wall::default(),
+            holds: Vec::new(),
             reservation,
             fate,
             standing: Standing::Asking,
@@ -242,6 +245,7 @@ impl World {
         let replica = &self.replicas[at];
         let reservation =
             replica.ledger.reservation(id).ok_or("an admission without reservation")?;
+        self.requests[number].holds = replica.ledger.named_holds(reservation);
         let holds: Vec<_> = reservation
             .holds
             .iter()

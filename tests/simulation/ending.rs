@@ -240,23 +240,14 @@ impl World {
                     "{id} was acknowledged and is not on record once: {request:?}"
                 ));
             }
-            let weather = &self.plan.weather;
-            let was_changed = weather.between_changes.is_some() || weather.between_grants.is_some();
             if request.fate == Fate::InParts && request.acknowledged < 2 {
                 continue;
             }
-            // Whoever charged it may have known other budgets than whoever admitted it.
             let may_be_more = self.contested.contains(number) && self.was_ended_otherwise(request);
-            if may_be_more && was_changed {
-                continue;
-            }
-            let may_be_none = self.directly.contains(number) && was_changed;
             for (key, charged) in self.truth.charged(request.reservation) {
                 let used = in_dimension(key.dimension, request.actual);
                 let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
-                let is_right = charged == used
-                    || may_be_none && charged == Units::ZERO
-                    || may_be_more && charged > used;
+                let is_right = charged == used || may_be_more && charged > used;
                 if !is_right && is_there {
                     return Err(format!("{charged:?} charged to {key:?} for {request:?}"));
                 }

@@ -2,6 +2,7 @@
 //! settled by another when the holder does not take it.
 
 use bursar::domain::ids::{HolderId, Id, ReservationId};
+use bursar::domain::ledger::Orphan;
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
 use bursar::domain::settlement::{self, Charge, Settlement};
@@ -12,7 +13,6 @@ use super::clients::Request;
 use super::plan::{MS, SECOND, workspace};
 use super::replica::{Purpose, Replica};
 use super::reports::{Road, Task, actual, was_exact};
-use super::truth::in_dimension;
 use super::world::{Answer, Inbox, Query, World};
 
 /// How often a reporter's replica looks for the holder's entry, and the pause in between.
@@ -194,20 +194,19 @@ impl World {
         }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
-        let made_at = request.made_at;
-        let subject = request.subject.clone();
+        let orphan = Orphan {
+            reservation: handoff.reservation,
+            subject: request.subject.clone(),
+            at: request.made_at,
+            holds: Some(request.holds.clone()),
+        };
         self.directly.insert(number);
         if !self.gone.contains(&handoff.reservation.holder) {
             self.contested.insert(number);
         }
         let replica = &mut self.replicas[at];
-        let entry = replica.ledger.book_directly(
-            handoff.reservation,
-            subject,
-            actual(id.clone(), certainty, amounts),
-            made_at,
-            now,
-        );
+        let actual = actual(id.clone(), certainty, amounts);
+        let entry = replica.ledger.book_directly(orphan, actual, now);
         let Some(entry) = entry else { return self.close_task(at, task, false) };
         replica.recording.insert(id, vec![task]);
         replica.ledger.hurry();
@@ -232,14 +231,14 @@ impl World {
     pub(crate) fn charged(&mut self, at: usize, task: u64, handoff: Handoff, entry: &Settlement) {
         let direct = entry.charges.iter().filter(|charge| charge.road == settlement::Road::Direct);
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
-        let estimate = self.requests[work.request].estimate;
-        let set_aside = |charge: &Charge| in_dimension(charge.account.dimension, estimate);
+        let holds = &self.requests[work.request].holds;
+        let set_aside = |charge: &Charge| {
+            let held = holds.iter().find(|hold| hold.account == charge.account);
+            held.map_or(Units::ZERO, |hold| hold.amount)
+        };
         let against: Vec<_> = direct
             .map(|charge| (charge.account.clone(), charge.amount.min(set_aside(charge))))
             .collect();
-        for (account, amount) in &against {
-            self.truth.gives_way(handoff.reservation, account, *amount);
-        }
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);
