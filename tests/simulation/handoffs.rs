@@ -200,7 +200,6 @@ impl World {
             at: request.made_at,
             holds: Some(request.holds.clone()),
         };
-        self.directly.insert(number);
         if !self.gone.contains(&handoff.reservation.holder) {
             self.contested.insert(number);
         }

@@ -186,9 +186,7 @@ pub(crate) struct World {
     pub(crate) recalls: BTreeMap<AccountKey, u32>,
     /// Accounts of which others took something back that a replica forfeited, under whatever name.
     pub(crate) taken_back: BTreeSet<(AccountKey, u128)>,
-    /// Requests that were charged for a holder that is gone.
-    pub(crate) directly: BTreeSet<usize>,
-    /// Those of them whose holder may come back.
+    /// Requests that were charged for a holder that was gone, and may come back.
     pub(crate) contested: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
@@ -222,7 +220,6 @@ impl World {
             relaxed: BTreeSet::new(),
             recalls: BTreeMap::new(),
             taken_back: BTreeSet::new(),
-            directly: BTreeSet::new(),
             contested: BTreeSet::new(),
             acknowledged: Vec::new(),
             grants: Vec::new(),
