@@ -22,6 +22,10 @@ struct Part {
     pending: Units,
     /// Entries of either kind.
     entries: u32,
+    /// Entries on record.
+    on_record: u32,
+    /// The first on record charged it directly, in the place of its holder.
+    in_place: bool,
     /// It never reached its provider.
     released: bool,
 }
@@ -31,6 +35,9 @@ impl Part {
         match (self.entries, self.released) {
             (0, true) => Units::ZERO,
             (0, false) => self.floor,
+            // What its holder books under another name meanwhile, as when its time is up, is the same use once more. It counts twice from
+            // when it is on record, and until then no more than the greater of the two has to be there: that is what was set aside.
+            _ if self.in_place => self.recorded.max(self.pending),
             _ => self.recorded.plus(self.pending),
         }
     }
@@ -216,6 +223,8 @@ impl Truth {
         let was_booked = self.pending.remove(&(holder, entry.id.clone())).is_some();
         self.each_charge(entry, |part, amount, road| {
             part.recorded = part.recorded.plus(amount);
+            part.in_place |= part.on_record == 0 && road == Road::Direct;
+            part.on_record += 1;
             if !was_booked {
                 part.entries += 1;
             } else if road == Road::Lease {
