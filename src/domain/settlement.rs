@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::{Amounts, Units};
@@ -108,16 +107,10 @@ impl Settlement {
     }
 
     /// What was charged straight to the accounts in the place of a holder, and gives way among what it forfeited: no more than it had set
-    /// aside by this estimate, because the rest covers its other requests.
-    #[must_use]
-    pub fn gives_way(&self, estimate: Amounts) -> Vec<(AccountKey, Units)> {
+    /// aside, because the rest covers its other requests.
+    pub fn gives_way(&self, set_aside: impl Fn(&AccountKey) -> Units) -> Vec<(AccountKey, Units)> {
         let direct = self.charges.iter().filter(|charge| charge.road == Road::Direct);
-        let set_aside = |dimension| match dimension {
-            Dimension::Cost => Units::from(estimate.cost),
-            Dimension::Tokens => Units::from(estimate.tokens),
-            Dimension::Requests => Units::ZERO,
-        };
-        let gives = |charge: &Charge| charge.amount.min(set_aside(charge.account.dimension));
+        let gives = |charge: &Charge| charge.amount.min(set_aside(&charge.account));
         direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Engine, State};
 use crate::domain::estimate::Lesson;
 use crate::domain::ids::{Id, ReservationId};
-use crate::domain::ledger::Actual;
+use crate::domain::ledger::{Actual, NamedHold};
 use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
@@ -54,6 +54,9 @@ pub struct Origin {
     /// What was set aside for it; zero where that is not known. No more than this gives way when it is charged for a holder that
     /// is gone: the rest of what that holder forfeited covers its other requests.
     pub estimate: Amounts,
+    /// What of it each account of money and tokens holds, the same that are charged for a holder that is gone. `None` where that is
+    /// not known: then the budgets are charged that apply by then.
+    pub holds: Option<Vec<NamedHold>>,
 }
 
 /// What a report settles.

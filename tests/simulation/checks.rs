@@ -13,7 +13,8 @@ use bursar::domain::money::Units;
 use bursar::domain::time::Now;
 
 use super::plan::{MS, SECOND, room_of};
-use super::replica::{Overruns, Replica, Room};
+use super::replica::Replica;
+use super::room::{Overruns, Room};
 use super::store::Fault;
 use super::truth::Held;
 use super::world::{Place, World, budget_of};
@@ -231,7 +232,7 @@ impl World {
         if sums.used <= counted {
             return Ok(());
         }
-        let unreported = self.unreported(key).plus(self.forgotten(key)).plus(sums.given_away);
+        let unreported = self.unreported(key).plus(self.forgotten(key));
         if sums.used <= counted.plus(unreported) {
             return Ok(());
         }

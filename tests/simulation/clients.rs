@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bursar::domain::decision::Decision;
 use bursar::domain::estimate::Estimate;
 use bursar::domain::ids::{HolderId, ReservationId};
-use bursar::domain::ledger::{Verdict, WaiterId};
+use bursar::domain::ledger::{NamedHold, Verdict, WaiterId};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::subject::Subject;
 use bursar::domain::time::Wall;
 use bursar::engine::journal::End;
 
 use super::plan::{MS, room_of};
-use super::replica::{Overruns, Stage};
+use super::replica::Stage;
+use super::room::Overruns;
 use super::store::Fault;
 use super::truth::Held;
 use super::world::{Event, Inbox, Phase, Place, World};
@@ -54,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) arrived: u64,
     /// When it was admitted, by its replica's clock, as whoever settles it in that replica's place is told.
     pub(crate) made_at: Wall,
+    /// What was set aside for it, of which that one is told as well.
+    pub(crate) holds: Vec<NamedHold>,
     pub(crate) reservation: ReservationId,
     pub(crate) fate: Fate,
     pub(crate) standing: Standing,
@@ -116,6 +119,7 @@ impl World {
             at,
             arrived: self.now,
             made_at: Wall::default(),
+            holds: Vec::new(),
             reservation,
             fate,
             standing: Standing::Asking,
@@ -272,8 +276,9 @@ impl World {
         self.requests[number].standing = Standing::Admitted;
         self.requests[number].made_at = self.clocks(at).wall;
         self.tally.admitted += 1;
-        let room = self.room(place);
+        let room = &self.replicas[at].rooms[room];
         let reservation = room.ledger.reservation(id).ok_or("an admission without reservation")?;
+        self.requests[number].holds = room.ledger.named_holds(reservation);
         let holds: Vec<_> = reservation
             .holds
             .iter()

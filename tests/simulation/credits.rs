@@ -4,7 +4,8 @@ use bursar::domain::credits::{self, Added, InForce};
 use bursar::domain::time::{Now, Wall};
 
 use super::plan::{MS, SECOND, workspace};
-use super::replica::{Purpose, Room, Waiting};
+use super::replica::Purpose;
+use super::room::{Room, Waiting};
 use super::store::Fault;
 use super::world::{Answer, Event, Inbox, Payment, Phase, Place, Query, World};
 

@@ -7,7 +7,8 @@ use bursar::domain::ledger::escrow::Grant;
 use bursar::store::Batch;
 
 use super::plan::{MS, SECOND};
-use super::replica::{Purpose, RETRY_MIN, Room, Waiting};
+use super::replica::{Purpose, RETRY_MIN};
+use super::room::{Room, Waiting};
 use super::store::Fault;
 use super::world::{Answer, Inbox, Place, Query, World};
 

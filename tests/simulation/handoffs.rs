@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bursar::domain::ids::{Id, ReservationId};
+use bursar::domain::ledger::Orphan;
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
 use bursar::domain::settlement::{Settlement, was_exact};
@@ -13,8 +14,9 @@ use bursar::store::Handoff;
 
 use super::clients::Request;
 use super::plan::{MS, SECOND, room_of, workspace};
-use super::replica::{Purpose, Replica, Room, Waiting};
+use super::replica::{Purpose, Replica};
 use super::reports::{Road, Task, actual};
+use super::room::{Room, Waiting};
 use super::world::{Answer, Inbox, Place, Query, World};
 
 /// How often a reporter's replica looks for the holder's entry, and the pause in between.
@@ -188,23 +190,21 @@ impl World {
         }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
-        let made_at = request.made_at;
+        // Whoever tells it in the name of another workspace knows nothing of what is set aside there.
+        let is_own = request.room == place.room;
         let subject =
             Subject { workspace: handoff.workspace.clone(), ..(*request.subject).clone() };
-        if request.room == place.room {
-            self.directly.insert(number);
-            if !self.gone.contains(&handoff.reservation.holder) {
-                self.contested.insert(number);
-            }
+        let orphan = Orphan {
+            reservation: handoff.reservation,
+            subject: Arc::new(subject),
+            at: request.made_at,
+            holds: is_own.then(|| request.holds.clone()),
+        };
+        if is_own && !self.gone.contains(&handoff.reservation.holder) {
+            self.contested.insert(number);
         }
         let Room { ledger, under_way, .. } = self.room_mut(place);
-        let entry = ledger.book_directly(
-            handoff.reservation,
-            Arc::new(subject),
-            actual(id.clone(), certainty, amounts),
-            made_at,
-            now,
-        );
+        let entry = ledger.book_directly(orphan, actual(id.clone(), certainty, amounts), now);
         let Some(entry) = entry else { return self.close_task(at, task, false) };
         under_way.record(&id, [Waiting::Recorded(task)]);
         ledger.hurry();
@@ -228,11 +228,11 @@ impl World {
     /// What was charged directly gives way among what the holder forfeited, as far as it had been set aside.
     pub(crate) fn charged(&mut self, at: usize, task: u64, handoff: Handoff, entry: &Settlement) {
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
-        let estimate = self.requests[work.request].estimate;
-        let against = entry.gives_way(estimate);
-        for (account, amount) in &against {
-            self.truth.gives_way(handoff.reservation, account, *amount);
-        }
+        let holds = &self.requests[work.request].holds;
+        let against = entry.gives_way(|account| {
+            let held = holds.iter().find(|hold| hold.account == *account);
+            held.map_or(Units::ZERO, |hold| hold.amount)
+        });
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);

@@ -7,7 +7,8 @@ use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, Recovered};
 
 use super::plan::{MS, SECOND, room_of};
-use super::replica::{BOOT, CLOSE_PATIENCE, LIFE_BITS, Purpose, Replica, Stage, rooms, tick};
+use super::replica::{BOOT, CLOSE_PATIENCE, LIFE_BITS, Purpose, Replica, Stage, tick};
+use super::room::rooms;
 use super::world::{Answer, Event, Inbox, Query, World};
 
 impl Replica {

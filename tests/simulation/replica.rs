@@ -4,25 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bursar::domain::budget::WhenUnavailable;
 use bursar::domain::ids::{HolderId, Id, ReservationId};
-use bursar::domain::ledger::account::AccountIndex;
+use bursar::domain::ledger;
 use bursar::domain::ledger::escrow::AccountKey;
-use bursar::domain::ledger::{self, Ledger, OnTimeout, Sharing, Terms, WaiterId};
-use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::{Mono, Now, Wall};
 use bursar::engine::has_jumped;
 use bursar::engine::journal::{Buffer, Recovered};
-use bursar::engine::under_way::UnderWay;
-use bursar::store::{AdoptedLease, Batch, Handoff};
+use bursar::store::{AdoptedLease, Handoff};
 
-use super::credits::Purse;
 use super::plan::{MS, Plan, SECOND, room_of, workspace};
 use super::random::Random;
 use super::reports::Task;
+use super::room::{Room, rooms};
 use super::store::Fault;
-use super::world::{Answer, Call, Changed, Event, Inbox, News, Place, Query, World};
+use super::world::{Answer, Call, Event, Inbox, News, Place, Query, World};
 
 const SWEEP: u64 = 5 * SECOND;
 const POLL: u64 = SECOND;
@@ -62,38 +58,6 @@ pub(crate) enum Purpose {
     Grant(usize),
     /// What is in force of a workspace's credits.
     Credits(usize),
-}
-
-/// What accounts have consumed beyond their leases.
-pub(crate) type Overruns = BTreeMap<AccountIndex, Units>;
-
-/// Who waits for something to be durable.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Waiting {
-    /// A report, for its entry.
-    Recorded(u64),
-    /// A report, for all that there is to tell.
-    Flushed(u64),
-    /// Whoever expires credits, likewise.
-    Credits,
-}
-
-/// A workspace at a replica: its ledger, and who waits for what.
-pub(crate) struct Room {
-    pub(crate) ledger: Ledger,
-    pub(crate) under_way: UnderWay<Waiting>,
-    /// The number of the batch under way, and the call that carries it.
-    pub(crate) carried: Option<(u64, Option<u64>)>,
-    pub(crate) retry_pause: u64,
-    /// When the alarm for recalls goes off.
-    pub(crate) recall_ends: Option<Mono>,
-    pub(crate) waiting: BTreeMap<WaiterId, usize>,
-    pub(crate) turns: BTreeSet<ReservationId>,
-    /// The number of the last change that is in force.
-    pub(crate) version: i64,
-    pub(crate) purse: Purse,
-    /// What was passed without the store's word since it last gave one, by the account's place and serial.
-    pub(crate) blind: BTreeMap<(AccountIndex, u32), Units>,
 }
 
 pub(crate) struct Replica {
@@ -215,71 +179,6 @@ impl Replica {
     pub(crate) fn room_and_records(&mut self, room: usize) -> (&mut Room, &mut Buffer) {
         (&mut self.rooms[room], &mut self.records)
     }
-}
-
-impl Room {
-    fn new(ledger: Ledger) -> Self {
-        Self {
-            ledger,
-            under_way: UnderWay::default(),
-            carried: None,
-            retry_pause: RETRY_MIN,
-            recall_ends: None,
-            waiting: BTreeMap::new(),
-            turns: BTreeSet::new(),
-            version: 0,
-            purse: Purse::default(),
-            blind: BTreeMap::new(),
-        }
-    }
-
-    /// What a process knows of it beside its ledger is gone with the process.
-    pub(crate) fn forget(&mut self) {
-        (self.under_way, self.carried) = (UnderWay::default(), None);
-        self.turns.clear();
-        self.blind.clear();
-    }
-
-    pub(crate) fn overruns(&self) -> Overruns {
-        let accounts = self.ledger.accounts();
-        accounts.map(|(place, account)| (place, account.lease.overrun)).collect()
-    }
-
-    /// Whether a gate may be passed without the store.
-    pub(crate) fn is_lenient(&self, key: &AccountKey) -> bool {
-        let budget = self.ledger.budget(key.budget);
-        budget.is_some_and(|budget| budget.when_unavailable != WhenUnavailable::Deny)
-    }
-
-    /// The store has answered for these accounts.
-    pub(crate) fn forget_blind(&mut self, batch: &Batch) {
-        let Self { ledger, blind, .. } = self;
-        let is_told = |place| {
-            let key = ledger.key(place);
-            key.is_some_and(|key| batch.exchanges.iter().any(|told| told.account == key))
-        };
-        blind.retain(|(place, _), _| !is_told(*place));
-    }
-
-    /// Puts in force what was changed.
-    pub(crate) fn put_changed(&mut self, changed: &Changed, now: Now) {
-        self.version = changed.version;
-        for (id, budget) in &changed.budgets {
-            match budget {
-                Some(budget) if self.ledger.budget(*id) != Some(budget) => {
-                    self.ledger.put_budget(budget.clone(), now);
-                }
-                Some(_) => {}
-                None => self.ledger.remove_budget(*id, now),
-            }
-        }
-    }
-}
-
-/// A room for each workspace.
-pub(crate) fn rooms(plan: &Plan, holder: HolderId) -> Vec<Room> {
-    let ledger = |room| Ledger::new(workspace(room), holder, terms(plan));
-    (0..plan.workspaces).map(|room| Room::new(ledger(room))).collect()
 }
 
 impl World {
@@ -513,14 +412,4 @@ impl World {
 /// How often leases are tended, as in the engine.
 pub(crate) fn tick() -> u64 {
     u64::try_from(ledger::TICK.as_nanos()).expect("a short time")
-}
-
-/// What all replicas of a plan agree on.
-pub(crate) fn terms(plan: &Plan) -> Terms {
-    Terms {
-        reservation_timeout: plan.reservation_timeout,
-        on_timeout: OnTimeout::Charge,
-        lease_ttl: plan.ttl,
-        sharing: if plan.is_alone { Sharing::Alone } else { Sharing::Fleet },
-    }
 }

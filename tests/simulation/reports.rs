@@ -8,7 +8,8 @@ use bursar::store::Handoff;
 
 use super::clients::Fate;
 use super::plan::{MS, SECOND, workspace};
-use super::replica::{Purpose, Room, Stage, Waiting};
+use super::replica::{Purpose, Stage};
+use super::room::{Room, Waiting};
 use super::world::{Answer, Event, Inbox, Place, Query, World};
 
 /// How long a reporter waits, and how long a replica works on a report.

@@ -18,14 +18,16 @@ use super::world::{BudgetName, budget_of};
 struct Part {
     /// What it used, as far as it was set aside. It counts until something is booked.
     floor: Units,
-    /// Something was set aside.
-    was_held: bool,
     /// Charged by entries on record.
     recorded: Units,
     /// Charged through leases by entries that the store has not seen.
     pending: Units,
     /// Entries of either kind.
     entries: u32,
+    /// Entries on record.
+    on_record: u32,
+    /// The first on record charged it directly, in the place of its holder.
+    in_place: bool,
     /// It never reached its provider.
     released: bool,
 }
@@ -35,6 +37,9 @@ impl Part {
         match (self.entries, self.released) {
             (0, true) => Units::ZERO,
             (0, false) => self.floor,
+            // What its holder books under another name meanwhile, as when its time is up, is the same use once more. It counts twice from
+            // when it is on record, and until then no more than the greater of the two has to be there: that is what was set aside.
+            _ if self.in_place => self.recorded.max(self.pending),
             _ => self.recorded.plus(self.pending),
         }
     }
@@ -61,8 +66,6 @@ pub(crate) struct Sums {
     pub(crate) seeded: Units,
     /// Σ of what corrections gave back.
     pub(crate) refunded: Units,
-    /// Σ of what others took out of a holder's forfeits for requests that had nothing set aside here: it covers other requests.
-    pub(crate) given_away: Units,
 }
 
 /// A workspace and the id of an entry: another workspace may have one with the same id.
@@ -118,18 +121,9 @@ impl Truth {
             let sums = self.accounts.entry(key.clone()).or_default();
             sums.floor = sums.floor.plus(in_dimension(key.dimension, least).min(amount));
             sums.used = sums.used.plus(floor);
-            parts.push((key, Part { floor, was_held: true, ..Part::default() }));
+            parts.push((key, Part { floor, ..Part::default() }));
         }
         self.requests.insert(id, parts);
-    }
-
-    /// An amount is taken out of what the holder of a request forfeited.
-    pub(crate) fn gives_way(&mut self, id: ReservationId, key: &AccountKey, amount: Units) {
-        let mut parts = self.requests.get(&id).into_iter().flatten();
-        if !parts.any(|(held, part)| held == key && part.was_held) {
-            let sums = self.accounts.entry(key.clone()).or_default();
-            sums.given_away = sums.given_away.plus(amount);
-        }
     }
 
     /// A holder admitted without cover.
@@ -235,32 +229,17 @@ impl Truth {
                 sums.direct = sums.direct.plus(charge.amount);
             }
         }
-        self.moved(entry);
         let was_booked = self.pending.remove(&(holder, name(entry))).is_some();
         self.each_charge(entry, |part, amount, road| {
             part.recorded = part.recorded.plus(amount);
+            part.in_place |= part.on_record == 0 && road == Road::Direct;
+            part.on_record += 1;
             if !was_booked {
                 part.entries += 1;
             } else if road == Road::Lease {
                 part.pending = part.pending.minus(amount);
             }
         });
-    }
-
-    /// What was set aside under an earlier calendar may be charged under the one in force.
-    fn moved(&mut self, entry: &Settlement) {
-        let Some(parts) = entry.reservation.and_then(|id| self.requests.get_mut(&id)) else {
-            return;
-        };
-        let is_there = |key: &AccountKey| entry.charges.iter().any(|to| to.account == *key);
-        let moved = |key: &AccountKey| {
-            let mut charges = entry.charges.iter().map(|charge| &charge.account);
-            charges.any(|to| budget_of(to) == budget_of(key) && to.dimension == key.dimension)
-        };
-        for (key, part) in parts.iter_mut().filter(|(key, _)| !is_there(key) && moved(key)) {
-            let sums = self.accounts.entry(key.clone()).or_default();
-            change(sums, part, |part| part.floor = Units::ZERO);
-        }
     }
 
     pub(crate) fn is_recorded(&self, workspace: &Id, id: &Id) -> bool {

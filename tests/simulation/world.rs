@@ -17,7 +17,8 @@ use bursar::store::{AdoptedLease, Batch, Handoff};
 use super::clients::Request;
 use super::plan::{MS, Plan, SECOND};
 use super::random::Random;
-use super::replica::{Replica, Room};
+use super::replica::Replica;
+use super::room::Room;
 use super::store::{Fault, Store};
 use super::trace::Trace;
 use super::truth::Truth;
@@ -226,9 +227,7 @@ pub(crate) struct World {
     pub(crate) recalls: BTreeMap<AccountKey, u32>,
     /// Accounts of which others took something back that a replica forfeited, under whatever name.
     pub(crate) taken_back: BTreeSet<(AccountKey, u128)>,
-    /// Requests that were charged for a holder that is gone.
-    pub(crate) directly: BTreeSet<usize>,
-    /// Those of them whose holder may come back.
+    /// Requests that were charged for a holder that was gone, and may come back.
     pub(crate) contested: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
@@ -262,7 +261,6 @@ impl World {
             relaxed: BTreeSet::new(),
             recalls: BTreeMap::new(),
             taken_back: BTreeSet::new(),
-            directly: BTreeSet::new(),
             contested: BTreeSet::new(),
             acknowledged: Vec::new(),
             grants: Vec::new(),

@@ -6,7 +6,7 @@ use super::record::{Admitted, Ended, Entry, Record, reservation_of};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::{HolderId, Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
-use crate::domain::ledger::{Ledger, RestoredHold, RestoredReservation, Stamp};
+use crate::domain::ledger::{Ledger, NamedHold, RestoredReservation, Stamp};
 use crate::domain::money::Units;
 use crate::domain::time::{Mono, Now};
 use crate::store::AdoptedLease;
@@ -147,7 +147,7 @@ impl Reader {
         reservation.holds = holds
             .filter_map(|(number, amount)| {
                 let account = self.accounts.get(number)?.clone();
-                Some(RestoredHold { account, amount: Units::new(*amount) })
+                Some(NamedHold { account, amount: Units::new(*amount) })
             })
             .collect();
         self.open.insert(reservation.id, reservation);

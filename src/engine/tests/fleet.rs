@@ -288,6 +288,7 @@ async fn abandoned(clock: &Arc<ManualClock>, used: i64) -> (Fleet, ReservationId
         subject: subject(),
         at: NOON,
         estimate: Amounts { cost: NanoUsd::new(100), ..Amounts::default() },
+        holds: None,
     };
     let report = Report { origin: Some(origin), ..cost_of(reservation, "s", used) };
     let reported = other.engine.report(report).await;
