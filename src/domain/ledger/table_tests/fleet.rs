@@ -224,6 +224,19 @@ fn the_patience_of_a_request_ends_before_others_have_answered() {
 }
 
 #[test]
+fn who_waits_no_more_for_others_gives_them_what_is_idle() {
+    let mut fleet = Fleet::new(2, cost(100));
+    fleet.reserve(0, 20).unwrap();
+    fleet.reserve(1, 10).unwrap();
+    let Err(waiter) = fleet.ask(0, 70) else { panic!("60 are idle here, and 10 elsewhere") };
+    fleet.ledgers[0].abandon(waiter);
+    fleet.tick(RECALL);
+    fleet.ledgers[0].tend_recalls(fleet.now);
+    fleet.exchange(0);
+    assert!(fleet.reserve(1, 60).is_ok(), "{:?}", fleet.account(Dimension::Cost));
+}
+
+#[test]
 fn two_replicas_spend_a_budget_to_its_last_unit_and_not_one_more() {
     let mut fleet = Fleet::new(2, cost(100));
     let mut admitted = 0;
