@@ -80,6 +80,8 @@ impl World {
         let subject = self.plan.subject(&mut self.random);
         self.spread(at, &subject)?;
         let mut tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
+        // What is lent to a request that has left before the store's answers came, of which it may need two, is there for the next.
+        tries += u32::from(self.plan.patience < self.plan.latency * 4);
         let mut estimate = None;
         while tries > 0 {
             tries -= 1;
