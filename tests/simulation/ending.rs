@@ -24,6 +24,10 @@ const CALM: u64 = 8 * SECOND;
 const TRIES_WHEN_TOLD: u32 = 2;
 /// Likewise where replicas have to ask, once a second, whether something was recalled.
 const TRIES_WHEN_ASKING: u32 = 4;
+/// Where so many hold leases, who has asked others in vain before is refused at once, and again as long as that is remembered, which is
+/// less than two tries' time; then it waits for them.
+const MANY: u32 = 7;
+const TRIES_MORE_AMONG_MANY: u32 = 2;
 
 impl World {
     /// Lives through everything.
@@ -76,10 +80,15 @@ impl World {
         let room = self.random.index(self.plan.workspaces);
         let subject = self.plan.subject(room, &mut self.random);
         self.spread(at, &subject)?;
-        let tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
+        let mut tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
         let mut estimate = None;
-        for _ in 0..tries {
+        while tries > 0 {
+            tries -= 1;
             let number = self.request(at, subject.clone(), Fate::Released);
+            if estimate.is_none() && self.gates(number).iter().any(|key| self.is_held_by_many(key))
+            {
+                tries += TRIES_MORE_AMONG_MANY;
+            }
             let estimate = *estimate.get_or_insert_with(|| self.demanding(number));
             self.requests[number].estimate = estimate;
             self.run_until(self.now + self.plan.patience + SECOND / 2)?;
@@ -93,6 +102,10 @@ impl World {
         }
         let last = self.requests.last();
         Err(format!("I11: r{at} does not admit {last:?}, which fits"))
+    }
+
+    fn is_held_by_many(&self, key: &AccountKey) -> bool {
+        self.store.memory.books(key).is_some_and(|(account, _)| account.holders >= MANY)
     }
 
     /// Lets a few replicas draw for a subject, so that they have some of it idle, and at last the one that is probed.
