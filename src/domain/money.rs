@@ -27,6 +27,14 @@ pub struct Amounts {
     pub tokens: Tokens,
 }
 
+impl Amounts {
+    /// The greater of each.
+    #[must_use]
+    pub fn greater(self, other: Self) -> Self {
+        Self { cost: self.cost.max(other.cost), tokens: self.tokens.max(other.tokens) }
+    }
+}
+
 /// Why a decimal text is no amount of money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum MoneyError {

@@ -87,6 +87,34 @@ pub struct Settlement {
     pub charges: Arc<[Charge]>,
 }
 
+/// Whether one of a reservation's entries says what was used exactly.
+#[must_use]
+pub fn was_exact(earlier: &[Settlement]) -> bool {
+    earlier.iter().any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment))
+}
+
+impl Settlement {
+    /// What an entry carries that is made after this one, the last of its reservation: a correction what was used exactly, a lower bound no
+    /// less than is on record.
+    #[must_use]
+    pub fn corrected_to(&self, certainty: Certainty, amounts: Amounts) -> (Certainty, Amounts) {
+        match certainty {
+            Certainty::Exact => (Certainty::Adjustment, amounts),
+            Certainty::AtLeast | Certainty::Estimated | Certainty::Adjustment => {
+                (Certainty::AtLeast, amounts.greater(self.amounts))
+            }
+        }
+    }
+
+    /// What was charged straight to the accounts in the place of a holder, and gives way among what it forfeited: no more than it had set
+    /// aside, because the rest covers its other requests.
+    pub fn gives_way(&self, set_aside: impl Fn(&AccountKey) -> Units) -> Vec<(AccountKey, Units)> {
+        let direct = self.charges.iter().filter(|charge| charge.road == Road::Direct);
+        let gives = |charge: &Charge| charge.amount.min(set_aside(&charge.account));
+        direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
+    }
+}
+
 /// The part of a settlement that one account bears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {

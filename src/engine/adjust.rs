@@ -1,15 +1,12 @@
 //! Reports for reservations that are over: they sharpen or correct what is on record.
 
-use std::sync::Arc;
-
 use tokio::sync::oneshot;
 
 use super::Engine;
-use super::metered::greater;
 use super::report::{Against, Correction, Report, ReportError, Settled, beyond};
 use crate::domain::ledger::{Actual, Correcting};
 use crate::domain::money::Amounts;
-use crate::domain::settlement::{Certainty, Settlement};
+use crate::domain::settlement::{Certainty, Settlement, was_exact};
 
 /// What a report says beside what is on record of its reservation, oldest first: something new (`None`), or nothing.
 ///
@@ -29,10 +26,6 @@ pub(super) fn judged(
             Ok(Some(Settled { settlement, first: false, overrun: Amounts::default() }))
         }
     }
-}
-
-fn was_exact(earlier: &[Settlement]) -> bool {
-    earlier.iter().any(|entry| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment))
 }
 
 impl Engine {
@@ -56,12 +49,7 @@ impl Engine {
             return Ok(settled);
         }
         let actual = self.actual(report, &last.subject)?;
-        let (amounts, certainty) = match report.certainty {
-            Certainty::Exact => (actual.amounts, Certainty::Adjustment),
-            Certainty::AtLeast | Certainty::Estimated | Certainty::Adjustment => {
-                (greater(actual.amounts, last.amounts), Certainty::AtLeast)
-            }
-        };
+        let (certainty, amounts) = last.corrected_to(report.certainty, actual.amounts);
         let actual = Actual { amounts, certainty, ..actual };
         let (settlement, durable) = self.book_adjustment(report, &earlier, last, actual)?;
         self.until_durable(&report.workspace, durable).await?;
@@ -82,15 +70,9 @@ impl Engine {
         let Some(room) = state.room(shared, &report.workspace) else {
             return Err(ReportError::UnknownReservation);
         };
-        let correcting = Correcting {
-            subject: Arc::clone(&last.subject),
-            reservation: last.reservation,
-            at: last.at,
-            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
-        };
-        let settlement = room.ledger.adjust(correcting, actual);
+        let settlement = room.ledger.adjust(Correcting::all(earlier, last), actual);
         let (sender, receiver) = oneshot::channel();
-        room.recording.entry(report.settlement.clone()).or_default().push(sender);
+        room.under_way.record(&report.settlement, [sender]);
         shared.work.notify_one();
         Ok((settlement, receiver))
     }

@@ -223,11 +223,12 @@ impl State {
 
     /// Puts these budgets in force and no others.
     pub(super) fn put_exactly(&mut self, shared: &Shared, budgets: Vec<Budget>) {
-        let kept: BTreeSet<BudgetId> = budgets.iter().map(|budget| budget.id).collect();
+        let kept: BTreeSet<(Id, BudgetId)> =
+            budgets.iter().map(|budget| (budget.workspace.clone(), budget.id)).collect();
         let in_force = self.rooms.iter().flat_map(|(workspace, room)| {
             room.ledger.budgets().map(|budget| (workspace.clone(), budget.id))
         });
-        let gone: Vec<_> = in_force.filter(|(_, id)| !kept.contains(id)).collect();
+        let gone: Vec<_> = in_force.filter(|name| !kept.contains(name)).collect();
         for (workspace, id) in gone {
             self.remove_budget(shared, &workspace, id);
         }

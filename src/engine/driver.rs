@@ -13,12 +13,11 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::journal::End;
 use super::pace::Retries;
 use super::{Engine, Phase, Room, Shared, State};
-use crate::domain::ids::{Id, ReservationId};
+use crate::domain::ids::Id;
+use crate::domain::ledger::Ledger;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
-use crate::domain::ledger::{Ledger, Outgoing};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::store::{Batch, StoreError};
 
@@ -41,13 +40,10 @@ impl Engine {
         let receiver = {
             let mut state = self.shared.state();
             let Some(room) = state.rooms.get_mut(workspace) else { return Ok(()) };
-            room.ledger.hurry();
-            let batches = room.ledger.batches_left();
-            if batches == 0 {
+            let (sender, receiver) = oneshot::channel();
+            if room.under_way.flush(&mut room.ledger, sender).is_some() {
                 return Ok(());
             }
-            let (sender, receiver) = oneshot::channel();
-            room.flushing.push((batches, sender));
             self.shared.stir(&mut state, workspace);
             receiver
         };
@@ -235,13 +231,12 @@ impl Shared {
         let now = self.now();
         let room = state.rooms.get_mut(workspace)?;
         while room.ledger.has_batch() {
-            if let Some(Outgoing { settlements, exchanges }) = room.ledger.next_batch(now) {
-                let batch = Batch { workspace: workspace.clone(), settlements, exchanges };
-                room.sent = Some(Arc::new(batch));
-                return room.sent.clone();
+            let batch = room.under_way.next_batch(&mut room.ledger, now);
+            if batch.is_some() {
+                return batch;
             }
             room.deliver();
-            room.count_down();
+            wake(room.under_way.count_down(&room.ledger));
         }
         room.is_carried = false;
         None
@@ -272,7 +267,7 @@ impl Shared {
                     "a lease is lost; what it consumed is reported under a new one"
                 );
                 if let Some(room) = self.state().rooms.get_mut(&batch.workspace) {
-                    room.lost(&account, batch);
+                    room.under_way.lost(&mut room.ledger, &account, batch);
                 }
                 Sent::Lost(account)
             }
@@ -291,26 +286,18 @@ impl Shared {
         let now = self.now();
         let State { rooms, records, recalling, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&batch.workspace) else { return };
-        room.ledger.apply(grants, now);
-        room.sent = None;
+        let told = room.under_way.answered(&mut room.ledger, records, (batch, grants), now);
         if room.ledger.next_recall().is_some() {
             recalling.insert(batch.workspace.clone());
         }
         for settlement in &batch.settlements {
-            if let Some(reservation) = settlement.reservation {
-                records.end(reservation, End::Over);
-            }
             if settlement.certainty == Certainty::Estimated {
                 self.metrics.settlement(settlement.certainty.as_str());
                 self.metrics.estimated_settlement();
             }
-            for waiting in room.recording.remove(&settlement.id).unwrap_or_default() {
-                // Whoever gave up waiting will find the entry on record.
-                let _ = waiting.send(());
-            }
         }
         room.deliver();
-        room.count_down();
+        wake(told);
     }
 }
 
@@ -347,24 +334,10 @@ impl Losses {
 }
 
 impl Room {
-    /// A batch was turned down as a whole: the next one takes its place, and whoever waits for it waits for that.
-    fn lost(&mut self, account: &AccountKey, batch: &Batch) {
-        self.ledger.lease_lost(account, batch.settlements.clone());
-        self.sent = None;
-    }
-
     /// The ledger, and the settlements that the store may not have: a crash must not lose what they ended.
     pub(super) fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
-        let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
-        let unrecorded = sent.chain(self.ledger.unsent()).cloned().collect();
+        let unrecorded = self.under_way.unrecorded(&self.ledger).cloned().collect();
         (&mut self.ledger, unrecorded)
-    }
-
-    /// Whether an entry of this reservation is on its way to the store.
-    pub(super) fn is_settling(&self, reservation: ReservationId) -> bool {
-        let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
-        let mut on_the_way = sent.chain(self.ledger.unsent());
-        on_the_way.any(|settlement| settlement.reservation == Some(reservation))
     }
 
     /// Passes on what the ledger decided for requests that were waiting.
@@ -376,20 +349,11 @@ impl Room {
             }
         }
     }
+}
 
-    /// One more batch is durable.
-    fn count_down(&mut self) {
-        let all_is_told = !self.ledger.is_under_way() && !self.ledger.has_more();
-        for (left, sender) in std::mem::take(&mut self.flushing) {
-            match left.saturating_sub(1) {
-                _ if all_is_told => {
-                    let _ = sender.send(());
-                }
-                0 => {
-                    let _ = sender.send(());
-                }
-                left => self.flushing.push((left, sender)),
-            }
-        }
+/// Tells those who waited. Whoever gave up will find the entry on record.
+fn wake(waiting: Vec<oneshot::Sender<()>>) {
+    for sender in waiting {
+        let _ = sender.send(());
     }
 }

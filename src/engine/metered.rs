@@ -53,7 +53,7 @@ impl Engine {
         let reserved = self.reserved_amounts(report).unwrap_or_default();
         let is_raised = reserved.cost > seen.amounts.cost;
         Ok(Actual {
-            amounts: greater(seen.amounts, reserved),
+            amounts: seen.amounts.greater(reserved),
             rates: seen.rates.filter(|_| !is_raised),
             ..seen
         })
@@ -100,9 +100,4 @@ impl Engine {
         let room = state.rooms.get(&report.workspace)?;
         room.ledger.reservation(*id).map(|reservation: &Reservation| reservation.estimate)
     }
-}
-
-/// The greater of each.
-pub(super) fn greater(a: Amounts, b: Amounts) -> Amounts {
-    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
 }

@@ -27,6 +27,7 @@ mod tend;
 #[cfg(test)]
 mod tests;
 mod turn;
+pub mod under_way;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ use self::clock::Clock;
 use self::entropy::Entropy;
 use self::journal::JournalFile;
 use self::keys::KeyCache;
+use self::under_way::UnderWay;
 use crate::domain::decision::Decision;
 use crate::domain::estimate::{Learned, Unpriced};
 use crate::domain::ids::{HolderId, Id};
@@ -48,13 +50,14 @@ use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Ledger, Sharing, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Mono, Now, Wall};
-use crate::store::{Batch, Store};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
 pub use self::decide::{Ask, Held};
 pub use self::handoff::Released;
 pub use self::report::{Against, Correction, Origin, Report, ReportError, Settled, Used};
+pub use self::tend::has_jumped;
 
 /// The price table in force; whoever holds the other end puts a new one in its place.
 pub type Prices = watch::Receiver<Arc<PriceTable>>;
@@ -154,14 +157,9 @@ struct Room {
     /// When the next grant of credits ends that has something left.
     credits_expire_at: Option<Wall>,
     deciding: HashMap<WaiterId, oneshot::Sender<Decision>>,
-    /// Settlements on their way to the store, and who waits for them to be durable.
-    recording: HashMap<Id, Vec<oneshot::Sender<()>>>,
-    /// The batch that the store has not answered yet.
-    sent: Option<Arc<Batch>>,
+    under_way: UnderWay<oneshot::Sender<()>>,
     /// Whether somebody carries its batches to the store.
     is_carried: bool,
-    /// Who waits for this many more batches.
-    flushing: Vec<(usize, oneshot::Sender<()>)>,
 }
 
 impl Engine {
@@ -259,10 +257,8 @@ impl Room {
             ledger,
             credits_expire_at: None,
             deciding: HashMap::new(),
-            recording: HashMap::new(),
-            sent: None,
+            under_way: UnderWay::default(),
             is_carried: false,
-            flushing: Vec::new(),
         }
     }
 
@@ -271,7 +267,6 @@ impl Room {
         self.ledger.is_blank()
             && !self.is_carried
             && self.deciding.is_empty()
-            && self.recording.is_empty()
-            && self.flushing.is_empty()
+            && self.under_way.is_awaited_by_nobody()
     }
 }

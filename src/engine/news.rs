@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::pace::Retries;
 use super::{Engine, Shared};
-use crate::domain::ids::{HolderId, Id};
+use crate::domain::ids::Id;
 use crate::domain::time::{Mono, Now, Wall};
 use crate::store::{StoreError, Told};
 
@@ -239,12 +239,4 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, StoreError> {
     let late = |_| Err(StoreError::Unavailable("it did not answer in time".to_owned()));
     timeout(PATIENCE, asked).await.unwrap_or_else(late)
-}
-
-/// The holders whose reservations this process answers for: its own, and those that it took over.
-pub(super) fn holders(own: HolderId, before: impl IntoIterator<Item = HolderId>) -> Vec<HolderId> {
-    let mut holders: Vec<HolderId> = before.into_iter().chain([own]).collect();
-    holders.sort_unstable();
-    holders.dedup();
-    holders
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Engine, State};
 use crate::domain::estimate::Lesson;
 use crate::domain::ids::{Id, ReservationId};
-use crate::domain::ledger::Actual;
+use crate::domain::ledger::{Actual, NamedHold};
 use crate::domain::money::{Amounts, NanoUsd};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::domain::subject::Subject;
@@ -54,6 +54,9 @@ pub struct Origin {
     /// What was set aside for it; zero where that is not known. No more than this gives way when it is charged for a holder that
     /// is gone: the rest of what that holder forfeited covers its other requests.
     pub estimate: Amounts,
+    /// What of it each account of money and tokens holds, the same that are charged for a holder that is gone. `None` where that is
+    /// not known: then the budgets are charged that apply by then.
+    pub holds: Option<Vec<NamedHold>>,
 }
 
 /// What a report settles.
@@ -271,7 +274,7 @@ impl Engine {
     fn under_way(&self, report: &Report) -> Option<oneshot::Receiver<()>> {
         let mut state = self.shared.state();
         let room = state.rooms.get_mut(&report.workspace)?;
-        let waiting = room.recording.get_mut(&report.settlement)?;
+        let waiting = room.under_way.recording(&report.settlement)?;
         let (sender, receiver) = oneshot::channel();
         waiting.push(sender);
         Some(receiver)
@@ -306,7 +309,7 @@ impl Engine {
         }
         let State { rooms, records, .. } = &mut *state;
         let Some(room) = rooms.get_mut(&report.workspace) else { return Route::NoRoom };
-        if let Some(waiting) = room.recording.get_mut(&report.settlement) {
+        if let Some(waiting) = room.under_way.recording(&report.settlement) {
             let (sender, receiver) = oneshot::channel();
             waiting.push(sender);
             return Route::UnderWay(receiver);
@@ -332,7 +335,7 @@ impl Engine {
             }
         };
         let (sender, receiver) = oneshot::channel();
-        room.recording.insert(report.settlement.clone(), vec![sender]);
+        room.under_way.record(&report.settlement, [sender]);
         shared.stir(&mut state, &report.workspace);
         drop(state);
         shared.learn(&settlement, lesson);

@@ -1,6 +1,6 @@
 //! Starting: the journal is read, leases are taken over from the process that wrote it, and everything that was open is open again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,6 @@ use super::{
     tend,
 };
 use crate::domain::ids::{HolderId, Id, ReservationId};
-use crate::domain::ledger::RestoredReservation;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -40,9 +39,7 @@ impl Engine {
         let ms = u64::try_from(now.wall.as_ms()).unwrap_or(0);
         let holder = HolderId(ulid::Ulid::from_parts(ms, random).0);
         let (journal, recovered) = open_journal(&settings)?;
-        // A reservation that was taken over twice names a holder before the last.
-        let taken_over = recovered.reservations.iter().map(|open| open.id.holder);
-        let holders = news::holders(holder, recovered.holders.iter().copied().chain(taken_over));
+        let holders = recovered.holders_with(holder);
         let shared = Arc::new(Shared {
             holder,
             holders,
@@ -145,25 +142,13 @@ impl Shared {
         // successor too, though none of their leases is left: what covers a reservation is found by its holder.
         let adopted = self.store.adopt(&self.holders, self.holder, now.wall).await?;
         let leases = adopted.len();
-        let settled = self.settled(&recovered.reservations).await?;
-        let open: Vec<RestoredReservation> =
-            recovered.reservations.into_iter().filter(|open| !settled.contains(&open.id)).collect();
-        let count = open.len();
+        let settled = self.settled(&recovered.open()).await?;
+        let mut count: usize = 0;
         let mut state = self.state();
-        for lease in adopted {
-            if let Some(room) = state.room(self, &lease.account.workspace) {
-                let name = (lease.opener, lease.epoch);
-                room.ledger.restore_lease(&lease.account, name, &lease.lease, now);
-            }
-        }
-        for stamp in recovered.stamps {
-            if let Some(room) = state.room(self, &stamp.account.workspace) {
-                room.ledger.restore_stamp(&stamp, now);
-            }
-        }
-        for reservation in open {
-            if let Some(room) = state.room(self, &reservation.subject.workspace.clone()) {
-                room.ledger.restore_reservation(reservation, now);
+        for (workspace, restored) in recovered.by_workspace(adopted, &settled) {
+            count = count.saturating_add(restored.reservations.len());
+            if let Some(room) = state.room(self, &workspace) {
+                restored.put_into(&mut room.ledger, now);
             }
         }
         drop(state);
@@ -176,14 +161,14 @@ impl Shared {
     }
 
     /// Reservations that were settled before the crash, though the journal does not know it.
-    async fn settled(&self, open: &[RestoredReservation]) -> Result<HashSet<ReservationId>> {
-        let mut by_workspace: BTreeMap<&Id, Vec<ReservationId>> = BTreeMap::new();
-        for reservation in open {
-            by_workspace.entry(&reservation.subject.workspace).or_default().push(reservation.id);
-        }
-        let mut settled = HashSet::new();
-        for (workspace, ids) in by_workspace {
-            settled.extend(self.store.settled_among(workspace, &ids).await?);
+    async fn settled(
+        &self,
+        open: &BTreeMap<Id, Vec<ReservationId>>,
+    ) -> Result<BTreeSet<(Id, ReservationId)>> {
+        let mut settled = BTreeSet::new();
+        for (workspace, ids) in open {
+            let of_workspace = self.store.settled_among(workspace, ids).await?;
+            settled.extend(of_workspace.into_iter().map(|id| (workspace.clone(), id)));
         }
         Ok(settled)
     }

@@ -35,6 +35,12 @@ pub(super) async fn tend(shared: Arc<Shared>) {
     }
 }
 
+/// Whether time has passed between two ticks that the leases' clock may not have counted.
+#[must_use]
+pub fn has_jumped(last: Now, now: Now) -> bool {
+    now.wall > last.wall.plus(now.mono.since(last.mono)).plus(GAIN_MAX)
+}
+
 /// Asks the store to sweep, until it is aborted.
 pub(super) async fn sweep(shared: Arc<Shared>) {
     loop {
@@ -60,8 +66,7 @@ impl Shared {
     pub(super) fn mind_the_clock(&self, last: Now) -> Now {
         let mut state = self.state();
         let now = self.now();
-        let expected = last.wall.plus(now.mono.since(last.mono)).plus(GAIN_MAX);
-        if now.wall > expected {
+        if has_jumped(last, now) {
             tracing::warn!("the wall clock has jumped ahead; leases are asked for anew");
             for room in state.rooms.values_mut() {
                 room.ledger.lapse_leases();

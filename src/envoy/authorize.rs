@@ -14,11 +14,10 @@ use crate::domain::decision::{Decision, Refusal, RefusalCode};
 use crate::domain::estimate::{Appraisal, Body, Priced, Reasoning, RequestFacts, appraise};
 use crate::domain::ids::BudgetId;
 use crate::domain::keys::ApiKey;
-use crate::domain::money::Amounts;
 use crate::domain::subject::Subject;
 use crate::domain::usage_chunk;
 use crate::domain::wording::{self, BUDGET_UNAVAILABLE};
-use crate::engine::{Ask, Engine, Held, Origin};
+use crate::engine::{Ask, Engine, Held};
 use crate::envoy::attributes::Attributes;
 use crate::envoy::handover::Handover;
 use crate::envoy::keys::Maker;
@@ -41,8 +40,7 @@ pub struct Authorizer {
 struct Asked<'a> {
     subject: Arc<Subject>,
     held: Held,
-    /// What it was estimated at, and the input among it.
-    estimate: Amounts,
+    /// The input that it was estimated at.
     input_tokens: u64,
     reasoning: Reasoning,
     /// Headers that show keys of ours.
@@ -91,7 +89,7 @@ impl Authorizer {
         let Appraisal { estimate, input_tokens, reasoning, .. } = appraisal;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
-        Ok(Asked { subject, held, estimate: estimate.amounts, input_tokens, reasoning, our_keys })
+        Ok(Asked { subject, held, input_tokens, reasoning, our_keys })
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
@@ -161,11 +159,7 @@ impl Authorizer {
                     workspace: asked.subject.workspace.clone(),
                     provider: asked.subject.provider.clone(),
                     input_tokens: asked.input_tokens,
-                    origin: self.engine.is_in_fleet().then(|| Origin {
-                        subject: Arc::clone(&asked.subject),
-                        at: self.engine.wall(),
-                        estimate: asked.estimate,
-                    }),
+                    origin: self.engine.origin(&asked.subject.workspace, reservation),
                     reasoning: asked.reasoning,
                     may_need_asking: may_need_asking(attributes),
                 });

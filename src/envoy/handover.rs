@@ -26,6 +26,8 @@ const MODEL: &str = "model_id";
 const MADE_AT: &str = "made_at_ms";
 const ESTIMATED_COST: &str = "estimated_cost_nano_usd";
 const ESTIMATED_TOKENS: &str = "estimated_tokens";
+/// What each account holds of the estimate.
+const HOLDS: &str = "holds";
 /// There where the model may reason; its value says no more.
 const REASONING: &str = "reasoning";
 /// There with this value where Envoy is to show the request to Bursar once more.
@@ -42,7 +44,7 @@ pub(super) struct Handover {
     pub(super) provider: Option<Id>,
     /// The input that it was estimated at, for a response that ends before it tells.
     pub(super) input_tokens: u64,
-    /// Who asked, and when, for a replica that does not hold the reservation while the one that did is gone.
+    /// Who asked, when, and what was set aside where, for a replica that does not hold the reservation while the one that did is gone.
     pub(super) origin: Option<Origin>,
     /// Whether its response may cost what nobody sees of it.
     pub(super) reasoning: Reasoning,
@@ -96,7 +98,8 @@ fn origin_fields(origin: &Origin) -> impl Iterator<Item = (&'static str, String)
         (MODEL, &subject.model),
     ];
     let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id.as_ref()?.to_string())));
-    ids.chain([
+    let holds = origin.holds_text().map(|text| (HOLDS, text));
+    ids.chain(holds).chain([
         (MADE_AT, origin.at.as_ms().to_string()),
         (ESTIMATED_COST, origin.estimate.cost.get().to_string()),
         (ESTIMATED_TOKENS, origin.estimate.tokens.get().to_string()),
@@ -118,7 +121,8 @@ fn origin(fields: &Struct, workspace: &Id) -> Option<Origin> {
         cost: NanoUsd::new(amount(ESTIMATED_COST)),
         tokens: Tokens::new(amount(ESTIMATED_TOKENS)),
     };
-    Some(Origin { subject: Arc::new(subject), at, estimate })
+    let holds = text(fields, HOLDS).and_then(|text| Origin::read_holds(text, &subject));
+    Some(Origin { subject: Arc::new(subject), at, estimate, holds })
 }
 
 fn id(fields: &Struct, name: &str) -> Option<Id> {
@@ -141,7 +145,11 @@ pub(super) mod tests {
     use envoy_types::pb::google::protobuf::Value;
 
     use super::*;
-    use crate::domain::ids::HolderId;
+    use crate::domain::budget::Dimension;
+    use crate::domain::ids::{BudgetId, HolderId};
+    use crate::domain::ledger::NamedHold;
+    use crate::domain::ledger::escrow::AccountKey;
+    use crate::domain::money::Units;
 
     pub(in crate::envoy) fn handover() -> Handover {
         Handover {
@@ -155,6 +163,11 @@ pub(super) mod tests {
                 subject: Arc::new(subject()),
                 at: Wall::from_ms(1_795_305_600_000),
                 estimate: Amounts { cost: NanoUsd::new(1_500), tokens: Tokens::new(264) },
+                holds: Some(vec![
+                    hold("ada", "2026-11"),
+                    hold("acme", ""),
+                    hold("an \"other\"", ""),
+                ]),
             }),
         }
     }
@@ -168,6 +181,18 @@ pub(super) mod tests {
             model: id("gpt-4o"),
             ..Subject::of_workspace(Id::parse("acme").unwrap())
         }
+    }
+
+    fn hold(target: &str, window: &str) -> NamedHold {
+        let account = AccountKey {
+            workspace: Id::parse("acme").unwrap(),
+            budget: BudgetId(7),
+            generation: 1,
+            dimension: Dimension::Cost,
+            target: Id::parse(target).unwrap(),
+            window: Arc::from(window),
+        };
+        NamedHold { account, amount: Units::new(1_500) }
     }
 
     /// The metadata that Envoy makes of it.

@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(metadata["decision"].kind, Some(text("allow")));
         let reservation = handover.reservation.to_string();
         assert_eq!(metadata["reservation_id"].kind, Some(text(reservation)));
-        assert_eq!(metadata.len(), 12);
+        assert_eq!(metadata.len(), 13);
     }
 
     #[test]

@@ -6,21 +6,23 @@ use bursar::domain::budget::{Budget, Dimension, WhenUnavailable};
 use bursar::domain::credits;
 use bursar::domain::decision::Decision;
 use bursar::domain::ids::{HolderId, ReservationId};
+use bursar::domain::ledger::Ledger;
 use bursar::domain::ledger::account::{AccountIndex, LocalAccount, Standing};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
 use bursar::domain::time::Now;
 
-use super::plan::{MS, SECOND};
-use super::replica::Overruns;
+use super::plan::{MS, SECOND, room_of};
+use super::replica::Replica;
+use super::room::{Overruns, Room};
 use super::store::Fault;
 use super::truth::Held;
-use super::world::World;
+use super::world::{Place, World, budget_of};
 
 impl World {
     /// I6: what is reserved is what open reservations hold, and none of it lacks cover.
-    pub(crate) fn check_ledger(&self, at: usize) -> Result<(), Fault> {
-        let ledger = &self.replicas[at].ledger;
+    pub(crate) fn check_ledger(&self, place: Place) -> Result<(), Fault> {
+        let ledger = &self.room(place).ledger;
         let mut held: BTreeMap<AccountIndex, (Units, u32)> = BTreeMap::new();
         for (_, reservation) in ledger.reservations() {
             for hold in &reservation.holds {
@@ -29,26 +31,25 @@ impl World {
                 *count += 1;
             }
         }
-        for (place, account) in ledger.accounts() {
-            let (reserved, holds) = held.remove(&place).unwrap_or_default();
+        for (index, account) in ledger.accounts() {
+            let (reserved, holds) = held.remove(&index).unwrap_or_default();
             let is_minute = account.dimension == Dimension::Requests;
             let reserved = if is_minute { Units::ZERO } else { reserved };
             if account.reserved != reserved || account.holds != holds {
                 return Err(format!("I6: {reserved:?} in {holds} holds, not {account:?}"));
             }
-            if account.available() < Units::ZERO && self.is_covered(account, at) {
+            if account.available() < Units::ZERO && self.is_covered(ledger, account) {
                 return Err(format!("I6: more set aside than lent: {account:?}"));
             }
         }
         match held.first_key_value() {
-            Some((place, _)) => Err(format!("I6: a reservation holds of {place}, which is free")),
+            Some((index, _)) => Err(format!("I6: a reservation holds of {index}, which is free")),
             None => Ok(()),
         }
     }
 
     /// Shadow budgets have no leases, and deleted ones no books.
-    fn is_covered(&self, account: &LocalAccount, at: usize) -> bool {
-        let ledger = &self.replicas[at].ledger;
+    fn is_covered(&self, ledger: &Ledger, account: &LocalAccount) -> bool {
         let budget = ledger.accounts().find(|(_, other)| std::ptr::eq(*other, account));
         let key = budget.and_then(|(place, _)| ledger.key(place));
         let was_shadow = |key: &AccountKey| self.was_shadow(key);
@@ -60,13 +61,13 @@ impl World {
     /// Whether it may hold what no lease covers, or was deleted.
     fn was_shadow(&self, key: &AccountKey) -> bool {
         let is_there =
-            key.budget == credits::BUDGET || self.store.budgets.contains_key(&key.budget);
-        !is_there || self.store.shadows.contains(&key.budget)
+            key.budget == credits::BUDGET || self.store.budgets.contains_key(&budget_of(key));
+        !is_there || self.store.shadows.contains(&budget_of(key))
     }
 
     /// Only a budget in force refuses, and only one that says so lets a request go for want of the store's word.
-    pub(crate) fn check_refusal(&self, at: usize, decision: &Decision) -> Result<(), Fault> {
-        let ledger = &self.replicas[at].ledger;
+    pub(crate) fn check_refusal(&self, place: Place, decision: &Decision) -> Result<(), Fault> {
+        let ledger = &self.room(place).ledger;
         let budget = match decision {
             Decision::Allow(_) => None,
             Decision::Deny(refusal) => refusal.gate.as_ref().map(|gate| gate.budget),
@@ -85,31 +86,32 @@ impl World {
     }
 
     /// What was admitted just now without cover, in the truth and within what each budget allows.
-    pub(crate) fn note_blind(&mut self, at: usize, before: &Overruns) -> Result<(), Fault> {
-        let after = self.replicas[at].overruns();
-        for (place, overrun) in after {
-            let grown = overrun.minus(before.get(&place).copied().unwrap_or_default());
+    pub(crate) fn note_blind(&mut self, place: Place, before: &Overruns) -> Result<(), Fault> {
+        let holder = self.replicas[place.at].holder;
+        let after = self.room(place).overruns();
+        for (index, overrun) in after {
+            let grown = overrun.minus(before.get(&index).copied().unwrap_or_default());
             if grown <= Units::ZERO {
                 continue;
             }
-            let replica = &mut self.replicas[at];
-            let Some(key) = replica.ledger.key(place) else { continue };
-            let serial = replica.ledger.serial(place).unwrap_or_default();
-            let sum = replica.blind.entry((place, serial)).or_default();
+            let Room { ledger, blind, .. } = self.room_mut(place);
+            let Some(key) = ledger.key(index) else { continue };
+            let serial = ledger.serial(index).unwrap_or_default();
+            let sum = blind.entry((index, serial)).or_default();
             *sum = sum.plus(grown);
             let sum = *sum;
-            self.truth.went_blind(replica.holder, &key, grown);
-            let budget = replica.ledger.budget(key.budget);
+            self.truth.went_blind(holder, &key, grown);
+            let budget = self.room(place).ledger.budget(key.budget);
             let allowed = budget.map_or(WhenUnavailable::Deny, |budget| budget.when_unavailable);
             let is_allowed = match allowed {
                 WhenUnavailable::Deny => false,
                 WhenUnavailable::AllowUpTo(most) if key.dimension == Dimension::Cost => {
-                    sum <= Units::from(most) || self.relaxed.contains(&key.budget)
+                    sum <= Units::from(most) || self.relaxed.contains(&budget_of(&key))
                 }
                 WhenUnavailable::AllowUpTo(_) | WhenUnavailable::Allow => true,
             };
             if !is_allowed {
-                return Err(format!("r{at} admits {sum:?} of {key:?} blindly: {allowed:?}"));
+                return Err(format!("{place:?} admits {sum:?} of {key:?} blindly: {allowed:?}"));
             }
         }
         Ok(())
@@ -118,21 +120,25 @@ impl World {
     /// Whether requests may have passed without the store, or may pass now.
     pub(crate) fn was_lenient(&self, key: &AccountKey) -> bool {
         let is_lenient = |budget: &Budget| budget.when_unavailable != WhenUnavailable::Deny;
-        self.relaxed.contains(&key.budget)
-            || self.store.budgets.get(&key.budget).is_some_and(is_lenient)
+        self.relaxed.contains(&budget_of(key))
+            || self.store.budgets.get(&budget_of(key)).is_some_and(is_lenient)
     }
 
     /// A limit of requests that a replica knows holds at once for what it admits itself.
-    pub(crate) fn check_own_minute(&mut self, at: usize, holds: &[Held]) -> Result<(), Fault> {
+    pub(crate) fn check_own_minute(
+        &mut self,
+        Place { at, room }: Place,
+        holds: &[Held],
+    ) -> Result<(), Fault> {
         let now = self.now;
-        let replica = &mut self.replicas[at];
+        let Replica { rooms, minutes, .. } = &mut self.replicas[at];
         let counted = |held: &&Held| held.key.dimension == Dimension::Requests && !held.is_blind;
         for Held { key, .. } in holds.iter().filter(counted) {
-            let Some(budget) = replica.ledger.budget(key.budget).filter(|b| !b.shadow) else {
+            let Some(budget) = rooms[room].ledger.budget(key.budget).filter(|b| !b.shadow) else {
                 continue;
             };
             let limit = u64::from(budget.limits.requests_per_minute.unwrap_or(0));
-            let minute = replica.minutes.entry(key.clone()).or_default();
+            let minute = minutes.entry(key.clone()).or_default();
             minute.push_back(now);
             while minute.front().is_some_and(|at| at + 60 * SECOND - 30 * MS <= now) {
                 minute.pop_front();
@@ -148,27 +154,28 @@ impl World {
     /// I9: a holder admits against leases only that the store still counts for it.
     pub(crate) fn check_admission(
         &self,
-        at: usize,
+        place: Place,
         id: ReservationId,
         is_blind: bool,
     ) -> Result<(), Fault> {
-        let now = self.clocks(at);
-        let replica = &self.replicas[at];
-        let Some(reservation) = replica.ledger.reservation(id) else { return Ok(()) };
+        let now = self.clocks(place.at);
+        let room = self.room(place);
+        let Some(reservation) = room.ledger.reservation(id) else { return Ok(()) };
         for hold in &reservation.holds {
-            let Some(key) = replica.ledger.key(hold.account) else { continue };
-            let known = replica.ledger.budget(key.budget);
-            let passed = is_blind && replica.is_lenient(&key);
+            let Some(key) = room.ledger.key(hold.account) else { continue };
+            let known = room.ledger.budget(key.budget);
+            let passed = is_blind && room.is_lenient(&key);
             if passed || self.was_shadow(&key) || known.is_none_or(|budget| budget.shadow) {
                 continue;
             }
-            let mut accounts = replica.ledger.accounts();
-            let Some((_, account)) = accounts.find(|(place, _)| *place == hold.account) else {
+            let mut accounts = room.ledger.accounts();
+            let Some((_, account)) = accounts.find(|(index, _)| *index == hold.account) else {
                 continue;
             };
             check_red(account, known, now)?;
             let epoch = account.lease.epoch;
-            let opener = replica.ledger.opener(hold.account).unwrap_or(replica.holder);
+            let own = self.replicas[place.at].holder;
+            let opener = room.ledger.opener(hold.account).unwrap_or(own);
             self.store.check_lease(&key, opener, epoch, self.store_wall())?;
         }
         Ok(())
@@ -197,7 +204,7 @@ impl World {
         let minute = if self.plan.is_alone { 60 * SECOND - 12 * MS } else { 60 * SECOND };
         let admitted = self.truth.in_minute(key, minute, self.now);
         let admitted = u64::try_from(admitted).unwrap_or(u64::MAX);
-        let allowed = self.rate_allowed(key.budget);
+        let allowed = self.rate_allowed(&budget_of(key));
         if admitted > allowed {
             return Err(format!(
                 "I10: {admitted} in a minute of {key:?}, {allowed} allowed (r{at})"
@@ -225,7 +232,7 @@ impl World {
         if sums.used <= counted {
             return Ok(());
         }
-        let unreported = self.unreported(key).plus(self.forgotten(key)).plus(sums.given_away);
+        let unreported = self.unreported(key).plus(self.forgotten(key));
         if sums.used <= counted.plus(unreported) {
             return Ok(());
         }
@@ -246,8 +253,9 @@ impl World {
     fn unreported(&self, key: &AccountKey) -> Units {
         let mut sum = Units::ZERO;
         for replica in &self.replicas {
-            for (place, account) in replica.ledger.accounts() {
-                if replica.ledger.key(place).as_ref() == Some(key) {
+            let ledger = &replica.rooms[room_of(&key.workspace)].ledger;
+            for (index, account) in ledger.accounts() {
+                if ledger.key(index).as_ref() == Some(key) {
                     sum = sum.plus(self.unsaid(key, replica.holder, account));
                 }
             }

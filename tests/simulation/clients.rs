@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use bursar::domain::decision::Decision;
 use bursar::domain::estimate::Estimate;
-use bursar::domain::ids::ReservationId;
-use bursar::domain::ledger::{Verdict, WaiterId};
+use bursar::domain::ids::{HolderId, ReservationId};
+use bursar::domain::ledger::{NamedHold, Verdict, WaiterId};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
 use bursar::domain::subject::Subject;
 use bursar::domain::time::Wall;
 use bursar::engine::journal::End;
 
-use super::plan::MS;
-use super::replica::{Overruns, Stage};
+use super::plan::{MS, room_of};
+use super::replica::Stage;
+use super::room::Overruns;
 use super::store::Fault;
 use super::truth::Held;
-use super::world::{Event, Inbox, Phase, World};
+use super::world::{Event, Inbox, Phase, Place, World};
 
 /// What becomes of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(crate) enum Standing {
 
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// Its workspace.
+    pub(crate) room: usize,
+    /// How many requests of its workspace came before it: what is reported of it is named by this, so that workspaces have the same names.
+    pub(crate) ordinal: usize,
     pub(crate) subject: Arc<Subject>,
     pub(crate) estimate: Amounts,
     pub(crate) actual: Amounts,
@@ -50,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) arrived: u64,
     /// When it was admitted, by its replica's clock, as whoever settles it in that replica's place is told.
     pub(crate) made_at: Wall,
+    /// What was set aside for it, of which that one is told as well.
+    pub(crate) holds: Vec<NamedHold>,
     pub(crate) reservation: ReservationId,
     pub(crate) fate: Fate,
     pub(crate) standing: Standing,
@@ -60,6 +67,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Where it was made.
+    pub(crate) fn place(&self) -> Place {
+        Place { at: self.at, room: self.room }
+    }
+
     /// Whether there is nothing more to report.
     pub(crate) fn is_acknowledged(&self) -> bool {
         self.acknowledged > u32::from(self.fate == Fate::InParts)
@@ -83,7 +95,8 @@ impl World {
         self.after(pause, Event::Arrive);
         let at = self.random.index(self.replicas.len());
         let fate = self.fate();
-        let subject = self.plan.subject(&mut self.random);
+        let room = self.random.index(self.plan.workspaces);
+        let subject = self.plan.subject(room, &mut self.random);
         self.request(at, subject, fate);
     }
 
@@ -92,15 +105,21 @@ impl World {
         let estimate = self.amounts();
         let actual = self.actual(estimate, fate);
         let holder = self.replicas[at].holder;
-        let reservation = ReservationId { holder, nonce: self.random.wide() };
+        let room = room_of(&subject.workspace);
+        let reservation = ReservationId { holder, nonce: self.nonce(holder, room) };
         let number = self.requests.len();
+        let ordinal = self.asked[room];
+        self.asked[room] += 1;
         self.requests.push(Request {
+            room,
+            ordinal,
             subject,
             estimate,
             actual,
             at,
             arrived: self.now,
             made_at: Wall::default(),
+            holds: Vec::new(),
             reservation,
             fate,
             standing: Standing::Asking,
@@ -109,6 +128,17 @@ impl World {
         });
         self.later(at, 0, Inbox::Ask(number));
         number
+    }
+
+    /// At times that of another replica's reservation in another workspace, from which a name without its holder does not tell it.
+    fn nonce(&mut self, holder: HolderId, room: usize) -> u128 {
+        let nonce = self.random.wide();
+        // Every second one at the most, so that none is taken twice.
+        let other = self.requests.last().filter(|last| {
+            let is_other = last.room != room && last.reservation.holder != holder;
+            is_other && !self.requests.len().is_multiple_of(2)
+        });
+        other.map_or(nonce, |other| other.reservation.nonce)
     }
 
     fn fate(&mut self) -> Fate {
@@ -148,40 +178,41 @@ impl World {
         }
         let now = self.clocks(at);
         let request = &self.requests[number];
+        let (place, reservation) = (request.place(), request.reservation);
         let (subject, estimate) = (Arc::clone(&request.subject), Estimate::of(request.estimate));
-        let ledger = &mut self.replicas[at].ledger;
-        match ledger.reserve(subject, estimate, request.reservation, now) {
-            Verdict::Decided(decision) => self.decided(at, number, &decision, &Overruns::new()),
+        let room = self.room_mut(place);
+        match room.ledger.reserve(subject, estimate, reservation, now) {
+            Verdict::Decided(decision) => self.decided(number, &decision, &Overruns::new()),
             Verdict::Starved(waiter) => {
-                self.replicas[at].waiting.insert(waiter, number);
-                self.later(at, self.plan.patience, Inbox::GiveUp(waiter));
+                room.waiting.insert(waiter, number);
+                self.later(at, self.plan.patience, Inbox::GiveUp(place.room, waiter));
                 Ok(())
             }
         }
     }
 
     /// A request has waited long enough.
-    pub(crate) fn lose_patience(&mut self, at: usize, waiter: WaiterId) -> Result<(), Fault> {
-        let Some(number) = self.replicas[at].waiting.remove(&waiter) else { return Ok(()) };
-        let now = self.clocks(at);
-        let before = self.replicas[at].overruns();
+    pub(crate) fn lose_patience(&mut self, place: Place, waiter: WaiterId) -> Result<(), Fault> {
+        let Some(number) = self.room_mut(place).waiting.remove(&waiter) else { return Ok(()) };
+        let now = self.clocks(place.at);
+        let before = self.room(place).overruns();
         if self.random.chance(100) {
-            self.replicas[at].ledger.abandon(waiter);
+            self.room_mut(place).ledger.abandon(waiter);
             self.requests[number].leave();
             return Ok(());
         }
-        match self.replicas[at].ledger.give_up(waiter, now) {
-            Some(decision) => self.decided(at, number, &decision, &before),
+        match self.room_mut(place).ledger.give_up(waiter, now) {
+            Some(decision) => self.decided(number, &decision, &before),
             None => Err(format!("{waiter:?} waits here and not in the ledger")),
         }
     }
 
     /// Passes on what the ledger decided for those who wait.
-    pub(crate) fn take_decided(&mut self, at: usize) -> Result<(), Fault> {
-        for (waiter, decision) in self.replicas[at].ledger.take_decided() {
-            let number = self.replicas[at].waiting.remove(&waiter);
+    pub(crate) fn take_decided(&mut self, place: Place) -> Result<(), Fault> {
+        for (waiter, decision) in self.room_mut(place).ledger.take_decided() {
+            let number = self.room_mut(place).waiting.remove(&waiter);
             let number = number.ok_or_else(|| format!("nobody waits as {waiter:?}"))?;
-            self.decided(at, number, &decision, &Overruns::new())?;
+            self.decided(number, &decision, &Overruns::new())?;
         }
         Ok(())
     }
@@ -189,23 +220,23 @@ impl World {
     /// The ledger has answered.
     fn decided(
         &mut self,
-        at: usize,
         number: usize,
         decision: &Decision,
         before: &Overruns,
     ) -> Result<(), Fault> {
-        self.check_refusal(at, decision)?;
+        let place = self.requests[number].place();
+        self.check_refusal(place, decision)?;
         let words = match decision {
             Decision::Allow(_) => "allows",
             Decision::Deny(_) => "denies",
             Decision::Undecided { .. } => "leaves undecided",
         };
         let estimate = self.requests[number].estimate;
-        self.trace.mark(self.now, words, at, || format!("#{number} {estimate:?}"));
+        self.trace.mark(self.now, words, place.at, || format!("#{number} {estimate:?}"));
         match decision {
             Decision::Allow(admission) => {
                 let blind = admission.unavailable.then_some(before);
-                return self.allowed(at, number, blind);
+                return self.allowed(place, number, blind);
             }
             Decision::Deny(_) => self.tally.refused += 1,
             Decision::Undecided { .. } => self.tally.undecided += 1,
@@ -216,43 +247,49 @@ impl World {
 
     /// An admission is in the journal before its answer leaves. `blind` is what was overrun before one that was passed without the
     /// store.
-    fn allowed(&mut self, at: usize, number: usize, blind: Option<&Overruns>) -> Result<(), Fault> {
+    fn allowed(
+        &mut self,
+        place: Place,
+        number: usize,
+        blind: Option<&Overruns>,
+    ) -> Result<(), Fault> {
+        let Place { at, room } = place;
         let id = self.requests[number].reservation;
         if let Some(before) = blind {
             self.tally.blind += 1;
-            self.note_blind(at, before)?;
+            self.note_blind(place, before)?;
         }
         let replica = &mut self.replicas[at];
-        replica.records.admit(&replica.ledger, id);
+        replica.records.admit(&replica.rooms[room].ledger, id);
         replica.write_journal();
         let waited = self.now - self.requests[number].arrived;
         let leaves = self.phase == Phase::Stormy && self.random.chance(10);
         if waited > self.plan.patience + 200 * MS || leaves {
             let now = self.clocks(at);
             let replica = &mut self.replicas[at];
-            replica.ledger.withdraw(id, now);
+            replica.rooms[room].ledger.withdraw(id, now);
             replica.records.end(id, End::Withdrawn);
             self.requests[number].standing = Standing::Over;
             return Ok(());
         }
-        self.check_admission(at, id, blind.is_some())?;
+        self.check_admission(place, id, blind.is_some())?;
         self.requests[number].standing = Standing::Admitted;
         self.requests[number].made_at = self.clocks(at).wall;
         self.tally.admitted += 1;
-        let replica = &self.replicas[at];
-        let reservation =
-            replica.ledger.reservation(id).ok_or("an admission without reservation")?;
+        let room = &self.replicas[at].rooms[room];
+        let reservation = room.ledger.reservation(id).ok_or("an admission without reservation")?;
+        self.requests[number].holds = room.ledger.named_holds(reservation);
         let holds: Vec<_> = reservation
             .holds
             .iter()
             .filter_map(|hold| {
-                let key = replica.ledger.key(hold.account)?;
-                let is_blind = blind.is_some() && replica.is_lenient(&key);
+                let key = room.ledger.key(hold.account)?;
+                let is_blind = blind.is_some() && room.is_lenient(&key);
                 Some(Held { key, amount: hold.amount, is_blind })
             })
             .collect();
         let keys: Vec<_> = holds.iter().map(|held| held.key.clone()).collect();
-        self.check_own_minute(at, &holds)?;
+        self.check_own_minute(place, &holds)?;
         let used = (self.requests[number].actual, self.said(number).2);
         self.truth.admitted(id, holds, used, self.now);
         let response = self.random.between(MS, self.plan.response);
@@ -280,20 +317,20 @@ impl World {
     /// A response is complete.
     pub(crate) fn finished(&mut self, at: usize, number: usize) {
         let request = &self.requests[number];
-        let (id, fate) = (request.reservation, request.fate);
+        let (id, fate, place) = (request.reservation, request.fate, request.place());
         match fate {
             Fate::Silent => {}
             Fate::Released => {
                 let now = self.clocks(at);
                 let replica = &mut self.replicas[at];
-                if replica.ledger.release(id, now).is_some() {
+                if replica.rooms[place.room].ledger.release(id, now).is_some() {
                     replica.records.end(id, End::Over);
                 }
                 self.truth.released(id);
             }
-            Fate::Metered if self.replicas[at].ledger.reservation(id).is_some() => {
+            Fate::Metered if self.room(place).ledger.reservation(id).is_some() => {
                 let (id, ..) = self.said(number);
-                self.book(at, number, &id, None);
+                self.book(place, number, &id, None);
             }
             Fate::Metered | Fate::Reported | Fate::InParts => {
                 let pause = self.random.below(500 * MS);

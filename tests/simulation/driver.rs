@@ -1,16 +1,16 @@
-//! What carries a ledger's batches to the store and takes the answers in: it mirrors `engine/driver.rs`.
+//! What carries the ledgers' batches to the store and takes the answers in: `engine/driver.rs` without its tasks, of each workspace one
+//! batch at a time and none waiting for another's.
 
 use std::sync::Arc;
 
-use bursar::domain::ledger::Outgoing;
 use bursar::domain::ledger::escrow::Grant;
-use bursar::engine::journal::End;
 use bursar::store::Batch;
 
-use super::plan::{MS, SECOND, workspace};
+use super::plan::{MS, SECOND};
 use super::replica::{Purpose, RETRY_MIN};
+use super::room::{Room, Waiting};
 use super::store::Fault;
-use super::world::{Answer, Inbox, Query, World};
+use super::world::{Answer, Inbox, Place, Query, World};
 
 const RETRY_MAX: u64 = SECOND;
 /// A ledger that has nothing to say after all decides on who waits, which may give it something to say, but not so often.
@@ -18,99 +18,100 @@ const EMPTY_MAX: u32 = 20;
 
 impl World {
     /// Sets an alarm for the end of a recall.
-    pub(crate) fn await_recalls(&mut self, at: usize) {
-        let Some(end) = self.replicas[at].ledger.next_recall() else { return };
-        if self.replicas[at].recall_ends == Some(end) {
+    pub(crate) fn await_recalls(&mut self, place: Place) {
+        let Some(end) = self.room(place).ledger.next_recall() else { return };
+        if self.room(place).recall_ends == Some(end) {
             return;
         }
-        self.replicas[at].recall_ends = Some(end);
-        let left = end.since(self.clocks(at).mono).as_nanos();
+        self.room_mut(place).recall_ends = Some(end);
+        let left = end.since(self.clocks(place.at).mono).as_nanos();
         let left = u64::try_from(left).expect("a short time");
         // A slow clock has not come there yet when the time has passed.
-        self.later(at, left + left / 1000 + MS, Inbox::RecallOver);
+        self.later(place.at, left + left / 1000 + MS, Inbox::RecallOver(place.room));
     }
 
-    /// Sends a batch if there is one to send.
-    pub(crate) fn talk(&mut self, at: usize) -> Result<(), Fault> {
-        self.take_decided(at)?;
+    /// Sends a batch of a workspace if there is one to send.
+    pub(crate) fn talk(&mut self, place: Place) -> Result<(), Fault> {
+        self.take_decided(place)?;
         let mut empty = 0;
-        while self.replicas[at].sent.is_none() && self.replicas[at].ledger.has_batch() {
-            let now = self.clocks(at);
-            let replica = &mut self.replicas[at];
-            let Some(Outgoing { settlements, exchanges }) = replica.ledger.next_batch(now) else {
-                self.take_decided(at)?;
-                self.count_down(at);
+        while self.room(place).carried.is_none() && self.room(place).ledger.has_batch() {
+            let now = self.clocks(place.at);
+            let Room { ledger, under_way, .. } = self.room_mut(place);
+            let Some(batch) = under_way.next_batch(ledger, now) else {
+                let told = under_way.count_down(ledger);
+                self.take_decided(place)?;
+                self.wake(place, told);
                 empty += 1;
                 if empty > EMPTY_MAX {
-                    let accounts: Vec<_> = self.replicas[at].ledger.accounts().collect();
+                    let accounts: Vec<_> = self.room(place).ledger.accounts().collect();
                     return Err(format!(
-                        "r{at} has something to say and never says it: {accounts:?}"
+                        "{place:?} has something to say and never says it: {accounts:?}"
                     ));
                 }
                 continue;
             };
-            let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });
             let number = self.token();
-            let words = format!("{number}");
-            self.trace.mark(self.now, "sends", at, || format!("{words} {batch:?}"));
-            self.replicas[at].sent = Some((number, Arc::clone(&batch), None));
-            self.send_again(at, number);
+            self.trace.mark(self.now, "sends", place.at, || format!("{number} {batch:?}"));
+            self.room_mut(place).carried = Some((number, None));
+            self.send_again(place, number);
         }
         Ok(())
     }
 
-    pub(crate) fn send_again(&mut self, at: usize, number: u64) {
-        let Some((current, batch, None)) = &self.replicas[at].sent else { return };
-        if *current != number {
+    pub(crate) fn send_again(&mut self, place: Place, number: u64) {
+        let room = self.room(place);
+        let (Some((current, None)), Some(batch)) = (room.carried, room.under_way.sent()) else {
+            return;
+        };
+        if current != number {
             return;
         }
         let query = Query::Commit(number, Arc::clone(batch));
-        let token = self.call(at, query, Purpose::Commit);
-        if let Some((_, _, call)) = &mut self.replicas[at].sent {
-            *call = Some(token);
-        }
+        let token = self.call(place.at, query, Purpose::Commit(place.room));
+        self.room_mut(place).carried = Some((number, Some(token)));
     }
 
-    pub(crate) fn batch_answered(&mut self, at: usize, answer: Answer) {
-        let Some((number, batch, _)) = self.replicas[at].sent.clone() else { return };
+    pub(crate) fn batch_answered(&mut self, place: Place, answer: Answer) {
+        let room = self.room_mut(place);
+        let (Some((number, _)), Some(batch)) = (room.carried, room.under_way.sent().cloned())
+        else {
+            return;
+        };
         match answer {
-            Answer::Grants(grants) => self.take_grants(at, number, &batch, &grants),
+            Answer::Grants(grants) => self.take_grants(place, number, &batch, &grants),
             Answer::Lost(key) => {
+                (room.carried, room.retry_pause) = (None, RETRY_MIN);
+                room.under_way.lost(&mut room.ledger, &key, &batch);
                 self.tally.lost_leases += 1;
-                self.trace.mark(self.now, "lost", at, || format!("{number} {key:?}"));
-                let replica = &mut self.replicas[at];
-                replica.ledger.lease_lost(&key, batch.settlements.clone());
-                replica.sent = None;
-                replica.retry_pause = RETRY_MIN;
+                self.trace.mark(self.now, "lost", place.at, || format!("{number} {key:?}"));
             }
             _ => {
-                let replica = &mut self.replicas[at];
-                replica.sent = Some((number, batch, None));
-                let pause = replica.retry_pause;
-                replica.retry_pause = (pause * 2).min(RETRY_MAX);
-                self.later(at, pause, Inbox::Retry(number));
+                room.carried = Some((number, None));
+                let pause = room.retry_pause;
+                room.retry_pause = (pause * 2).min(RETRY_MAX);
+                self.later(place.at, pause, Inbox::Retry(place.room, number));
             }
         }
     }
 
-    pub(crate) fn take_grants(&mut self, at: usize, number: u64, batch: &Batch, grants: &[Grant]) {
-        let now = self.clocks(at);
-        self.trace.mark(self.now, "granted", at, || format!("{number} {grants:?}"));
-        let replica = &mut self.replicas[at];
-        replica.ledger.apply(grants, now);
-        replica.sent = None;
-        replica.retry_pause = RETRY_MIN;
-        replica.forget_blind(batch);
-        let mut durable = Vec::new();
-        for entry in &batch.settlements {
-            if let Some(reservation) = entry.reservation {
-                replica.records.end(reservation, End::Over);
+    fn take_grants(&mut self, place: Place, number: u64, batch: &Batch, grants: &[Grant]) {
+        let now = self.clocks(place.at);
+        self.trace.mark(self.now, "granted", place.at, || format!("{number} {grants:?}"));
+        let (room, records) = self.replicas[place.at].room_and_records(place.room);
+        (room.carried, room.retry_pause) = (None, RETRY_MIN);
+        let told = room.under_way.answered(&mut room.ledger, records, (batch, grants), now);
+        room.forget_blind(batch);
+        self.wake(place, told);
+    }
+
+    /// What they waited for is durable.
+    fn wake(&mut self, place: Place, told: Vec<Waiting>) {
+        for waiting in told {
+            match waiting {
+                Waiting::Recorded(task) => self.end_task(place.at, task, true),
+                Waiting::Flushed(task) => self.look_up(place.at, task),
+                Waiting::Credits => self.ask_for_credits(place),
             }
-            durable.extend(replica.recording.remove(&entry.id).unwrap_or_default());
         }
-        for task in durable {
-            self.end_task(at, task, true);
-        }
-        self.count_down(at);
     }
 }

@@ -11,11 +11,11 @@ use bursar::domain::subject::Subject;
 use bursar::store::Store as _;
 
 use super::clients::{Fate, Request, Standing};
-use super::plan::{SECOND, workspace};
+use super::plan::{SECOND, room_of};
 use super::replica::replica_of;
 use super::store::{Fault, at_once};
 use super::truth::in_dimension;
-use super::world::World;
+use super::world::{World, budget_of};
 
 /// After healing, everything under way has found its end by then.
 const CALM: u64 = 8 * SECOND;
@@ -24,6 +24,10 @@ const CALM: u64 = 8 * SECOND;
 const TRIES_WHEN_TOLD: u32 = 2;
 /// Likewise where replicas have to ask, once a second, whether something was recalled.
 const TRIES_WHEN_ASKING: u32 = 4;
+/// Where so many hold leases, who has asked others in vain before is refused at once, and again as long as that is remembered, which is
+/// less than two tries' time; then it waits for them.
+const MANY: u32 = 7;
+const TRIES_MORE_AMONG_MANY: u32 = 2;
 
 impl World {
     /// Lives through everything.
@@ -34,6 +38,8 @@ impl World {
         self.run_until(awake.unwrap_or(0).max(self.now) + CALM)?;
         self.probe_credits()?;
         self.let_all_know()?;
+        // Nobody can promise anything to those who leave before a batch that was under way and then their own can be answered.
+        self.plan.patience = self.plan.patience.max(4 * self.plan.latency);
         for _ in 0..4 {
             self.probe()?;
         }
@@ -49,11 +55,9 @@ impl World {
         if self.plan.weather.between_grants.is_none() {
             return Ok(());
         }
-        let grant = self.plan.grant(self.grants.len(), self.store_wall(), &mut self.random);
-        self.grants.push((grant, false));
-        self.send_grant(self.grants.len() - 1);
+        self.make_grant();
         self.run_until(self.now + 2 * SECOND)?;
-        match self.grants.iter().position(|(_, is_confirmed)| !is_confirmed) {
+        match self.grants.iter().position(|payment| !payment.is_confirmed) {
             Some(number) => Err(format!("grant {number} is not confirmed")),
             None => Ok(()),
         }
@@ -62,9 +66,9 @@ impl World {
     /// Two seconds after the last change all replicas know what is in force.
     fn let_all_know(&mut self) -> Result<(), Fault> {
         loop {
-            let version = self.store.version;
+            let version = self.store.version();
             self.run_until(self.now + 2 * SECOND)?;
-            if self.store.version == version {
+            if self.store.version() == version {
                 return self.check_known();
             }
         }
@@ -73,25 +77,35 @@ impl World {
     /// I11: a request that fits is admitted soon, even one that needs most of what others have idle.
     fn probe(&mut self) -> Result<(), Fault> {
         let at = self.random.index(self.replicas.len());
-        let subject = self.plan.subject(&mut self.random);
+        let room = self.random.index(self.plan.workspaces);
+        let subject = self.plan.subject(room, &mut self.random);
         self.spread(at, &subject)?;
-        let tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
+        let mut tries = if self.plan.is_notified { TRIES_WHEN_TOLD } else { TRIES_WHEN_ASKING };
         let mut estimate = None;
-        for _ in 0..tries {
+        while tries > 0 {
+            tries -= 1;
             let number = self.request(at, subject.clone(), Fate::Released);
-            let estimate = *estimate.get_or_insert_with(|| self.demanding(at, number));
+            if estimate.is_none() && self.gates(number).iter().any(|key| self.is_held_by_many(key))
+            {
+                tries += TRIES_MORE_AMONG_MANY;
+            }
+            let estimate = *estimate.get_or_insert_with(|| self.demanding(number));
             self.requests[number].estimate = estimate;
             self.run_until(self.now + self.plan.patience + SECOND / 2)?;
-            if self.requests[number].standing == Standing::Admitted || self.short(at, number) {
+            if self.requests[number].standing == Standing::Admitted || self.short(number) {
                 return Ok(());
             }
             self.run_until(self.now + SECOND / 2)?;
-            if self.short(at, number) {
+            if self.short(number) {
                 return Ok(());
             }
         }
         let last = self.requests.last();
         Err(format!("I11: r{at} does not admit {last:?}, which fits"))
+    }
+
+    fn is_held_by_many(&self, key: &AccountKey) -> bool {
+        self.store.memory.books(key).is_some_and(|(account, _)| account.holders >= MANY)
     }
 
     /// Lets a few replicas draw for a subject, so that they have some of it idle, and at last the one that is probed.
@@ -105,10 +119,10 @@ impl World {
     }
 
     /// What a request asks for: its estimate, or half or all of the least that its gates have idle.
-    fn demanding(&mut self, at: usize, number: usize) -> Amounts {
+    fn demanding(&mut self, number: usize) -> Amounts {
         let part = [0, 0, 2, 1][self.random.index(4)];
         let mut asked = self.requests[number].estimate;
-        let gates = self.gates(at, number);
+        let gates = self.gates(number);
         let least = |of: Dimension| {
             let idle = gates.iter().filter(|key| key.dimension == of).map(|key| self.idle(key));
             idle.min()?.or_zero().get().checked_div(part)
@@ -123,9 +137,9 @@ impl World {
     }
 
     /// Whether some gate of a request has not enough left in the whole fleet.
-    fn short(&self, at: usize, number: usize) -> bool {
+    fn short(&self, number: usize) -> bool {
         let estimate = self.requests[number].estimate;
-        self.gates(at, number).iter().any(|key| {
+        self.gates(number).iter().any(|key| {
             let asked = match key.dimension {
                 // What it admitted without the store has used up slots that are not its own.
                 Dimension::Requests if self.was_lenient(key) => return true,
@@ -137,8 +151,9 @@ impl World {
     }
 
     /// The accounts that may refuse a request, as far as its replica has opened them.
-    fn gates(&self, at: usize, number: usize) -> Vec<AccountKey> {
-        let subject = &self.requests[number].subject;
+    fn gates(&self, number: usize) -> Vec<AccountKey> {
+        let request = &self.requests[number];
+        let subject = &request.subject;
         let covers = |key: &AccountKey| {
             [&subject.workspace]
                 .into_iter()
@@ -146,7 +161,7 @@ impl World {
                 .chain(&subject.identity)
                 .any(|id| *id == key.target)
         };
-        let ledger = &self.replicas[at].ledger;
+        let ledger = &self.room(request.place()).ledger;
         let refuses = |key: &AccountKey| {
             ledger.budget(key.budget).is_some_and(|budget| !budget.shadow && budget.is_active)
         };
@@ -163,8 +178,9 @@ impl World {
         let Some((account, _)) = self.store.memory.books(key) else { return self.store.limit(key) };
         let mut idle = account.free(self.store.limit(key));
         for replica in &self.replicas {
-            for (place, local) in replica.ledger.accounts() {
-                if replica.ledger.key(place).as_ref() != Some(key) {
+            let ledger = &replica.rooms[room_of(&key.workspace)].ledger;
+            for (index, local) in ledger.accounts() {
+                if ledger.key(index).as_ref() != Some(key) {
                     continue;
                 }
                 let lease = self.store.memory.lease(key, replica.holder, local.lease.epoch);
@@ -186,11 +202,12 @@ impl World {
         for key in self.store.memory.account_keys() {
             self.check_closed(&key)?;
         }
-        for (at, replica) in self.replicas.iter().enumerate() {
-            let (open, live) = (replica.ledger.open_reservations(), replica.ledger.live_accounts());
-            if open > 0 || live > 0 || replica.sent.is_some() {
+        for place in (0..self.replicas.len()).flat_map(|at| self.rooms_of(at)) {
+            let room = self.room(place);
+            let (open, live) = (room.ledger.open_reservations(), room.ledger.live_accounts());
+            if open > 0 || live > 0 || room.carried.is_some() {
                 return Err(format!(
-                    "I12: r{at} still has {open} reservations and {live} accounts"
+                    "I12: {place:?} still has {open} reservations and {live} accounts"
                 ));
             }
         }
@@ -224,39 +241,34 @@ impl World {
     /// on record then.
     fn was_ended_otherwise(&self, request: &Request) -> bool {
         let timeout = request.reservation.timeout_settlement();
-        request.fate == Fate::InParts || self.truth.is_recorded(&timeout)
+        request.fate == Fate::InParts
+            || self.truth.is_recorded(&request.subject.workspace, &timeout)
     }
 
     fn check_acknowledged(&self) -> Result<(), Fault> {
         let mut seen = BTreeSet::new();
         for (id, number) in &self.acknowledged {
             let request = &self.requests[*number];
-            let entry = at_once(self.store.memory.settlement(&workspace(), id));
+            let workspace = &request.subject.workspace;
+            let entry = at_once(self.store.memory.settlement(workspace, id));
             // A lower bound has nothing to say beside what is known exactly.
             let is_there =
                 id.as_str().starts_with("part-") || entry.is_ok_and(|entry| entry.is_some());
-            if !seen.insert(id) || !is_there {
+            if !seen.insert((workspace, id)) || !is_there {
                 return Err(format!(
                     "{id} was acknowledged and is not on record once: {request:?}"
                 ));
             }
-            let weather = &self.plan.weather;
-            let was_changed = weather.between_changes.is_some() || weather.between_grants.is_some();
             if request.fate == Fate::InParts && request.acknowledged < 2 {
                 continue;
             }
-            // Whoever charged it may have known other budgets than whoever admitted it.
             let may_be_more = self.contested.contains(number) && self.was_ended_otherwise(request);
-            if may_be_more && was_changed {
-                continue;
-            }
-            let may_be_none = self.directly.contains(number) && was_changed;
-            for (key, charged) in self.truth.charged(request.reservation) {
+            let charged = self.truth.charged(request.reservation);
+            for (key, charged) in charged.filter(|(key, _)| key.workspace == *workspace) {
                 let used = in_dimension(key.dimension, request.actual);
-                let is_there = key.budget == BUDGET || self.store.budgets.contains_key(&key.budget);
-                let is_right = charged == used
-                    || may_be_none && charged == Units::ZERO
-                    || may_be_more && charged > used;
+                let is_there =
+                    key.budget == BUDGET || self.store.budgets.contains_key(&budget_of(key));
+                let is_right = charged == used || may_be_more && charged > used;
                 if !is_right && is_there {
                     return Err(format!("{charged:?} charged to {key:?} for {request:?}"));
                 }

@@ -6,10 +6,10 @@ use bursar::domain::budget::Budget;
 use bursar::domain::ids::{BudgetId, HolderId};
 use bursar::domain::money::{NanoUsd, Tokens};
 
-use super::plan::{self, MS, SECOND};
+use super::plan::{self, MS, SECOND, room_of};
 use super::replica::Stage;
 use super::store::{AHEAD_MAX_MS, Fault};
-use super::world::{Event, Inbox, Phase, World};
+use super::world::{BudgetName, Event, Inbox, Phase, World};
 
 impl World {
     /// Plans the next fault.
@@ -163,21 +163,21 @@ impl World {
             return Ok(());
         }
         self.plan_change();
-        let ids: Vec<BudgetId> = self.store.budgets.keys().copied().collect();
-        if ids.is_empty() {
+        let names: Vec<BudgetName> = self.store.budgets.keys().cloned().collect();
+        if names.is_empty() {
             return Ok(());
         }
-        let id = ids[self.random.index(ids.len())];
-        let budget = self.store.budgets[&id].clone();
+        let name = names[self.random.index(names.len())].clone();
+        let budget = self.store.budgets[&name].clone();
         let which = self.random.below(14);
-        self.trace.mark(self.now, "administers", 0, || format!("{which} {id:?}"));
+        self.trace.mark(self.now, "administers", 0, || format!("{which} {name:?}"));
         match which {
             0..=4 => self.change_limits(budget),
             5 => self.store.replace(Budget { is_active: !budget.is_active, ..budget }),
             6..=7 => {
                 let now = self.store_wall();
-                self.store.reset(id, now, &mut self.truth);
-                self.resets.entry(id).or_default().push(self.now);
+                self.store.reset(&name, now, &mut self.truth);
+                self.resets.entry(name).or_default().push(self.now);
             }
             8..=9 => self.change_rules(budget),
             10..=11 if budget.limits.schedule.is_some() => {
@@ -192,10 +192,11 @@ impl World {
         self.store.raise_ceilings(&mut self.truth);
         self.store.check_all(&self.truth)?;
         self.tell_of_change();
-        for at in 0..self.replicas.len() {
-            if self.replicas[at].is_running() {
-                self.talk(at)?;
-            }
+        for at in (0..self.replicas.len())
+            .filter(|at| self.replicas[*at].is_running())
+            .collect::<Vec<_>>()
+        {
+            self.rooms_of(at).try_for_each(|place| self.talk(place))?;
         }
         Ok(())
     }
@@ -219,15 +220,16 @@ impl World {
     fn change_rules(&mut self, mut budget: Budget) {
         budget.when_unavailable = self.plan.when_unavailable(&mut self.random);
         budget.shadow ^= self.random.chance(200);
-        self.relaxed.insert(budget.id);
+        self.relaxed.insert((budget.workspace.clone(), budget.id));
         self.store.replace(budget);
     }
 
     fn delete_and_make_again(&mut self, mut budget: Budget) {
-        self.store.delete(budget.id);
+        self.store.delete(&(budget.workspace.clone(), budget.id));
         if self.random.chance(700) {
-            self.last_budget += 1;
-            budget.id = BudgetId(self.last_budget);
+            let last = &mut self.last_budget[room_of(&budget.workspace)];
+            *last += 1;
+            budget.id = BudgetId(*last);
             (budget.resets, budget.generation) = (0, 0);
             self.note_rate(&budget);
             self.store.create(budget);

@@ -1,19 +1,23 @@
 //! Usage that reached a replica which does not hold the reservation, as `engine/handoff` passes it on: written down for the holder, and
 //! settled by another when the holder does not take it.
 
-use bursar::domain::ids::{HolderId, Id, ReservationId};
+use std::sync::Arc;
+
+use bursar::domain::ids::{Id, ReservationId};
+use bursar::domain::ledger::Orphan;
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::Units;
-use bursar::domain::settlement::{self, Charge, Settlement};
+use bursar::domain::settlement::{Settlement, was_exact};
+use bursar::domain::subject::Subject;
 use bursar::engine::journal::End;
 use bursar::store::Handoff;
 
 use super::clients::Request;
-use super::plan::{MS, SECOND, workspace};
+use super::plan::{MS, SECOND, room_of, workspace};
 use super::replica::{Purpose, Replica};
-use super::reports::{Road, Task, actual, was_exact};
-use super::truth::in_dimension;
-use super::world::{Answer, Inbox, Query, World};
+use super::reports::{Road, Task, actual};
+use super::room::{Room, Waiting};
+use super::world::{Answer, Inbox, Place, Query, World};
 
 /// How often a reporter's replica looks for the holder's entry, and the pause in between.
 const LOOKS: u32 = 8;
@@ -26,18 +30,7 @@ const LOOK_OVERDUE: u64 = SECOND;
 impl Replica {
     /// Whether this process made a reservation, or took it over.
     pub(crate) fn answers_for(&self, reservation: ReservationId) -> bool {
-        self.holders().contains(&reservation.holder)
-    }
-
-    /// Whether an entry of this reservation is on its way to the store.
-    pub(crate) fn is_settling(&self, reservation: ReservationId) -> bool {
-        let sent = self.sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
-        let mut on_the_way = sent.chain(self.ledger.unsent());
-        on_the_way.any(|settlement| settlement.reservation == Some(reservation))
-    }
-
-    pub(crate) fn holders(&self) -> Vec<HolderId> {
-        self.before.iter().copied().chain([self.holder]).collect()
+        self.holders.contains(&reservation.holder)
     }
 }
 
@@ -46,14 +39,15 @@ impl World {
     pub(crate) fn hand_over(&mut self, at: usize, task: u64) {
         let Some(work) = self.replicas[at].tasks.get_mut(&task) else { return };
         work.road = Road::HandedOn(0);
-        let query = Query::Entries(work.id.clone(), self.requests[work.request].reservation);
+        let reservation = self.requests[work.request].reservation;
+        let query = Query::Entries(workspace(work.room), work.id.clone(), reservation);
         self.call(at, query, Purpose::Report(task));
     }
 
     /// The store has answered about a report that is another replica's to settle.
     pub(crate) fn handed_on(
         &mut self,
-        at: usize,
+        Place { at, room }: Place,
         task: u64,
         (number, id): (usize, Id),
         looks: u32,
@@ -68,7 +62,7 @@ impl World {
                 let reservation = self.requests[number].reservation;
                 let report = number.to_string();
                 let handoff =
-                    Handoff { workspace: workspace(), reservation, settlement: id, report };
+                    Handoff { workspace: workspace(room), reservation, settlement: id, report };
                 self.trace.mark(self.now, "hands over", at, || format!("#{number}"));
                 self.call(at, Query::HandOver(handoff), Purpose::Report(task));
             }
@@ -87,8 +81,8 @@ impl World {
     /// Looks once more for an entry.
     pub(crate) fn look_again(&mut self, at: usize, task: u64) {
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
-        let id = work.id.clone();
-        self.call(at, Query::Entry(id), Purpose::Report(task));
+        let query = Query::Entry(workspace(work.room), work.id.clone());
+        self.call(at, query, Purpose::Report(task));
     }
 
     /// What others wrote down for this replica.
@@ -138,7 +132,7 @@ impl World {
         }
         let Some(handoff) = replica.untaken.pop_front() else { return };
         let work = work(&handoff, Road::Untaken(handoff.clone()));
-        let query = Query::Entries(work.id.clone(), handoff.reservation);
+        let query = Query::Entries(handoff.workspace.clone(), work.id.clone(), handoff.reservation);
         let task = self.token();
         self.replicas[at].tasks.insert(task, work);
         self.later(at, 5 * SECOND, Inbox::TellOver(task));
@@ -173,6 +167,7 @@ impl World {
         let Some(work) = self.replicas[at].tasks.get_mut(&task) else { return };
         let is_there = earlier.iter().any(|entry| entry.id == work.id);
         let reservation = self.requests[work.request].reservation;
+        let place = Place { at, room: work.room };
         if is_there || was_exact(earlier) {
             return self.close_task(at, task, true);
         }
@@ -180,38 +175,40 @@ impl World {
         if let Road::Untaken(handoff) = work.road.clone() {
             work.road = Road::HandedOver(handoff);
         }
-        self.adjust(at, task, reservation);
+        self.adjust(place, task, reservation);
         self.next_untaken(at);
     }
 
     fn book_directly(&mut self, at: usize, task: u64, handoff: Handoff) {
         let now = self.clocks(at);
         let Some(work) = self.replicas[at].tasks.get_mut(&task) else { return };
-        let (number, id) = (work.request, work.id.clone());
+        let (number, id, place) = (work.request, work.id.clone(), Place { at, room: work.room });
         work.road = Road::Charged(handoff.clone());
-        if self.replicas[at].is_settling(handoff.reservation) {
+        let room = self.room(place);
+        if room.under_way.is_settling(&room.ledger, handoff.reservation) {
             return self.close_task(at, task, false);
         }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
-        let made_at = request.made_at;
-        let subject = request.subject.clone();
-        self.directly.insert(number);
-        if !self.gone.contains(&handoff.reservation.holder) {
+        // Whoever tells it in the name of another workspace knows nothing of what is set aside there.
+        let is_own = request.room == place.room;
+        let subject =
+            Subject { workspace: handoff.workspace.clone(), ..(*request.subject).clone() };
+        let orphan = Orphan {
+            reservation: handoff.reservation,
+            subject: Arc::new(subject),
+            at: request.made_at,
+            holds: is_own.then(|| request.holds.clone()),
+        };
+        if is_own && !self.gone.contains(&handoff.reservation.holder) {
             self.contested.insert(number);
         }
-        let replica = &mut self.replicas[at];
-        let entry = replica.ledger.book_directly(
-            handoff.reservation,
-            subject,
-            actual(id.clone(), certainty, amounts),
-            made_at,
-            now,
-        );
+        let Room { ledger, under_way, .. } = self.room_mut(place);
+        let entry = ledger.book_directly(orphan, actual(id.clone(), certainty, amounts), now);
         let Some(entry) = entry else { return self.close_task(at, task, false) };
-        replica.recording.insert(id, vec![task]);
-        replica.ledger.hurry();
-        let holder = replica.holder;
+        under_way.record(&id, [Waiting::Recorded(task)]);
+        ledger.hurry();
+        let holder = self.replicas[at].holder;
         self.trace.mark(self.now, "charges directly", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
         self.hold_up(at, number);
@@ -230,16 +227,12 @@ impl World {
 
     /// What was charged directly gives way among what the holder forfeited, as far as it had been set aside.
     pub(crate) fn charged(&mut self, at: usize, task: u64, handoff: Handoff, entry: &Settlement) {
-        let direct = entry.charges.iter().filter(|charge| charge.road == settlement::Road::Direct);
         let Some(work) = self.replicas[at].tasks.get(&task) else { return };
-        let estimate = self.requests[work.request].estimate;
-        let set_aside = |charge: &Charge| in_dimension(charge.account.dimension, estimate);
-        let against: Vec<_> = direct
-            .map(|charge| (charge.account.clone(), charge.amount.min(set_aside(charge))))
-            .collect();
-        for (account, amount) in &against {
-            self.truth.gives_way(handoff.reservation, account, *amount);
-        }
+        let holds = &self.requests[work.request].holds;
+        let against = entry.gives_way(|account| {
+            let held = holds.iter().find(|hold| hold.account == *account);
+            held.map_or(Units::ZERO, |hold| hold.amount)
+        });
         self.trace.mark(self.now, "takes back", at, || format!("{against:?}"));
         self.mark_settled(at, handoff, against);
         self.close_task(at, task, true);
@@ -249,19 +242,22 @@ impl World {
     pub(crate) fn look_for_overdue(&mut self, at: usize) {
         self.later(at, LOOK_OVERDUE, Inbox::Overdue);
         let now = self.clocks(at);
-        let overdue: Vec<_> = self.replicas[at].ledger.overdue(now).collect();
-        if !overdue.is_empty() {
-            self.call(at, Query::Settled(overdue), Purpose::Overdue(now));
+        for Place { at, room } in self.rooms_of(at) {
+            let overdue: Vec<_> = self.room(Place { at, room }).ledger.overdue(now).collect();
+            if !overdue.is_empty() {
+                let query = Query::Settled(workspace(room), overdue);
+                self.call(at, query, Purpose::Overdue(room, now));
+            }
         }
     }
 
     /// Gives back open reservations that another replica settled.
-    pub(crate) fn give_up(&mut self, at: usize, settled: &[ReservationId]) {
-        let now = self.clocks(at);
-        let replica = &mut self.replicas[at];
+    pub(crate) fn give_up(&mut self, place: Place, settled: &[ReservationId]) {
+        let now = self.clocks(place.at);
+        let (room, records) = self.replicas[place.at].room_and_records(place.room);
         for id in settled {
-            if replica.ledger.release(*id, now).is_some() {
-                replica.records.end(*id, End::Over);
+            if room.ledger.release(*id, now).is_some() {
+                records.end(*id, End::Over);
             }
         }
     }
@@ -269,5 +265,6 @@ impl World {
 
 fn work(handoff: &Handoff, road: Road) -> Task {
     let request = handoff.report.parse().expect("the number of a request");
-    Task { request, id: handoff.settlement.clone(), has_turn: false, road }
+    let room = room_of(&handoff.workspace);
+    Task { request, room, id: handoff.settlement.clone(), has_turn: false, road }
 }

@@ -1,33 +1,28 @@
 //! The lives of a replica: it starts from its journal, runs, and ends by a shutdown or a crash, as in `engine/start.rs`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bursar::domain::ids::{HolderId, ReservationId};
-use bursar::domain::ledger::{Ledger, RestoredReservation};
+use bursar::domain::ids::HolderId;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::journal::{Buffer, Recovered};
-use bursar::store::AdoptedLease;
 
-use super::credits::Purse;
-use super::plan::{MS, SECOND, workspace};
-use super::replica::{
-    BOOT, CLOSE_PATIENCE, LIFE_BITS, Purpose, RETRY_MIN, Replica, Stage, TICK, terms,
-};
+use super::plan::{MS, SECOND, room_of};
+use super::replica::{BOOT, CLOSE_PATIENCE, LIFE_BITS, Purpose, Replica, Stage, tick};
+use super::room::rooms;
 use super::world::{Answer, Event, Inbox, Query, World};
 
 impl Replica {
-    fn restore(&mut self, settled: &[ReservationId], now: Now) {
-        let Recovered { reservations, stamps, .. } = std::mem::take(&mut self.recovered);
-        for AdoptedLease { account, opener, epoch, lease } in std::mem::take(&mut self.adopted) {
-            self.ledger.restore_lease(&account, (opener, epoch), &lease, now);
-        }
-        for stamp in stamps {
-            self.ledger.restore_stamp(&stamp, now);
-        }
-        let is_open = |open: &RestoredReservation| !settled.contains(&open.id);
-        for reservation in reservations.into_iter().filter(is_open).collect::<Vec<_>>() {
-            self.ledger.restore_reservation(reservation, now);
+    /// The next workspace to ask about; there is none without open reservations.
+    fn next_unasked(&self) -> Option<Query> {
+        let (workspace, open) = self.unasked.first_key_value()?;
+        Some(Query::Settled(workspace.clone(), open.clone()))
+    }
+
+    fn restore(&mut self, now: Now) {
+        let adopted = std::mem::take(&mut self.adopted);
+        let recovered = std::mem::take(&mut self.recovered);
+        for (workspace, restored) in recovered.by_workspace(adopted, &self.settled) {
+            restored.put_into(&mut self.rooms[room_of(&workspace)].ledger, now);
         }
         self.rewrite_journal(now);
     }
@@ -51,16 +46,13 @@ impl World {
         if self.replicas[at].stage != Stage::Down {
             return;
         }
-        let terms = terms(&self.plan);
         let replica = &mut self.replicas[at];
         replica.life += 1;
         let number = u128::try_from(replica.number).expect("a few") + 1;
         replica.holder = HolderId(number << LIFE_BITS | u128::from(replica.life));
-        replica.ledger = Ledger::new(workspace(), replica.holder, terms);
+        replica.rooms = rooms(&self.plan, replica.holder);
         replica.stage = Stage::Starting;
-        (replica.version, replica.retry_pause, replica.recall_ends) = (0, RETRY_MIN, None);
         replica.records = Buffer::default();
-        replica.purse = Purse::default();
         replica.recovered = Recovered::default();
         replica.adopted.clear();
         if let Some(journal) = &mut replica.journal {
@@ -70,10 +62,7 @@ impl World {
                 replica.recovered.holders.iter().copied().chain([replica.holder]).collect();
             replica.records.own(BOOT, &holders);
         }
-        // A reservation that was taken over twice names a holder before the last.
-        let taken_over = replica.recovered.reservations.iter().map(|open| open.id.holder);
-        let before = replica.recovered.holders.iter().copied().chain(taken_over);
-        replica.before = before.collect::<BTreeSet<_>>().into_iter().collect();
+        replica.holders = replica.recovered.holders_with(replica.holder);
         replica.write_journal();
         self.tally.restarts += 1;
         self.trace.mark(self.now, "starts", at, String::new);
@@ -81,40 +70,59 @@ impl World {
         self.call(at, query, Purpose::Start);
     }
 
-    /// Starting is four questions, each asked until it is answered.
+    /// Starting is a question after the other, until all are answered: what is in force, what leases there are, and of each workspace what
+    /// was settled.
     pub(crate) fn go_on_starting(&mut self, at: usize, answer: Answer) {
         let now = self.clocks(at);
         let replica = &mut self.replicas[at];
-        let open: Vec<_> = replica.recovered.reservations.iter().map(|open| open.id).collect();
         let query = match answer {
             Answer::News(news) => {
-                replica.version = news.version;
-                replica.put_exactly(&news.budgets, now);
-                replica.put_credits(news.credits, now);
-                Query::Adopt(replica.before.clone())
+                for changed in &news.changed {
+                    let room = &mut replica.rooms[changed.room];
+                    room.put_changed(changed, now);
+                    room.put_credits(changed.credits, now);
+                }
+                Some(Query::Adopt(replica.holders.clone()))
             }
             Answer::Adopted(leases) => {
                 replica.adopted = leases;
-                Query::Settled(open)
+                replica.unasked = replica.recovered.open();
+                replica.next_unasked()
             }
             Answer::Settled(settled) => {
-                if replica.journal.is_some() {
-                    replica.restore(&settled, now);
-                    self.truth.found_again(&self.replicas[at].before);
+                if let Some((workspace, _)) = replica.unasked.pop_first() {
+                    let settled = settled.into_iter().map(|id| (workspace.clone(), id));
+                    replica.settled.extend(settled);
                 }
-                self.run(at);
-                return;
+                replica.next_unasked()
             }
-            _ => Query::News(replica.holders()),
+            _ => {
+                replica.settled.clear();
+                Some(self.news_query(at))
+            }
         };
-        self.call(at, query, Purpose::Start);
+        match query {
+            Some(query) => drop(self.call(at, query, Purpose::Start)),
+            None => self.go_on(at),
+        }
+    }
+
+    /// It has all that it needs to go on with what its journal says.
+    fn go_on(&mut self, at: usize) {
+        let now = self.clocks(at);
+        let replica = &mut self.replicas[at];
+        if replica.journal.is_some() {
+            replica.restore(now);
+            self.truth.found_again(&self.replicas[at].holders);
+        }
+        self.run(at);
     }
 
     fn run(&mut self, at: usize) {
         self.trace.mark(self.now, "runs", at, String::new);
         self.replicas[at].stage = Stage::Running;
         let spread = self.random.below(SECOND);
-        self.later(at, TICK, Inbox::Tick);
+        self.later(at, tick(), Inbox::Tick);
         self.later(at, spread, Inbox::Poll);
         self.later(at, spread * 5, Inbox::Sweep);
         if !self.plan.is_alone {
@@ -122,7 +130,7 @@ impl World {
             self.later(at, spread * 20, Inbox::Untaken);
         }
         let now = self.clocks(at);
-        self.replicas[at].heard_at = now.mono;
+        (self.replicas[at].heard_at, self.replicas[at].tended_at) = (now.mono, now);
     }
 
     /// The process is gone. What was being written to the journal may be there in part.
@@ -141,7 +149,9 @@ impl World {
         self.trace.mark(self.now, "closes", at, String::new);
         let replica = &mut self.replicas[at];
         replica.stage = Stage::Closing;
-        replica.ledger.close_leases();
+        for room in &mut replica.rooms {
+            room.ledger.close_leases();
+        }
         self.later(at, CLOSE_PATIENCE, Inbox::Closed);
     }
 
@@ -157,24 +167,24 @@ impl World {
     fn end_life(&mut self, at: usize) {
         let replica = &mut self.replicas[at];
         replica.stage = Stage::Down;
-        (replica.sent, replica.stopped_until) = (None, 0);
+        replica.stopped_until = 0;
         replica.calls.clear();
         replica.tasks.clear();
-        replica.recording.clear();
-        replica.flushing.clear();
-        replica.turns.clear();
         replica.untaken.clear();
         replica.recalled.clear();
-        replica.blind.clear();
         replica.minutes.clear();
+        replica.settled.clear();
+        replica.unasked.clear();
         let holder = replica.holder;
         if replica.journal.is_none() {
             self.gone.insert(holder);
         }
         self.truth.forgotten(holder);
-        let waiting = std::mem::take(&mut self.replicas[at].waiting);
-        for request in waiting.into_values() {
-            self.requests[request].leave();
+        for room in &mut self.replicas[at].rooms {
+            room.forget();
+            for request in std::mem::take(&mut room.waiting).into_values() {
+                self.requests[request].leave();
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `make simulate SEEDS=1000 FIRST_SEED=1` runs more of it.
 //!
 //! People change budgets, their calendars and what they do without the store, and pay for credits that are over some time later.
-//! There is one workspace: rooms know nothing of each other.
+//! Some worlds have up to three workspaces, in which everything has the same names: what is done in one changes nothing in another.
 //!
 //! The store here loses nothing that it has confirmed, as PostgreSQL with `synchronous_commit` on and, where it fails over, a synchronous
 //! standby. One that loses its last transactions when it fails over breaks I7: leases that were lent in them are lent once more, up to what
@@ -24,10 +24,12 @@ mod faults;
 mod handoffs;
 mod life;
 mod network;
+mod paid;
 mod plan;
 mod random;
 mod replica;
 mod reports;
+mod room;
 mod store;
 mod trace;
 mod truth;

@@ -1,11 +1,9 @@
 //! What happens to messages between replicas and their store, and what the store does with them.
 
 use bursar::domain::ids::HolderId;
-use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::ledger::escrow::Grant;
 use bursar::store::{Batch, FleetStore as _, Store as _};
 
-use super::plan::workspace;
 use super::replica::{Stage, replica_of};
 use super::store::{Fault, at_once};
 use super::world::{Answer, Call, Event, Inbox, News, Query, World};
@@ -38,16 +36,16 @@ impl World {
         Ok(match &call.query {
             Query::Commit(number, batch) => return self.commit(call, *number, batch),
             Query::Sweep => {
-                if at_once(memory.sweep(now)).map_err(|error| error.to_string())? > 0 {
+                if self.store.sweep(now)? > 0 {
                     self.trace.mark(self.now, "swept", call.from, String::new);
                     self.store.check_all(&self.truth)?;
                     self.check_all_covers()?;
                 }
                 Answer::Done
             }
-            Query::News(holders) => Answer::News(self.news(holders)?),
+            Query::News(holders, known) => Answer::News(self.news(holders, known)?),
             Query::HandOver(handoff) => {
-                self.store.tell_time(now);
+                self.store.tell_time(now)?;
                 let memory = &self.store.memory;
                 at_once(memory.hand_over(handoff)).map_err(|error| error.to_string())?;
                 Answer::Done
@@ -58,6 +56,7 @@ impl World {
                 let replica = replica_of(handoff.reservation.holder);
                 let from = against.iter().map(|(account, _)| (account.clone(), replica));
                 self.taken_back.extend(from);
+                self.store.note(|key| against.iter().any(|(account, _)| account == key));
                 self.store.check_all(&self.truth)?;
                 self.check_all_covers()?;
                 Answer::Done
@@ -65,8 +64,8 @@ impl World {
             Query::Untaken => Answer::Untaken(
                 at_once(memory.untaken_handoffs(now)).map_err(|error| error.to_string())?,
             ),
-            Query::Settled(ids) => Answer::Settled(
-                at_once(memory.settled_among(&workspace(), ids)).map_err(|e| e.to_string())?,
+            Query::Settled(workspace, ids) => Answer::Settled(
+                at_once(memory.settled_among(workspace, ids)).map_err(|e| e.to_string())?,
             ),
             Query::Adopt(from) => {
                 let adopted = at_once(memory.adopt(from, call.holder, now));
@@ -76,19 +75,19 @@ impl World {
                 self.check_all_covers()?;
                 Answer::Adopted(adopted)
             }
-            Query::Entry(id) => Answer::Entry(
-                at_once(memory.settlement(&workspace(), id)).map_err(|e| e.to_string())?,
-            ),
-            Query::Entries(id, reservation) => {
-                let own = at_once(memory.settlement(&workspace(), id));
-                let all = at_once(memory.settlements_of(&workspace(), *reservation));
+            Query::Entry(workspace, id) => {
+                Answer::Entry(at_once(memory.settlement(workspace, id)).map_err(|e| e.to_string())?)
+            }
+            Query::Entries(workspace, id, reservation) => {
+                let own = at_once(memory.settlement(workspace, id));
+                let all = at_once(memory.settlements_of(workspace, *reservation));
                 Answer::Entries(own.map_err(|e| e.to_string())?, all.map_err(|e| e.to_string())?)
             }
-            Query::Grant(grant, at) => {
-                Answer::Granted(self.store.grant(grant, *at, now, &self.truth)?)
+            Query::Grant(workspace, grant, at) => {
+                Answer::Granted(self.store.grant((workspace, grant), *at, now, &self.truth)?)
             }
-            Query::ExpireCredits(at) => {
-                Answer::Credits(self.store.expire_credits(*at, now, &self.truth)?)
+            Query::ExpireCredits(workspace, at) => {
+                Answer::Credits(self.store.expire_credits(workspace, *at, now, &self.truth)?)
             }
         })
     }
@@ -130,21 +129,13 @@ impl World {
         }
     }
 
-    fn news(&self, holders: &[HolderId]) -> Result<News, Fault> {
+    fn news(&self, holders: &[HolderId], known: &[i64]) -> Result<News, Fault> {
         let heard = at_once(self.store.memory.news(holders, self.store_wall()));
         let heard = heard.map_err(|error| error.to_string())?;
-        let recalled = |key: AccountKey| {
-            let (account, leases) = self.store.memory.books(&key)?;
-            let theirs = leases.iter().any(|(opener, ..)| holders.contains(opener));
-            (theirs && account.recalls > 0).then_some((key, account.recalls))
-        };
-        let keys = self.store.memory.account_keys();
         Ok(News {
             handed_over: heard.handed_over,
-            credits: self.store.credits_in_force(),
-            version: self.store.version,
-            budgets: self.store.budgets.values().cloned().collect(),
-            recalled: keys.into_iter().filter_map(recalled).collect(),
+            changed: self.store.changed_since(known),
+            recalled: heard.recalled,
         })
     }
 }

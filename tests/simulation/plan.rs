@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) is_notified: bool,
     /// The wall clock when the world begins.
     pub(crate) begins_at: Wall,
+    /// How many workspaces the replicas serve. Ids, projects and identities are the same in each.
+    pub(crate) workspaces: usize,
     pub(crate) budgets: Vec<Budget>,
     pub(crate) projects: u64,
     pub(crate) identities: u64,
@@ -89,7 +91,7 @@ impl Plan {
             replicas,
             is_alone: replicas == 1 && random.chance(500),
             ttl: Duration::from_millis(random.between(2_000, 10_000)),
-            reservation_timeout: Duration::from_secs(random.between(8, 60)),
+            reservation_timeout: reservation_timeout(random),
             length: random.between(60, 240) * SECOND,
             between_requests: SECOND / rate,
             latency: random.between(1, 60) * MS,
@@ -102,6 +104,7 @@ impl Plan {
             weather,
             is_notified: random.chance(600),
             begins_at: beginning(random),
+            workspaces: [1, 1, 2, 2, 3][random.index(5)],
             budgets: Vec::new(),
             projects: random.between(1, 3),
             identities: random.between(1, 6),
@@ -109,20 +112,25 @@ impl Plan {
         };
         let with_journal = [0, 500, 900, 1000][random.index(4)];
         plan.journals = (0..replicas).map(|_| random.chance(with_journal)).collect();
-        let count = random.between(1, 4);
-        for nonce in 1..=count {
-            let budget = plan.budget(BudgetId(u128::from(nonce)), random);
-            if !plan.budgets.iter().any(|other| other.scope == budget.scope) {
-                plan.budgets.push(budget);
+        for room in 0..plan.workspaces {
+            let count = random.between(1, 4);
+            for nonce in 1..=count {
+                let budget = plan.budget(workspace(room), BudgetId(u128::from(nonce)), random);
+                let is_taken = |other: &Budget| {
+                    other.workspace == budget.workspace && other.scope == budget.scope
+                };
+                if !plan.budgets.iter().any(is_taken) {
+                    plan.budgets.push(budget);
+                }
             }
         }
         plan
     }
 
     /// A budget that a person could have made.
-    pub(crate) fn budget(&self, id: BudgetId, random: &mut Random) -> Budget {
+    pub(crate) fn budget(&self, workspace: Id, id: BudgetId, random: &mut Random) -> Budget {
         let scope = match random.below(6) {
-            0 | 1 => Scope { kind: ScopeKind::Workspace, target: Target::One(workspace()) },
+            0 | 1 => Scope { kind: ScopeKind::Workspace, target: Target::One(workspace.clone()) },
             2 => Scope { kind: ScopeKind::Project, target: Target::One(name("p", 0)) },
             3 => Scope { kind: ScopeKind::Project, target: Target::Each },
             4 => Scope { kind: ScopeKind::Identity, target: Target::One(name("u", 0)) },
@@ -143,7 +151,7 @@ impl Plan {
             limits.requests_per_minute = Some(self.requests_per_minute(random));
         }
         Budget {
-            workspace: workspace(),
+            workspace,
             id,
             generation: 0,
             resets: 0,
@@ -202,8 +210,8 @@ impl Plan {
         u32::try_from(limit).expect("a small limit")
     }
 
-    pub(crate) fn subject(&self, random: &mut Random) -> Arc<Subject> {
-        let mut subject = Subject::of_workspace(workspace());
+    pub(crate) fn subject(&self, room: usize, random: &mut Random) -> Arc<Subject> {
+        let mut subject = Subject::of_workspace(workspace(room));
         subject.project = Some(name("p", random.below(self.projects)));
         subject.identity = Some(name("u", random.below(self.identities)));
         Arc::new(subject)
@@ -216,6 +224,12 @@ pub(crate) fn schedule(random: &mut Random) -> Schedule {
     let zone = ["UTC", "UTC", "Asia/Kolkata"][random.index(3)];
     let zone = Zone::parse(zone).expect("a zone");
     Schedule { period, zone, week_start: WeekStart::Monday }
+}
+
+/// In some worlds reservations stay open until others settle them in the place of a holder that is away, in the rest most run out before.
+fn reservation_timeout(random: &mut Random) -> Duration {
+    let seconds = if random.chance(400) { random.between(100, 240) } else { random.between(8, 60) };
+    Duration::from_secs(seconds)
 }
 
 /// Every third world is calm, so that what happens without faults is looked at as well.
@@ -244,8 +258,16 @@ fn beginning(random: &mut Random) -> Wall {
     }
 }
 
-pub(crate) fn workspace() -> Id {
-    Id::parse("acme").expect("a name")
+/// The names of the workspaces.
+const WORKSPACES: [&str; 3] = ["acme", "acme-2", "birch"];
+
+pub(crate) fn workspace(room: usize) -> Id {
+    Id::parse(WORKSPACES[room]).expect("a name")
+}
+
+/// The number of the workspace of this name.
+pub(crate) fn room_of(workspace: &Id) -> usize {
+    WORKSPACES.iter().position(|name| *name == workspace.as_str()).expect("one of ours")
 }
 
 fn name(kind: &str, number: u64) -> Id {

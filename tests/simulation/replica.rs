@@ -1,30 +1,25 @@
-//! One replica: a ledger, its journal and what an engine does around them. It mirrors `engine/decide.rs`
-//! and `engine/start.rs` without their tasks and locks.
+//! One replica: a ledger for each workspace, one journal over all of them, and what an engine does around them. It mirrors
+//! `engine/decide.rs`, `engine/tend.rs` and `engine/news.rs` without their tasks and locks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::domain::budget::{Budget, WhenUnavailable};
-use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
-use bursar::domain::ledger::account::AccountIndex;
+use bursar::domain::ids::{HolderId, Id, ReservationId};
+use bursar::domain::ledger;
 use bursar::domain::ledger::escrow::AccountKey;
-use bursar::domain::ledger::{Ledger, OnTimeout, Sharing, Terms, WaiterId};
-use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
-use bursar::domain::time::{Mono, Now};
+use bursar::domain::time::{Mono, Now, Wall};
+use bursar::engine::has_jumped;
 use bursar::engine::journal::{Buffer, Recovered};
-use bursar::store::{AdoptedLease, Batch, Handoff};
+use bursar::store::{AdoptedLease, Handoff};
 
-use super::credits::Purse;
-use super::plan::{MS, Plan, SECOND, workspace};
+use super::plan::{MS, Plan, SECOND, room_of, workspace};
 use super::random::Random;
 use super::reports::Task;
+use super::room::{Room, rooms};
 use super::store::Fault;
-use super::world::{Answer, Call, Event, Inbox, News, Query, World};
+use super::world::{Answer, Call, Event, Inbox, News, Place, Query, World};
 
-/// As in the engine.
-pub(crate) const TICK: u64 = 250 * MS;
 const SWEEP: u64 = 5 * SECOND;
 const POLL: u64 = SECOND;
 pub(crate) const RETRY_MIN: u64 = 20 * MS;
@@ -51,43 +46,29 @@ pub(crate) enum Stage {
 /// Why the store was asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
-    Commit,
+    Commit(usize),
     Start,
     Errand,
     Report(u64),
-    /// Reservations that were overdue at this time.
-    Overdue(Now),
-    /// Reservations that others may have settled.
-    GiveUp,
+    /// Reservations of a workspace that were overdue at this time.
+    Overdue(usize, Now),
+    /// Reservations of a workspace that others may have settled.
+    GiveUp(usize),
     /// A grant of credits.
     Grant(usize),
-    /// What is in force of the credits.
-    Credits,
-}
-
-/// What accounts have consumed beyond their leases.
-pub(crate) type Overruns = BTreeMap<AccountIndex, Units>;
-
-/// Who waits until all that there is to tell is durable.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Flushing {
-    Task(u64),
-    Credits,
+    /// What is in force of a workspace's credits.
+    Credits(usize),
 }
 
 pub(crate) struct Replica {
     pub(crate) stage: Stage,
     pub(crate) life: u32,
     pub(crate) holder: HolderId,
-    pub(crate) ledger: Ledger,
+    /// One for each workspace.
+    pub(crate) rooms: Vec<Room>,
     pub(crate) records: Buffer,
     /// The file; `None` for a replica without one.
     pub(crate) journal: Option<Vec<u8>>,
-    /// The batch under way with its number, and the call that carries it.
-    pub(crate) sent: Option<(u64, Arc<Batch>, Option<u64>)>,
-    pub(crate) retry_pause: u64,
-    /// When the alarm for recalls goes off.
-    pub(crate) recall_ends: Option<Mono>,
     pub(crate) calls: BTreeMap<u64, Purpose>,
     pub(crate) stopped_until: u64,
     pub(crate) hears_nothing: bool,
@@ -99,27 +80,23 @@ pub(crate) struct Replica {
     pub(crate) boot: u64,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) wall_off: i64,
-    pub(crate) waiting: BTreeMap<WaiterId, usize>,
     pub(crate) tasks: BTreeMap<u64, Task>,
-    /// Entries on their way to the store, and which tasks wait for them.
-    pub(crate) recording: BTreeMap<Id, Vec<u64>>,
-    pub(crate) flushing: Vec<(usize, Flushing)>,
-    pub(crate) turns: BTreeSet<ReservationId>,
-    /// Holders that it took over from.
-    pub(crate) before: Vec<HolderId>,
+    /// All whose reservations it answers for: itself, and those that it took over.
+    pub(crate) holders: Vec<HolderId>,
     /// Handoffs that nobody took, to be settled here.
     pub(crate) untaken: VecDeque<Handoff>,
     /// When news came last.
     pub(crate) heard_at: Mono,
     pub(crate) recalled: BTreeMap<AccountKey, u32>,
-    pub(crate) version: u64,
-    pub(crate) purse: Purse,
-    /// What was passed without the store's word since it last gave one, by the account's place and serial.
-    pub(crate) blind: BTreeMap<(AccountIndex, u32), Units>,
+    /// When the leases were last tended.
+    pub(crate) tended_at: Now,
     /// When requests were admitted in this life, of each account that counts them.
     pub(crate) minutes: BTreeMap<AccountKey, VecDeque<u64>>,
     pub(crate) recovered: Recovered,
     pub(crate) adopted: Vec<AdoptedLease>,
+    /// Reservations of the journal that the store has entries of, and those that it has still to be asked about.
+    pub(crate) settled: BTreeSet<(Id, ReservationId)>,
+    pub(crate) unasked: BTreeMap<Id, Vec<ReservationId>>,
     pub(crate) number: usize,
 }
 
@@ -138,12 +115,9 @@ impl Replica {
             stage: Stage::Down,
             life: 0,
             holder,
-            ledger: Ledger::new(workspace(), holder, terms(plan)),
+            rooms: rooms(plan, holder),
             records: Buffer::default(),
             journal: plan.journals[number].then(Vec::new),
-            sent: None,
-            retry_pause: RETRY_MIN,
-            recall_ends: None,
             calls: BTreeMap::new(),
             stopped_until: 0,
             hears_nothing: false,
@@ -152,21 +126,17 @@ impl Replica {
             drift: random.signed(-200, 200),
             boot: random.between(1, 100_000) * SECOND,
             wall_off: random.signed(-1_500, 1_500),
-            waiting: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            recording: BTreeMap::new(),
-            flushing: Vec::new(),
-            turns: BTreeSet::new(),
-            before: Vec::new(),
+            holders: Vec::new(),
             untaken: VecDeque::new(),
             heard_at: Mono::default(),
             recalled: BTreeMap::new(),
-            version: 0,
-            purse: Purse::default(),
-            blind: BTreeMap::new(),
+            tended_at: Now { wall: Wall::default(), mono: Mono::default() },
             minutes: BTreeMap::new(),
             recovered: Recovered::default(),
             adopted: Vec::new(),
+            settled: BTreeSet::new(),
+            unasked: BTreeMap::new(),
             number,
         }
     }
@@ -193,49 +163,21 @@ impl Replica {
     }
 
     pub(crate) fn rewrite_journal(&mut self, now: Now) {
-        let Self { records, ledger, sent, holder, before, .. } = self;
-        let under_way = sent.iter().flat_map(|(_, batch, _)| &batch.settlements);
-        let unrecorded: Vec<Settlement> = under_way.chain(ledger.unsent()).cloned().collect();
-        records.rewrite(BOOT, *holder, before, [(ledger, unrecorded)].into_iter(), now);
+        let Self { records, rooms, holder, holders, .. } = self;
+        let ledgers = rooms.iter_mut().map(|room| {
+            let unrecorded: Vec<Settlement> =
+                room.under_way.unrecorded(&room.ledger).cloned().collect();
+            (&mut room.ledger, unrecorded)
+        });
+        records.rewrite(BOOT, *holder, holders, ledgers, now);
         let (bytes, _) = records.drain();
         if let Some(journal) = &mut self.journal {
             *journal = bytes;
         }
     }
 
-    pub(crate) fn overruns(&self) -> Overruns {
-        let accounts = self.ledger.accounts();
-        accounts.map(|(place, account)| (place, account.lease.overrun)).collect()
-    }
-
-    /// Whether a gate may be passed without the store.
-    pub(crate) fn is_lenient(&self, key: &AccountKey) -> bool {
-        let budget = self.ledger.budget(key.budget);
-        budget.is_some_and(|budget| budget.when_unavailable != WhenUnavailable::Deny)
-    }
-
-    /// The store has answered for these accounts.
-    pub(crate) fn forget_blind(&mut self, batch: &Batch) {
-        let Self { ledger, blind, .. } = self;
-        let is_told = |place| {
-            let key = ledger.key(place);
-            key.is_some_and(|key| batch.exchanges.iter().any(|told| told.account == key))
-        };
-        blind.retain(|(place, _), _| !is_told(*place));
-    }
-
-    /// Puts these budgets in force, and no others.
-    pub(crate) fn put_exactly(&mut self, budgets: &[Budget], now: Now) {
-        let is_gone = |id: &BudgetId| !budgets.iter().any(|budget| budget.id == *id);
-        let gone: Vec<_> = self.ledger.budgets().map(|b| b.id).filter(is_gone).collect();
-        for id in gone {
-            self.ledger.remove_budget(id, now);
-        }
-        for budget in budgets {
-            if self.ledger.budget(budget.id) != Some(budget) {
-                self.ledger.put_budget(budget.clone(), now);
-            }
-        }
+    pub(crate) fn room_and_records(&mut self, room: usize) -> (&mut Room, &mut Buffer) {
+        (&mut self.rooms[room], &mut self.records)
     }
 }
 
@@ -260,9 +202,10 @@ impl World {
         }
         match what {
             Inbox::Ask(request) => self.ask(at, request)?,
-            Inbox::GiveUp(waiter) => self.lose_patience(at, waiter)?,
+            Inbox::GiveUp(room, waiter) => self.lose_patience(Place { at, room }, waiter)?,
             Inbox::Finished(request) => self.finished(at, request),
             Inbox::Tell(request) => self.tell(at, request),
+            Inbox::TellAstray(request, room) => self.tell_astray(Place { at, room }, request),
             Inbox::TellOver(task) => self.end_task(at, task, false),
             Inbox::Look(task) => self.look_again(at, task),
             Inbox::Untaken => self.look_for_untaken(at),
@@ -281,27 +224,30 @@ impl World {
             }
             Inbox::Recalled(key, count) => {
                 let now = self.clocks(at);
-                self.replicas[at].ledger.recalled(&key, count, now);
+                let room = room_of(&key.workspace);
+                self.replicas[at].rooms[room].ledger.recalled(&key, count, now);
             }
-            Inbox::RecallOver => {
+            Inbox::RecallOver(room) => {
                 let now = self.clocks(at);
-                let replica = &mut self.replicas[at];
-                replica.recall_ends = None;
-                replica.ledger.tend_recalls(now);
+                let room = self.room_mut(Place { at, room });
+                room.recall_ends = None;
+                room.ledger.tend_recalls(now);
             }
             Inbox::Hint => {
                 let query = self.news_query(at);
                 self.call(at, query, Purpose::Errand);
             }
-            Inbox::Retry(number) => self.send_again(at, number),
+            Inbox::Retry(room, number) => self.send_again(Place { at, room }, number),
             Inbox::Answer(token, answer) => self.answered(at, token, answer)?,
             Inbox::CallOver(token) => self.answered(at, token, Answer::Failed)?,
             Inbox::Closed => self.stop(at),
         }
         if self.replicas[at].has_ledger() {
-            self.talk(at)?;
-            self.await_recalls(at);
-            self.check_ledger(at)?;
+            for place in self.rooms_of(at) {
+                self.talk(place)?;
+                self.await_recalls(place);
+                self.check_ledger(place)?;
+            }
         }
         Ok(())
     }
@@ -336,21 +282,21 @@ impl World {
     fn answered(&mut self, at: usize, token: u64, answer: Answer) -> Result<(), Fault> {
         let Some(purpose) = self.replicas[at].calls.remove(&token) else { return Ok(()) };
         match purpose {
-            Purpose::Commit => self.batch_answered(at, answer),
+            Purpose::Commit(room) => self.batch_answered(Place { at, room }, answer),
             Purpose::Start => self.go_on_starting(at, answer),
             Purpose::Errand => self.errand_answered(at, answer),
             Purpose::Report(task) => self.report_answered(at, task, answer),
-            Purpose::Overdue(since) => {
+            Purpose::Overdue(room, since) => {
                 if let Answer::Settled(settled) = answer {
-                    self.give_up(at, &settled);
-                    self.end_overdue(at, since);
+                    self.give_up(Place { at, room }, &settled);
+                    self.end_overdue(Place { at, room }, since);
                 }
             }
             Purpose::Grant(grant) => self.grant_answered(at, grant, answer),
-            Purpose::Credits => self.credits_answered(at, answer),
-            Purpose::GiveUp => {
+            Purpose::Credits(room) => self.credits_answered(Place { at, room }, answer),
+            Purpose::GiveUp(room) => {
                 if let Answer::Settled(settled) = answer {
-                    self.give_up(at, &settled);
+                    self.give_up(Place { at, room }, &settled);
                 }
             }
         }
@@ -370,10 +316,12 @@ impl World {
     fn take_news(&mut self, at: usize, news: &News) {
         let now = self.clocks(at);
         let replica = &mut self.replicas[at];
-        if news.version > replica.version {
-            replica.version = news.version;
-            replica.put_exactly(&news.budgets, now);
-            replica.purse.is_due = true;
+        for changed in &news.changed {
+            let room = &mut replica.rooms[changed.room];
+            if changed.version > room.version {
+                room.put_changed(changed, now);
+                room.purse.is_due = true;
+            }
         }
         let silence = std::mem::replace(&mut replica.heard_at, now.mono);
         let is_deaf = now.mono.since(silence) > DEAF_MAX;
@@ -381,44 +329,57 @@ impl World {
             let known = replica.recalled.entry(key.clone()).or_default();
             if *count > *known {
                 *known = *count;
-                replica.ledger.recalled(key, *count, now);
+                replica.rooms[room_of(&key.workspace)].ledger.recalled(key, *count, now);
             }
         }
         self.take_handoffs(at, &news.handed_over);
-        let mut open: Vec<_> = self.replicas[at].ledger.reservations().map(|(id, _)| id).collect();
-        open.sort_unstable();
-        if is_deaf && !open.is_empty() {
-            self.call(at, Query::Settled(open), Purpose::GiveUp);
+        for place in self.rooms_of(at).filter(|_| is_deaf) {
+            let open = self.room(place).ledger.reservations();
+            let mut open: Vec<_> = open.map(|(id, _)| id).collect();
+            open.sort_unstable();
+            if !open.is_empty() {
+                let query = Query::Settled(workspace(place.room), open);
+                self.call(at, query, Purpose::GiveUp(place.room));
+            }
         }
     }
 
     pub(crate) fn news_query(&self, at: usize) -> Query {
-        Query::News(self.replicas[at].holders())
+        let replica = &self.replicas[at];
+        let known = replica.rooms.iter().map(|room| room.version).collect();
+        Query::News(replica.holders.clone(), known)
     }
 
     /// A budget was changed by way of this replica.
     pub(crate) fn put_here(&mut self, at: usize) {
-        let (version, now) = (self.store.version, self.clocks(at));
-        let budgets: Vec<_> = self.store.budgets.values().cloned().collect();
-        let replica = &mut self.replicas[at];
-        replica.version = version;
-        replica.purse.is_due = true;
-        replica.put_exactly(&budgets, now);
+        let now = self.clocks(at);
+        let rooms = &mut self.replicas[at].rooms;
+        let known: Vec<_> = rooms.iter().map(|room| room.version).collect();
+        for changed in self.store.changed_since(&known) {
+            let room = &mut rooms[changed.room];
+            room.put_changed(&changed, now);
+            room.purse.is_due = true;
+        }
     }
 
     fn tick(&mut self, at: usize) {
-        self.later(at, TICK, Inbox::Tick);
+        self.later(at, tick(), Inbox::Tick);
         let now = self.clocks(at);
         if !self.replicas[at].has_ledger() {
             return;
         }
-        // In a fleet the store is asked first.
-        if self.plan.is_alone {
-            self.end_overdue(at, now);
+        let last = std::mem::replace(&mut self.replicas[at].tended_at, now);
+        for place in self.rooms_of(at) {
+            if has_jumped(last, now) {
+                self.room_mut(place).ledger.lapse_leases();
+            }
+            // In a fleet the store is asked first. What was settled in time is forgotten all the same.
+            if self.plan.is_alone || self.room(place).ledger.overdue(now).next().is_none() {
+                self.end_overdue(place, now);
+            }
+            self.room_mut(place).ledger.tend_leases(now);
+            self.keep_credits(place);
         }
-        let replica = &mut self.replicas[at];
-        replica.ledger.tend_leases(now);
-        self.keep_credits(at);
         let replica = &mut self.replicas[at];
         if replica.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_MAX) {
             replica.rewrite_journal(now);
@@ -427,34 +388,28 @@ impl World {
         }
     }
 
-    fn end_overdue(&mut self, at: usize, now: Now) {
-        let ended = self.replicas[at].ledger.end_overdue(now);
+    fn end_overdue(&mut self, place: Place, now: Now) {
+        let ended = self.room_mut(place).ledger.end_overdue(now);
         if !ended.is_empty() {
-            self.book_what_timed_out(at, &ended);
+            self.book_what_timed_out(place, &ended);
         }
     }
 
-    fn book_what_timed_out(&mut self, at: usize, ended: &[ReservationId]) {
-        let replica = &self.replicas[at];
+    fn book_what_timed_out(&mut self, place: Place, ended: &[ReservationId]) {
         let is_new = |entry: &&Settlement| {
             entry
                 .reservation
                 .is_some_and(|id| ended.contains(&id) && id.timeout_settlement() == entry.id)
         };
-        let entries: Vec<_> = replica.ledger.unsent().filter(is_new).cloned().collect();
+        let entries: Vec<_> = self.room(place).ledger.unsent().filter(is_new).cloned().collect();
         for entry in entries {
-            self.trace.mark(self.now, "timeout", at, || format!("{:?}", entry.id));
-            self.truth.booked(self.replicas[at].holder, &entry);
+            self.trace.mark(self.now, "timeout", place.at, || format!("{:?}", entry.id));
+            self.truth.booked(self.replicas[place.at].holder, &entry);
         }
     }
 }
 
-/// What all replicas of a plan agree on.
-pub(crate) fn terms(plan: &Plan) -> Terms {
-    Terms {
-        reservation_timeout: plan.reservation_timeout,
-        on_timeout: OnTimeout::Charge,
-        lease_ttl: plan.ttl,
-        sharing: if plan.is_alone { Sharing::Alone } else { Sharing::Fleet },
-    }
+/// How often leases are tended, as in the engine.
+pub(crate) fn tick() -> u64 {
+    u64::try_from(ledger::TICK.as_nanos()).expect("a short time")
 }

@@ -3,23 +3,28 @@
 use bursar::domain::ids::{Id, ReservationId};
 use bursar::domain::ledger::{Actual, Correcting};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens};
-use bursar::domain::settlement::{Certainty, Settlement};
+use bursar::domain::settlement::{Certainty, Settlement, was_exact};
 use bursar::store::Handoff;
 
 use super::clients::Fate;
-use super::plan::{MS, SECOND};
-use super::replica::{Flushing, Purpose, Stage};
-use super::world::{Answer, Event, Inbox, Query, World};
+use super::plan::{MS, SECOND, workspace};
+use super::replica::{Purpose, Stage};
+use super::room::{Room, Waiting};
+use super::world::{Answer, Event, Inbox, Place, Query, World};
 
 /// How long a reporter waits, and how long a replica works on a report.
 const PATIENCE: u64 = 5 * SECOND;
 /// Reporters give up after so many tries.
 const TRIES_MAX: u32 = 30;
+/// Tries in a thousand that are made once more in the name of another workspace.
+const ASTRAY: u64 = 50;
 
 /// A report that a replica works on.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) request: usize,
+    /// The workspace in whose name it is told.
+    pub(crate) room: usize,
     pub(crate) id: Id,
     /// Whether it has the right to correct its reservation.
     pub(crate) has_turn: bool,
@@ -58,6 +63,10 @@ impl World {
             let other = self.random.index(self.replicas.len());
             self.later(other, MS, Inbox::Tell(number));
         }
+        if self.plan.workspaces > 1 && self.random.chance(ASTRAY) {
+            let (at, room) = (self.random.index(self.replicas.len()), self.requests[number].room);
+            self.later(at, MS, Inbox::TellAstray(number, (room + 1) % self.plan.workspaces));
+        }
         let pause = PATIENCE + self.random.below(2 * SECOND);
         self.after(pause, Event::Report(number));
     }
@@ -67,11 +76,11 @@ impl World {
         let request = &self.requests[number];
         let id = |text: String| Id::parse(&text).expect("a name");
         if request.fate == Fate::InParts && request.acknowledged == 0 {
-            let id = id(format!("part-{number}"));
+            let id = id(format!("part-{}", request.ordinal));
             let (certainty, amounts) = self.words(number, &id);
             return (id, certainty, amounts);
         }
-        (id(format!("usage-{number}")), Certainty::Exact, request.actual)
+        (id(format!("usage-{}", request.ordinal)), Certainty::Exact, request.actual)
     }
 
     /// What the report of this id says.
@@ -93,34 +102,43 @@ impl World {
             return;
         }
         let (id, ..) = self.said(number);
-        self.begin_task(at, Task { request: number, id, has_turn: false, road: Road::Told });
+        let room = self.requests[number].room;
+        self.begin_task(at, Task { request: number, room, id, has_turn: false, road: Road::Told });
+    }
+
+    /// What a request used reaches a replica in the name of another workspace, where nobody knows the reservation.
+    pub(crate) fn tell_astray(&mut self, Place { at, room }: Place, number: usize) {
+        if self.replicas[at].stage != Stage::Running {
+            return;
+        }
+        let id = Id::parse(&format!("astray-{}", self.requests[number].ordinal)).expect("a name");
+        self.begin_task(at, Task { request: number, room, id, has_turn: false, road: Road::Told });
     }
 
     /// A replica begins to work on a report.
     pub(crate) fn begin_task(&mut self, at: usize, work: Task) {
         let task = self.token();
-        let id = work.id.clone();
-        let replica = &mut self.replicas[at];
-        replica.tasks.insert(task, work);
+        let (id, room) = (work.id.clone(), work.room);
+        self.replicas[at].tasks.insert(task, work);
         self.later(at, PATIENCE, Inbox::TellOver(task));
-        if let Some(waiting) = self.replicas[at].recording.get_mut(&id) {
-            waiting.push(task);
-            self.replicas[at].ledger.hurry();
+        let Room { ledger, under_way, .. } = self.room_mut(Place { at, room });
+        if let Some(waiting) = under_way.recording(&id) {
+            waiting.push(Waiting::Recorded(task));
+            ledger.hurry();
             return;
         }
-        self.call(at, Query::Entry(id), Purpose::Report(task));
+        self.call(at, Query::Entry(workspace(room), id), Purpose::Report(task));
     }
 
     /// The store has said what is on record.
     pub(crate) fn report_answered(&mut self, at: usize, task: u64, answer: Answer) {
-        let Some(Task { request, id, road, .. }) = self.replicas[at].tasks.get(&task).cloned()
-        else {
-            return;
-        };
+        let work = self.replicas[at].tasks.get(&task).cloned();
+        let Some(Task { request, room, id, road, .. }) = work else { return };
+        let place = Place { at, room };
         let reservation = self.requests[request].reservation;
         match (road, answer) {
             (Road::HandedOn(looks), answer) => {
-                self.handed_on(at, task, (request, id), looks, answer);
+                self.handed_on(place, task, (request, id), looks, answer);
             }
             (Road::Charged(handoff), Answer::Entry(Some(entry))) => {
                 self.charged(at, task, handoff, &entry);
@@ -132,13 +150,13 @@ impl World {
                 self.end_task(at, task, true);
             }
             (_, Answer::Entry(None)) => {
-                let replica = &self.replicas[at];
-                if replica.recording.contains_key(&id)
-                    || replica.ledger.reservation(reservation).is_some()
+                let room = self.room_mut(place);
+                if room.under_way.recording(&id).is_some()
+                    || room.ledger.reservation(reservation).is_some()
                 {
-                    self.book(at, request, &id, Some(task));
-                } else if self.plan.is_alone || replica.answers_for(reservation) {
-                    self.adjust(at, task, reservation);
+                    self.book(place, request, &id, Some(task));
+                } else if self.plan.is_alone || self.replicas[at].answers_for(reservation) {
+                    self.adjust(place, task, reservation);
                 } else {
                     self.hand_over(at, task);
                 }
@@ -153,78 +171,69 @@ impl World {
     }
 
     /// Books what a request used. A task waits until that is durable.
-    pub(crate) fn book(&mut self, at: usize, number: usize, id: &Id, task: Option<u64>) {
+    pub(crate) fn book(&mut self, place: Place, number: usize, id: &Id, task: Option<u64>) {
         let (certainty, amounts) = self.words(number, id);
-        if let Some(waiting) = self.replicas[at].recording.get_mut(id) {
-            waiting.extend(task);
-            self.replicas[at].ledger.hurry();
+        let reservation = self.requests[number].reservation;
+        let (at, now) = (place.at, self.clocks(place.at));
+        let (Room { ledger, under_way, .. }, records) =
+            self.replicas[at].room_and_records(place.room);
+        if let Some(waiting) = under_way.recording(id) {
+            waiting.extend(task.map(Waiting::Recorded));
+            ledger.hurry();
             return;
         }
-        let reservation = self.requests[number].reservation;
-        let now = self.clocks(at);
-        let replica = &mut self.replicas[at];
-        replica.records.cut(&replica.ledger, reservation, amounts);
-        let Some(entry) =
-            replica.ledger.settle(reservation, actual(id.clone(), certainty, amounts), now)
+        records.cut(ledger, reservation, amounts);
+        let Some(entry) = ledger.settle(reservation, actual(id.clone(), certainty, amounts), now)
         else {
             return;
         };
-        replica.recording.insert(id.clone(), task.into_iter().collect());
+        under_way.record(id, task.map(Waiting::Recorded));
         if task.is_some() {
-            replica.ledger.hurry();
+            ledger.hurry();
         }
-        let holder = replica.holder;
+        let holder = self.replicas[at].holder;
         self.trace.mark(self.now, "books", at, || format!("#{number} {amounts:?}"));
         self.truth.booked(holder, &entry);
         self.hold_up(at, number);
     }
 
     /// The reservation is over: what is on record may have to be corrected. Corrections of one reservation take turns.
-    pub(crate) fn adjust(&mut self, at: usize, task: u64, reservation: ReservationId) {
-        let replica = &mut self.replicas[at];
-        if !replica.turns.insert(reservation) {
-            return self.end_task(at, task, false);
+    pub(crate) fn adjust(&mut self, place: Place, task: u64, reservation: ReservationId) {
+        if !self.room_mut(place).turns.insert(reservation) {
+            return self.end_task(place.at, task, false);
         }
-        if let Some(task) = replica.tasks.get_mut(&task) {
+        if let Some(task) = self.replicas[place.at].tasks.get_mut(&task) {
             task.has_turn = true;
         }
-        match replica.ledger.batches_left() {
-            0 => self.look_up(at, task),
-            left => {
-                replica.flushing.push((left, Flushing::Task(task)));
-                replica.ledger.hurry();
-            }
+        let Room { ledger, under_way, .. } = self.room_mut(place);
+        if under_way.flush(ledger, Waiting::Flushed(task)).is_some() {
+            self.look_up(place.at, task);
         }
     }
 
-    fn look_up(&mut self, at: usize, task: u64) {
-        let Some(Task { request, id, .. }) = self.replicas[at].tasks.get(&task) else { return };
-        let query = Query::Entries(id.clone(), self.requests[*request].reservation);
+    pub(crate) fn look_up(&mut self, at: usize, task: u64) {
+        let Some(work) = self.replicas[at].tasks.get(&task) else { return };
+        let reservation = self.requests[work.request].reservation;
+        let query = Query::Entries(workspace(work.room), work.id.clone(), reservation);
         self.call(at, query, Purpose::Report(task));
     }
 
     fn book_adjustment(&mut self, at: usize, task: u64, earlier: &[Settlement]) {
-        let Some(Task { request, id, .. }) = self.replicas[at].tasks.get(&task) else { return };
-        let (number, id) = (*request, id.clone());
+        let Some(work) = self.replicas[at].tasks.get(&task) else { return };
+        let (number, id, room) = (work.request, work.id.clone(), work.room);
         let (certainty, amounts) = self.words(number, &id);
         let Some(last) = earlier.last() else { return };
-        let (certainty, amounts) = match (certainty, was_exact(earlier)) {
+        if was_exact(earlier) {
             // Refused or passed over: there is nothing to retry.
-            (_, true) => return self.end_task(at, task, true),
-            (Certainty::Exact, false) => (Certainty::Adjustment, amounts),
-            _ => (Certainty::AtLeast, greater(amounts, last.amounts)),
-        };
-        let correcting = Correcting {
-            subject: last.subject.clone(),
-            reservation: last.reservation,
-            at: last.at,
-            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
-        };
-        let replica = &mut self.replicas[at];
-        let entry = replica.ledger.adjust(correcting, actual(id.clone(), certainty, amounts));
-        replica.recording.entry(id).or_default().push(task);
-        replica.ledger.hurry();
-        let holder = replica.holder;
+            return self.end_task(at, task, true);
+        }
+        let (certainty, amounts) = last.corrected_to(certainty, amounts);
+        let Room { ledger, under_way, .. } = self.room_mut(Place { at, room });
+        let corrected = actual(id.clone(), certainty, amounts);
+        let entry = ledger.adjust(Correcting::all(earlier, last), corrected);
+        under_way.record(&id, [Waiting::Recorded(task)]);
+        ledger.hurry();
+        let holder = self.replicas[at].holder;
         self.trace.mark(self.now, "corrects", at, || format!("#{number} {:?}", entry.charges));
         self.truth.booked(holder, &entry);
         self.hold_up(at, number);
@@ -232,26 +241,25 @@ impl World {
 
     /// A replica has done what it can for a report.
     pub(crate) fn end_task(&mut self, at: usize, task: u64, is_done: bool) {
-        let Some(Task { road: Road::Charged(_), id, .. }) = self.replicas[at].tasks.get(&task)
-        else {
+        let work = self.replicas[at].tasks.get(&task);
+        let Some(Task { road: Road::Charged(_), id, room, .. }) = work else {
             return self.close_task(at, task, is_done);
         };
         // Whose entry is on record decides what gives way to it.
         if is_done {
-            let id = id.clone();
-            self.call(at, Query::Entry(id), Purpose::Report(task));
+            let query = Query::Entry(workspace(*room), id.clone());
+            self.call(at, query, Purpose::Report(task));
         } else {
             self.close_task(at, task, false);
         }
     }
 
     pub(crate) fn close_task(&mut self, at: usize, task: u64, is_done: bool) {
-        let Some(Task { request, id, has_turn, road }) = self.replicas[at].tasks.remove(&task)
-        else {
-            return;
-        };
+        let work = self.replicas[at].tasks.remove(&task);
+        let Some(Task { request, room, id, has_turn, road }) = work else { return };
         if has_turn {
-            self.replicas[at].turns.remove(&self.requests[request].reservation);
+            let reservation = self.requests[request].reservation;
+            self.room_mut(Place { at, room }).turns.remove(&reservation);
         }
         match road {
             Road::Told | Road::HandedOn(_) if is_done => self.acknowledge(at, request, id),
@@ -276,32 +284,8 @@ impl World {
         self.requests[request].tries = 0;
         self.acknowledged.push((id, request));
     }
-
-    /// One more batch is durable.
-    pub(crate) fn count_down(&mut self, at: usize) {
-        let ledger = &self.replicas[at].ledger;
-        let all_is_told = !ledger.is_under_way() && !ledger.has_more();
-        for (left, who) in std::mem::take(&mut self.replicas[at].flushing) {
-            match (if all_is_told { 0 } else { left - 1 }, who) {
-                (0, Flushing::Task(task)) => self.look_up(at, task),
-                (0, Flushing::Credits) => self.ask_for_credits(at),
-                (left, who) => self.replicas[at].flushing.push((left, who)),
-            }
-        }
-    }
-}
-
-/// Whether one of these entries says what was used exactly.
-pub(crate) fn was_exact(earlier: &[Settlement]) -> bool {
-    let is_exact =
-        |entry: &Settlement| matches!(entry.certainty, Certainty::Exact | Certainty::Adjustment);
-    earlier.iter().any(is_exact)
 }
 
 pub(crate) fn actual(settlement: Id, certainty: Certainty, amounts: Amounts) -> Actual {
     Actual { settlement, certainty, amounts, usage: None, model: None, rates: None }
-}
-
-fn greater(a: Amounts, b: Amounts) -> Amounts {
-    Amounts { cost: a.cost.max(b.cost), tokens: a.tokens.max(b.tokens) }
 }

@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bursar::domain::budget::{Budget, Dimension};
-use bursar::domain::credits::{self, Added, CreditGrant, InForce};
-use bursar::domain::ids::{BudgetId, HolderId, Id};
+use bursar::domain::credits;
+use bursar::domain::ids::{HolderId, Id};
 use bursar::domain::ledger::escrow::{self, AccountKey, GRACE, Grant, Lease, LeaseState};
-use bursar::domain::money::{NanoUsd, Units};
+use bursar::domain::money::Units;
 use bursar::domain::period::Schedule;
 use bursar::domain::settlement::{Charge, Road};
 use bursar::domain::time::Wall;
 use bursar::store::memory::{MemoryStore, NamedLease};
-use bursar::store::{Batch, CreditStore as _, Store as _, StoreError};
+use bursar::store::{Batch, FleetStore as _, Store as _, StoreError};
 use futures_util::FutureExt;
 
-use super::plan::workspace;
+use super::paid::{Paid, check_balance};
+use super::plan::room_of;
 use super::truth::Truth;
+use super::world::{BudgetName, Changed, budget_of};
 
 /// What must not be, in words.
 pub(crate) type Fault = String;
@@ -24,24 +26,20 @@ pub(crate) type Fault = String;
 /// The most by which the store's clock may be ahead of time: steps are smaller than the grace of leases.
 pub(crate) const AHEAD_MAX_MS: u64 = 1_700;
 
-/// More than any two clocks here are apart.
-const CLOCKS_APART: Duration = Duration::from_secs(4);
+/// After so many batches all books are looked at, not only those that the batch names.
+const LOOK_AT_ALL: u64 = 16;
 
 pub(crate) struct Store {
     pub(crate) memory: MemoryStore,
     /// How far the store's clock is ahead.
     pub(crate) ahead: Duration,
-    /// Counts changes of budgets.
-    pub(crate) version: u64,
-    pub(crate) budgets: BTreeMap<BudgetId, Budget>,
+    pub(crate) budgets: BTreeMap<BudgetName, Budget>,
     /// Budgets that were a shadow at some time: what they let pass is in no lease.
-    pub(crate) shadows: BTreeSet<BudgetId>,
-    /// What is granted of credits and not expired; `None` before the first grant.
-    pub(crate) granted: Option<NanoUsd>,
-    /// All grants that were ever added.
-    grants: BTreeMap<Id, CreditGrant>,
-    /// Σ of what was lent of credits when some of them were over.
-    kept: Units,
+    pub(crate) shadows: BTreeSet<BudgetName>,
+    /// The credits of each workspace that was ever granted any.
+    pub(crate) paid: BTreeMap<Id, Paid>,
+    /// The books as whatever last had to do with them left them.
+    left: BTreeMap<AccountKey, Books>,
     /// Batches that were applied, by the number that their sender gave them.
     applied: BTreeSet<u64>,
     /// Transactions that were applied.
@@ -58,20 +56,28 @@ impl Store {
         Self {
             memory: MemoryStore::new(ttl),
             ahead: Duration::ZERO,
-            version: 0,
             budgets: BTreeMap::new(),
             shadows: BTreeSet::new(),
-            granted: None,
-            grants: BTreeMap::new(),
-            kept: Units::ZERO,
+            paid: BTreeMap::new(),
+            left: BTreeMap::new(),
             applied: BTreeSet::new(),
             commits: 0,
         }
     }
 
     /// The store knows the time by what its callers tell.
-    pub(crate) fn tell_time(&self, now: Wall) {
-        at_once(self.memory.sweep(now)).expect("the store in memory sweeps");
+    pub(crate) fn tell_time(&mut self, now: Wall) -> Result<(), Fault> {
+        self.sweep(now).map(drop)
+    }
+
+    /// Sweeps expired leases. Returns how many.
+    pub(crate) fn sweep(&mut self, now: Wall) -> Result<u64, Fault> {
+        self.check_untouched()?;
+        let swept = at_once(self.memory.sweep(now)).map_err(|error| error.to_string())?;
+        if swept > 0 {
+            self.note(|_| true);
+        }
+        Ok(swept)
     }
 
     /// Applies a batch, or gives the account whose lease is lost.
@@ -104,7 +110,7 @@ impl Store {
                 sums.direct = sums.direct.minus(amount);
             }
             for entry in &batch.settlements {
-                if !truth.is_recorded(&entry.id) {
+                if !truth.is_recorded(&batch.workspace, &entry.id) {
                     truth.recorded(holder, entry);
                 }
             }
@@ -115,17 +121,46 @@ impl Store {
             self.check_step(key, before.map_or(&empty, |(_, before)| before), now)?;
             self.check_books(key, now, truth)?;
             if key.budget == credits::BUDGET {
-                self.check_balance(&now.0, truth)?;
+                check_balance(&key.workspace, &now.0, truth)?;
             }
         }
+        self.left.extend(after);
+        if self.commits.is_multiple_of(LOOK_AT_ALL) {
+            self.check_untouched()?;
+        }
         Ok(answer)
+    }
+
+    /// I15: what is done in one workspace, on one account, leaves all others as they are.
+    pub(crate) fn check_untouched(&self) -> Result<(), Fault> {
+        let keys = self.memory.account_keys();
+        for key in &keys {
+            let (is, was) = (self.memory.books(key), self.left.get(key));
+            if is.as_ref() != was {
+                return Err(format!("I15: nobody had to do with {key:?}: {is:?}, {was:?} before"));
+            }
+        }
+        let are_there = keys.len() == self.left.len();
+        are_there.then_some(()).ok_or_else(|| format!("I15: gone: {:?} {keys:?}", self.left.keys()))
+    }
+
+    /// Something had to do with these accounts.
+    pub(crate) fn note(&mut self, is_meant: impl Fn(&AccountKey) -> bool) {
+        self.left.retain(|key, _| !is_meant(key));
+        for key in self.memory.account_keys().into_iter().filter(is_meant) {
+            self.left.extend(self.memory.books(&key).map(|books| (key, books)));
+        }
+    }
+
+    fn note_budget(&mut self, name: &BudgetName) {
+        self.note(|key| budget_of(key) == *name);
     }
 
     /// What the leases of a batch report that another replica charged directly, in the place of their holder.
     fn charged_in_place(&self, batch: &Batch) -> Vec<(AccountKey, Units)> {
         let mut twice = Vec::new();
         for entry in &batch.settlements {
-            let on_record = at_once(self.memory.settlement(&workspace(), &entry.id));
+            let on_record = at_once(self.memory.settlement(&batch.workspace, &entry.id));
             let Ok(Some(on_record)) = on_record else { continue };
             for charge in entry.charges.iter().filter(|charge| charge.road == Road::Lease) {
                 let is_direct =
@@ -192,7 +227,11 @@ impl Store {
                 self.check_books(&key, &books, truth)?;
             }
         }
-        Ok(())
+        let budgets = at_once(self.memory.load_budgets()).map_err(|error| error.to_string())?;
+        if !budgets.iter().eq(self.budgets.values()) {
+            return Err(format!("I15: {budgets:?} on record and not {:?}", self.budgets));
+        }
+        self.check_untouched()
     }
 
     /// I9: whether a holder may admit against this lease.
@@ -216,10 +255,10 @@ impl Store {
     /// The limit of an account as the store applies it.
     pub(crate) fn limit(&self, key: &AccountKey) -> Units {
         if key.budget == credits::BUDGET {
-            return self.granted.map_or(Units::ZERO, Units::from);
+            return self.granted(&key.workspace).map_or(Units::ZERO, Units::from);
         }
         let is_current = |b: &&Budget| b.generation_of(key.dimension) == key.generation;
-        let budget = self.budgets.get(&key.budget).filter(is_current);
+        let budget = self.budgets.get(&budget_of(key)).filter(is_current);
         budget.and_then(|budget| budget.limits.of(key.dimension)).unwrap_or(Units::ZERO)
     }
 
@@ -253,11 +292,31 @@ impl Store {
     }
 
     fn put(&mut self, budget: Budget) {
+        let name = (budget.workspace.clone(), budget.id);
         if budget.shadow {
-            self.shadows.insert(budget.id);
+            self.shadows.insert(name.clone());
         }
-        self.budgets.insert(budget.id, budget);
-        self.version += 1;
+        self.note_budget(&name);
+        self.budgets.insert(name, budget);
+    }
+
+    /// How often anything was changed.
+    pub(crate) fn version(&self) -> i64 {
+        let changes = at_once(self.memory.changes()).expect("the store in memory counts");
+        changes.iter().map(|(_, changes)| changes).sum()
+    }
+
+    /// What was changed of each workspace after the change that is known.
+    pub(crate) fn changed_since(&self, known: &[i64]) -> Vec<Changed> {
+        let changes = at_once(self.memory.changes()).expect("the store in memory counts");
+        let is_new = |(workspace, version): &(Id, i64)| *version > known[room_of(workspace)];
+        let changed = changes.into_iter().filter(is_new).map(|(workspace, version)| {
+            let room = room_of(&workspace);
+            let page = at_once(self.memory.changed_budgets(&workspace, known[room], usize::MAX));
+            let budgets = page.expect("the store in memory looks").budgets;
+            Changed { room, version, budgets, credits: self.credits_in_force(&workspace) }
+        });
+        changed.collect()
     }
 
     /// Gives a budget another calendar: its window starts with what is on record in it.
@@ -272,9 +331,10 @@ impl Store {
         budget.limits.schedule = Some(schedule);
         let replaced = at_once(self.memory.replace_budget(&budget, None, Some(&window)));
         let budget = replaced.map_err(|error| error.to_string())?;
-        let due = truth.on_record_in(budget.id, &window);
+        let name = (budget.workspace.clone(), budget.id);
+        let due = truth.on_record_in(&name, &window);
         let is_new = |key: &AccountKey| {
-            key.budget == budget.id
+            budget_of(key) == name
                 && key.dimension != Dimension::Requests
                 && key.generation == budget.generation
         };
@@ -291,136 +351,19 @@ impl Store {
         Ok(())
     }
 
-    /// Adds a grant of credits, at the time of some replica.
-    pub(crate) fn grant(
-        &mut self,
-        grant: &CreditGrant,
-        at: Wall,
-        now: Wall,
-        truth: &Truth,
-    ) -> Result<Added, Fault> {
-        let added = at_once(self.memory.add_credit(&workspace(), grant, at));
-        let added = added.map_err(|error| error.to_string())?;
-        match &added {
-            Added::New(in_force) => {
-                self.grants.insert(grant.id.clone(), grant.clone());
-                self.take_in_force(*in_force);
-            }
-            Added::Before(before) if self.grants.get(&grant.id) == Some(before) => {}
-            Added::Expired if grant.expires_at.is_some_and(|end| end <= at) => {}
-            _ => return Err(format!("{grant:?} came to {added:?}")),
-        }
-        self.check_credits(now, truth)?;
-        Ok(added)
-    }
-
-    /// Takes out what is over of the credits by the clock of some replica.
-    pub(crate) fn expire_credits(
-        &mut self,
-        at: Wall,
-        now: Wall,
-        truth: &Truth,
-    ) -> Result<Option<InForce>, Fault> {
-        let account = self.memory.books(&credits::account(&workspace()));
-        let before = self.credits_in_force();
-        let in_force = at_once(self.memory.expire_credits(&workspace(), at));
-        let in_force = in_force.map_err(|error| error.to_string())?;
-        if let Some(in_force) = in_force {
-            if before.is_some_and(|before| before.next_expiry.is_some_and(|end| end <= at)) {
-                // What is lent just then counts as drawn, and stays when it is handed back.
-                let held = account.map(|(account, _)| account.leased.plus(account.forfeited));
-                self.kept = self.kept.plus(held.unwrap_or_default());
-            }
-            self.take_in_force(in_force);
-            self.check_credits(now, truth)?;
-        }
-        Ok(in_force)
-    }
-
-    fn take_in_force(&mut self, in_force: InForce) {
-        if self.granted.replace(in_force.granted) != Some(in_force.granted) {
-            self.version += 1;
-        }
-    }
-
-    /// What a replica that starts is told of the credits.
-    pub(crate) fn credits_in_force(&self) -> Option<InForce> {
-        let all = at_once(self.memory.load_credits()).ok()?;
-        all.into_iter().find(|(of, _)| *of == workspace()).map(|(_, in_force)| in_force)
-    }
-
-    /// The balance is what was granted and has not expired, less what is on record.
-    fn check_balance(&self, account: &escrow::Account, truth: &Truth) -> Result<(), Fault> {
-        let recorded =
-            truth.accounts.get(&credits::account(&workspace())).map(|sums| sums.recorded);
-        if account.spent == recorded.unwrap_or_default() {
-            return Ok(());
-        }
-        Err(format!("the credits: {account:?}, and {recorded:?} on record"))
-    }
-
-    /// Each grant counts once, until it is over, and the balance is the sum of the entries.
-    pub(crate) fn check_credits(&self, now: Wall, truth: &Truth) -> Result<(), Fault> {
-        let Some(granted) = self.granted else { return Ok(()) };
-        let holdings = at_once(self.memory.credits(&workspace())).ok().flatten();
-        let holdings = holdings.ok_or("the credits are gone")?;
-        let (first, last) = (Wall::from_ms(0), Wall::from_ms(i64::MAX));
-        let statement = at_once(self.memory.credit_statement(&workspace(), first, last));
-        let statement = statement.map_err(|error| error.to_string())?;
-        let sum = |is_meant: &dyn Fn(&CreditGrant) -> bool| {
-            let meant = self.grants.values().filter(|grant| is_meant(grant));
-            meant.fold(NanoUsd::ZERO, |sum, grant| sum.plus(grant.amount))
-        };
-        let later = now.plus(CLOCKS_APART);
-        let left = sum(&|grant| grant.expires_at.is_none_or(|end| end > later));
-        let (balance, all) = (holdings.balance(), sum(&|_| true));
-        let closing = statement.closing();
-        let (entered, expired) = (statement.granted, statement.expired);
-        let is_even = holdings.credits.granted == granted
-            && balance == closing
-            && entered == all
-            && entered.plus(expired) == granted
-            && granted >= left;
-        if !is_even {
-            return Err(format!(
-                "the credits are not even: {all:?} paid, {entered:?} and {expired:?} entered, {granted:?} in force and \
-                 {left:?} not over, {balance:?} left, which is {closing:?} by the entries"
-            ));
-        }
-        self.check_balance(&holdings.account, truth)
-    }
-
-    /// At rest nothing is left of grants that are over but what was lent then, and what was given back afterwards.
-    pub(crate) fn check_expired(&self, now: Wall, truth: &Truth) -> Result<(), Fault> {
-        self.check_credits(now, truth)?;
-        let Some(granted) = self.granted else { return Ok(()) };
-        let key = credits::account(&workspace());
-        let account = self.memory.books(&key).map(|(account, _)| account).unwrap_or_default();
-        let good = self.grants.values().filter(|grant| grant.expires_at.is_none_or(|at| at > now));
-        let good = good.fold(NanoUsd::ZERO, |sum, grant| sum.plus(grant.amount));
-        let refunded = truth.accounts.get(&key).map_or(Units::ZERO, |sums| sums.refunded);
-        let left = Units::from(credits::balance(granted, &account));
-        if left > Units::from(good).plus(self.kept).plus(refunded) {
-            return Err(format!(
-                "{left:?} left of credits, of which {good:?} are good: {account:?}"
-            ));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn delete(&mut self, id: BudgetId) {
-        if at_once(self.memory.delete_budget(&workspace(), id)).is_ok() {
-            self.budgets.remove(&id);
-            self.version += 1;
+    pub(crate) fn delete(&mut self, name: &BudgetName) {
+        if at_once(self.memory.delete_budget(&name.0, name.1)).is_ok() {
+            self.budgets.remove(name);
+            self.note_budget(name);
         }
     }
 
     /// Starts the counters of a budget anew, in the window that the store's clock is in.
-    pub(crate) fn reset(&mut self, id: BudgetId, now: Wall, truth: &mut Truth) {
-        let Some(budget) = self.budgets.get(&id).cloned() else { return };
+    pub(crate) fn reset(&mut self, name: &BudgetName, now: Wall, truth: &mut Truth) {
+        let Some(budget) = self.budgets.get(name).cloned() else { return };
         let schedule = budget.limits.schedule.as_ref();
         let label = schedule.map(|schedule| schedule.window_at(now).label).unwrap_or_default();
-        for key in self.memory.account_keys().iter().filter(|key| key.budget == id) {
+        for key in self.memory.account_keys().iter().filter(|key| budget_of(key) == *name) {
             let forfeited = self.memory.books(key).map(|(account, _)| account.forfeited);
             if key.dimension != Dimension::Requests && forfeited > Some(Units::ZERO) {
                 truth.accounts.entry(key.clone()).or_default().written_off = true;

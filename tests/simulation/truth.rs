@@ -4,26 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bursar::domain::budget::Dimension;
-use bursar::domain::ids::{BudgetId, HolderId, Id, ReservationId};
+use bursar::domain::ids::{HolderId, Id, ReservationId};
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::money::{Amounts, Units};
 use bursar::domain::period::Window;
 use bursar::domain::settlement::{Charge, Road, Settlement};
 use bursar::domain::time::Wall;
 
+use super::world::{BudgetName, budget_of};
+
 /// What one request means for one account.
 #[derive(Debug, Clone, Copy, Default)]
 struct Part {
     /// What it used, as far as it was set aside. It counts until something is booked.
     floor: Units,
-    /// Something was set aside.
-    was_held: bool,
     /// Charged by entries on record.
     recorded: Units,
     /// Charged through leases by entries that the store has not seen.
     pending: Units,
     /// Entries of either kind.
     entries: u32,
+    /// Entries on record.
+    on_record: u32,
+    /// The first on record charged it directly, in the place of its holder.
+    in_place: bool,
     /// It never reached its provider.
     released: bool,
 }
@@ -33,6 +37,9 @@ impl Part {
         match (self.entries, self.released) {
             (0, true) => Units::ZERO,
             (0, false) => self.floor,
+            // What its holder books under another name meanwhile, as when its time is up, is the same use once more. It counts twice from
+            // when it is on record, and until then no more than the greater of the two has to be there: that is what was set aside.
+            _ if self.in_place => self.recorded.max(self.pending),
             _ => self.recorded.plus(self.pending),
         }
     }
@@ -59,8 +66,13 @@ pub(crate) struct Sums {
     pub(crate) seeded: Units,
     /// Σ of what corrections gave back.
     pub(crate) refunded: Units,
-    /// Σ of what others took out of a holder's forfeits for requests that had nothing set aside here: it covers other requests.
-    pub(crate) given_away: Units,
+}
+
+/// A workspace and the id of an entry: another workspace may have one with the same id.
+type Name = (Id, Id);
+
+fn name(entry: &Settlement) -> Name {
+    (entry.subject.workspace.clone(), entry.id.clone())
 }
 
 /// All accounts and requests.
@@ -68,9 +80,9 @@ pub(crate) struct Sums {
 pub(crate) struct Truth {
     pub(crate) accounts: BTreeMap<AccountKey, Sums>,
     requests: BTreeMap<ReservationId, Vec<(AccountKey, Part)>>,
-    recorded: BTreeSet<Id>,
+    recorded: BTreeSet<Name>,
     /// Entries that their replicas know of and the store does not.
-    pending: BTreeMap<(HolderId, Id), Settlement>,
+    pending: BTreeMap<(HolderId, Name), Settlement>,
     /// When requests were admitted, of each account that counts them.
     minutes: BTreeMap<AccountKey, VecDeque<u64>>,
     /// What holders admitted without cover.
@@ -109,18 +121,9 @@ impl Truth {
             let sums = self.accounts.entry(key.clone()).or_default();
             sums.floor = sums.floor.plus(in_dimension(key.dimension, least).min(amount));
             sums.used = sums.used.plus(floor);
-            parts.push((key, Part { floor, was_held: true, ..Part::default() }));
+            parts.push((key, Part { floor, ..Part::default() }));
         }
         self.requests.insert(id, parts);
-    }
-
-    /// An amount is taken out of what the holder of a request forfeited.
-    pub(crate) fn gives_way(&mut self, id: ReservationId, key: &AccountKey, amount: Units) {
-        let mut parts = self.requests.get(&id).into_iter().flatten();
-        if !parts.any(|(held, part)| held == key && part.was_held) {
-            let sums = self.accounts.entry(key.clone()).or_default();
-            sums.given_away = sums.given_away.plus(amount);
-        }
     }
 
     /// A holder admitted without cover.
@@ -150,13 +153,13 @@ impl Truth {
     /// What is on record of a budget's usage in a window, by dimension and target.
     pub(crate) fn on_record_in(
         &self,
-        budget: BudgetId,
+        budget: &BudgetName,
         window: &Window,
     ) -> BTreeMap<(Dimension, Id), Units> {
         let is_inside = |at: Wall| window.start <= at && window.end.is_none_or(|end| at < end);
         let mut sums = BTreeMap::<_, Units>::new();
         for (at, Charge { account, amount, .. }) in &self.log {
-            if account.budget == budget && is_inside(*at) {
+            if budget_of(account) == *budget && is_inside(*at) {
                 let sum = sums.entry((account.dimension, account.target.clone())).or_default();
                 *sum = sum.plus(*amount);
             }
@@ -181,10 +184,10 @@ impl Truth {
 
     /// A replica booked an entry. One that is on record already says nothing new: another replica booked it in its place.
     pub(crate) fn booked(&mut self, holder: HolderId, entry: &Settlement) {
-        if self.recorded.contains(&entry.id) {
+        if self.recorded.contains(&name(entry)) {
             return;
         }
-        self.pending.insert((holder, entry.id.clone()), entry.clone());
+        self.pending.insert((holder, name(entry)), entry.clone());
         self.each_charge(entry, |part, amount, road| {
             part.entries += 1;
             if road == Road::Lease {
@@ -198,7 +201,7 @@ impl Truth {
         self.drop_pending(|of, _| of == holder);
     }
 
-    fn drop_pending(&mut self, is_meant: impl Fn(HolderId, &Id) -> bool) {
+    fn drop_pending(&mut self, is_meant: impl Fn(HolderId, &Name) -> bool) {
         let dropped = self.pending.extract_if(.., |(of, id), _| is_meant(*of, id));
         for ((_, id), entry) in dropped.collect::<Vec<_>>() {
             let is_recorded = self.recorded.contains(&id);
@@ -215,8 +218,8 @@ impl Truth {
 
     /// The store recorded an entry of this holder.
     pub(crate) fn recorded(&mut self, holder: HolderId, entry: &Settlement) {
-        self.recorded.insert(entry.id.clone());
-        self.drop_pending(|of, id| of != holder && *id == entry.id);
+        self.recorded.insert(name(entry));
+        self.drop_pending(|of, id| of != holder && *id == name(entry));
         for charge in entry.charges.iter() {
             self.log.push((entry.at, charge.clone()));
             let sums = self.accounts.entry(charge.account.clone()).or_default();
@@ -226,10 +229,11 @@ impl Truth {
                 sums.direct = sums.direct.plus(charge.amount);
             }
         }
-        self.moved(entry);
-        let was_booked = self.pending.remove(&(holder, entry.id.clone())).is_some();
+        let was_booked = self.pending.remove(&(holder, name(entry))).is_some();
         self.each_charge(entry, |part, amount, road| {
             part.recorded = part.recorded.plus(amount);
+            part.in_place |= part.on_record == 0 && road == Road::Direct;
+            part.on_record += 1;
             if !was_booked {
                 part.entries += 1;
             } else if road == Road::Lease {
@@ -238,24 +242,8 @@ impl Truth {
         });
     }
 
-    /// What was set aside under an earlier calendar may be charged under the one in force.
-    fn moved(&mut self, entry: &Settlement) {
-        let Some(parts) = entry.reservation.and_then(|id| self.requests.get_mut(&id)) else {
-            return;
-        };
-        let is_there = |key: &AccountKey| entry.charges.iter().any(|to| to.account == *key);
-        let moved = |key: &AccountKey| {
-            let mut charges = entry.charges.iter().map(|charge| &charge.account);
-            charges.any(|to| to.budget == key.budget && to.dimension == key.dimension)
-        };
-        for (key, part) in parts.iter_mut().filter(|(key, _)| !is_there(key) && moved(key)) {
-            let sums = self.accounts.entry(key.clone()).or_default();
-            change(sums, part, |part| part.floor = Units::ZERO);
-        }
-    }
-
-    pub(crate) fn is_recorded(&self, id: &Id) -> bool {
-        self.recorded.contains(id)
+    pub(crate) fn is_recorded(&self, workspace: &Id, id: &Id) -> bool {
+        self.recorded.contains(&(workspace.clone(), id.clone()))
     }
 
     /// What entries on record charged for a request on one account.

@@ -18,6 +18,7 @@ use super::clients::Request;
 use super::plan::{MS, Plan, SECOND};
 use super::random::Random;
 use super::replica::Replica;
+use super::room::Room;
 use super::store::{Fault, Store};
 use super::trace::Trace;
 use super::truth::Truth;
@@ -54,9 +55,12 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) enum Inbox {
     Ask(usize),
-    GiveUp(WaiterId),
+    /// Somebody has waited long enough in this workspace.
+    GiveUp(usize, WaiterId),
     Finished(usize),
     Tell(usize),
+    /// What a request used, told in the name of another workspace.
+    TellAstray(usize, usize),
     /// Looks once more for the entry of a task.
     Look(u64),
     Untaken,
@@ -74,10 +78,10 @@ pub(crate) enum Inbox {
     Hint,
     /// Word that an account was recalled.
     Recalled(AccountKey, u32),
-    /// Others have had time to heed a recall.
-    RecallOver,
-    /// A batch that was not answered is sent again.
-    Retry(u64),
+    /// Others have had time to heed a recall in this workspace.
+    RecallOver(usize),
+    /// A batch of this workspace that was not answered is sent again.
+    Retry(usize, u64),
     Answer(u64, Answer),
     /// A call has taken too long.
     CallOver(u64),
@@ -100,16 +104,18 @@ pub(crate) struct Call {
 pub(crate) enum Query {
     Commit(u64, Arc<Batch>),
     Sweep,
-    News(Vec<HolderId>),
+    /// For these holders, and what was changed of each workspace after the change that is known.
+    News(Vec<HolderId>, Vec<i64>),
     HandOver(Handoff),
     HandoffSettled(Handoff, Vec<(AccountKey, Units)>),
     Untaken,
-    Settled(Vec<ReservationId>),
+    /// In this workspace, as all that follow.
+    Settled(Id, Vec<ReservationId>),
     Adopt(Vec<HolderId>),
-    Entry(Id),
-    Entries(Id, ReservationId),
-    Grant(CreditGrant, Wall),
-    ExpireCredits(Wall),
+    Entry(Id, Id),
+    Entries(Id, Id, ReservationId),
+    Grant(Id, CreditGrant, Wall),
+    ExpireCredits(Id, Wall),
 }
 
 /// What the store says.
@@ -129,14 +135,46 @@ pub(crate) enum Answer {
     Credits(Option<InForce>),
 }
 
-/// The budgets, and what of the asking holder was recalled.
+/// What was changed, and what of the asking holder was recalled.
 #[derive(Debug, Clone)]
 pub(crate) struct News {
-    pub(crate) version: u64,
-    pub(crate) budgets: Vec<Budget>,
+    pub(crate) changed: Vec<Changed>,
     pub(crate) recalled: Vec<(AccountKey, u32)>,
     pub(crate) handed_over: Vec<Handoff>,
+}
+
+/// What was changed of a workspace, up to the change of this number.
+#[derive(Debug, Clone)]
+pub(crate) struct Changed {
+    pub(crate) room: usize,
+    pub(crate) version: i64,
+    /// `None` for those that were deleted.
+    pub(crate) budgets: Vec<(BudgetId, Option<Budget>)>,
     pub(crate) credits: Option<InForce>,
+}
+
+/// A workspace at a replica, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: usize,
+    pub(crate) room: usize,
+}
+
+/// A budget of a workspace: another may have one with the same id.
+pub(crate) type BudgetName = (Id, BudgetId);
+
+/// Whose account it is.
+pub(crate) fn budget_of(key: &AccountKey) -> BudgetName {
+    (key.workspace.clone(), key.budget)
+}
+
+/// A grant of credits.
+#[derive(Debug, Clone)]
+pub(crate) struct Payment {
+    pub(crate) room: usize,
+    pub(crate) grant: CreditGrant,
+    /// A replica has confirmed it.
+    pub(crate) is_confirmed: bool,
 }
 
 /// What was done, in numbers.
@@ -170,37 +208,37 @@ pub(crate) struct World {
     pub(crate) truth: Truth,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) requests: Vec<Request>,
+    /// How many requests were made in each workspace.
+    pub(crate) asked: Vec<usize>,
     pub(crate) phase: Phase,
     pub(crate) trace: Trace,
     pub(crate) tally: Tally,
     pub(crate) last_token: u64,
-    pub(crate) last_budget: u128,
+    /// The last budget that was made, of each workspace.
+    pub(crate) last_budget: Vec<u128>,
     /// Holders that nobody will ever take over from.
     pub(crate) gone: BTreeSet<HolderId>,
     /// Limits of requests that were in force, and since when.
-    pub(crate) rates: BTreeMap<BudgetId, Vec<(u64, u32)>>,
-    pub(crate) resets: BTreeMap<BudgetId, Vec<u64>>,
+    pub(crate) rates: BTreeMap<BudgetName, Vec<(u64, u32)>>,
+    pub(crate) resets: BTreeMap<BudgetName, Vec<u64>>,
     /// Budgets of which it was changed what they let pass without the store.
-    pub(crate) relaxed: BTreeSet<BudgetId>,
+    pub(crate) relaxed: BTreeSet<BudgetName>,
     /// Recalls that replicas were told of.
     pub(crate) recalls: BTreeMap<AccountKey, u32>,
     /// Accounts of which others took something back that a replica forfeited, under whatever name.
     pub(crate) taken_back: BTreeSet<(AccountKey, u128)>,
-    /// Requests that were charged for a holder that is gone.
-    pub(crate) directly: BTreeSet<usize>,
-    /// Those of them whose holder may come back.
+    /// Requests that were charged for a holder that was gone, and may come back.
     pub(crate) contested: BTreeSet<usize>,
     /// Reports that were acknowledged.
     pub(crate) acknowledged: Vec<(Id, usize)>,
-    /// Grants of credits, and whether a replica has confirmed them.
-    pub(crate) grants: Vec<(CreditGrant, bool)>,
+    pub(crate) grants: Vec<Payment>,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan, random: Random, in_words: bool) -> Self {
         let store = Store::new(plan.ttl);
+        let last_budget = vec![100; plan.workspaces];
         let replicas = Vec::new();
-        let last_budget = 100;
         let mut world = Self {
             random,
             now: 0,
@@ -211,6 +249,7 @@ impl World {
             truth: Truth::default(),
             replicas,
             requests: Vec::new(),
+            asked: vec![0; plan.workspaces],
             phase: Phase::Stormy,
             trace: Trace::new(in_words),
             tally: Tally::default(),
@@ -222,13 +261,12 @@ impl World {
             relaxed: BTreeSet::new(),
             recalls: BTreeMap::new(),
             taken_back: BTreeSet::new(),
-            directly: BTreeSet::new(),
             contested: BTreeSet::new(),
             acknowledged: Vec::new(),
             grants: Vec::new(),
             plan,
         };
-        world.store.tell_time(world.store_wall());
+        world.store.tell_time(world.store_wall()).expect("nothing is there yet");
         for budget in world.plan.budgets.clone() {
             world.note_rate(&budget);
             world.store.create(budget);
@@ -243,6 +281,19 @@ impl World {
         world.plan_change();
         world.plan_grant();
         world
+    }
+
+    pub(crate) fn room(&self, place: Place) -> &Room {
+        &self.replicas[place.at].rooms[place.room]
+    }
+
+    pub(crate) fn room_mut(&mut self, place: Place) -> &mut Room {
+        &mut self.replicas[place.at].rooms[place.room]
+    }
+
+    /// All workspaces at a replica.
+    pub(crate) fn rooms_of(&self, at: usize) -> impl Iterator<Item = Place> + use<> {
+        (0..self.plan.workspaces).map(move |room| Place { at, room })
     }
 
     /// Lets an event happen after a while.
@@ -298,20 +349,23 @@ impl World {
     /// Remembers the limit of requests that a budget has from now on.
     pub(crate) fn note_rate(&mut self, budget: &Budget) {
         let limit = budget.limits.requests_per_minute.unwrap_or(0);
-        self.rates.entry(budget.id).or_default().push((self.now, limit));
+        self.rates
+            .entry((budget.workspace.clone(), budget.id))
+            .or_default()
+            .push((self.now, limit));
     }
 
     /// The most requests that a budget may have admitted in the minute that ends now. A limit that was lowered is not known
     /// everywhere before leases have run out. A reset forgets a minute of a lone replica; in a fleet minutes pass by themselves.
-    pub(crate) fn rate_allowed(&self, id: BudgetId) -> u64 {
+    pub(crate) fn rate_allowed(&self, id: &BudgetName) -> u64 {
         let ttl = u64::try_from(self.plan.ttl.as_nanos()).expect("a short time");
         let since = self.now.saturating_sub(63 * SECOND + ttl);
-        let rates = self.rates.get(&id).map_or(&[][..], Vec::as_slice);
+        let rates = self.rates.get(id).map_or(&[][..], Vec::as_slice);
         let ends = rates.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
         let in_force = rates.iter().zip(ends).filter(|(_, end)| *end >= since);
         let most = in_force.map(|((_, limit), _)| u64::from(*limit)).max().unwrap_or(0);
         let is_late = |at: &&u64| self.plan.is_alone && **at >= since;
-        let resets = self.resets.get(&id).into_iter().flatten().filter(is_late).count();
+        let resets = self.resets.get(id).into_iter().flatten().filter(is_late).count();
         most * (1 + u64::try_from(resets).expect("a few"))
     }
 }

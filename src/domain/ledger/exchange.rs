@@ -129,7 +129,10 @@ impl Ledger {
         sending.dedup();
         let draws = self.draws(&sending, now);
         for (at, draw) in sending.into_iter().zip(draws) {
-            sent.extend(self.exchange(at, draw, now));
+            match self.exchange(at, draw, now) {
+                Some(exchange) => sent.push(exchange),
+                None => self.forget_recall(at),
+            }
         }
         sent.sort_unstable_by(|a, b| a.exchange.account.cmp(&b.exchange.account));
         (settlements, sent)

@@ -35,8 +35,8 @@ use smallvec::SmallVec;
 pub use self::accounts::ACCOUNTS_MAX;
 pub use self::exchange::{Applied, Outgoing, TICK};
 pub use self::reserve::{Verdict, WaiterId};
-pub use self::restore::{RestoredHold, RestoredReservation, Stamp};
-pub use self::settle::{Actual, Correcting};
+pub use self::restore::{NamedHold, RestoredReservation, Stamp};
+pub use self::settle::{Actual, Correcting, Orphan};
 
 use self::account::{AccountIndex, LocalAccount, Standing};
 use self::accounts::Accounts;
@@ -212,6 +212,15 @@ impl Ledger {
     #[must_use]
     pub fn reservation(&self, id: ReservationId) -> Option<&Reservation> {
         self.reservations.get(&id)
+    }
+
+    /// What a reservation holds of money and tokens, by the names of the accounts. Deleted budgets are left out.
+    #[must_use]
+    pub fn named_holds(&self, reservation: &Reservation) -> Vec<NamedHold> {
+        let named = reservation.holds.iter().filter_map(|hold| {
+            Some(NamedHold { account: self.key(hold.account)?, amount: hold.amount })
+        });
+        named.filter(|hold| hold.account.dimension != Dimension::Requests).collect()
     }
 
     /// How many reservations are open.

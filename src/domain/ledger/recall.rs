@@ -68,11 +68,7 @@ impl Ledger {
         }
         let before = self.recalls.get(&at).copied();
         let Some(draw) = sent.draw.filter(|draw| draw.is_waited_for()) else {
-            // Nobody waits any more for what was recalled.
-            if matches!(before, Some(Recall::Waiting(_) | Recall::Asking)) {
-                self.recalls.remove(&at);
-            }
-            return;
+            return self.forget_recall(at);
         };
         let next = if !self.others_may_give(at, draw, lent) {
             None
@@ -89,6 +85,13 @@ impl Ledger {
             Some(recall) => self.recalls.insert(at, recall),
             None => self.recalls.remove(&at),
         };
+    }
+
+    /// Nobody waits any more for what was recalled: what is idle here is for others again.
+    pub(super) fn forget_recall(&mut self, at: AccountIndex) {
+        if matches!(self.recalls.get(&at), Some(Recall::Waiting(_) | Recall::Asking)) {
+            self.recalls.remove(&at);
+        }
     }
 
     /// A recall that nobody could heed.

@@ -29,12 +29,12 @@ pub struct RestoredReservation {
     /// When it was made, on the clocks of the same boot.
     pub made_at: Now,
     /// What it holds.
-    pub holds: Vec<RestoredHold>,
+    pub holds: Vec<NamedHold>,
 }
 
 /// A hold by the account's full name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestoredHold {
+pub struct NamedHold {
     /// The account.
     pub account: AccountKey,
     /// In the account's dimension.
@@ -112,7 +112,7 @@ impl Ledger {
     /// Opens a reservation again. Call it after the leases are back, and for those only that have no settlement.
     pub fn restore_reservation(&mut self, restored: RestoredReservation, now: Now) {
         let mut holds = SmallVec::new();
-        for RestoredHold { account: key, amount } in restored.holds {
+        for NamedHold { account: key, amount } in restored.holds {
             let Some(at) = self.restored_account(&key, now) else { continue };
             let Some(account) = self.accounts.get_mut(at) else { continue };
             let counted = if key.dimension == Dimension::Requests { Units::ZERO } else { amount };

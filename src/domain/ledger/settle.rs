@@ -7,7 +7,8 @@ use crate::domain::budget::Dimension;
 use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::account::{AccountIndex, Standing};
 use crate::domain::ledger::escrow::AccountKey;
-use crate::domain::ledger::{Ledger, OnTimeout, Sharing, UNSENT_MAX, Unsent};
+use crate::domain::ledger::gates::Gate;
+use crate::domain::ledger::{Ledger, NamedHold, OnTimeout, Sharing, UNSENT_MAX, Unsent};
 use crate::domain::money::{Amounts, Units};
 use crate::domain::settlement::{Certainty, Charge, Road, Settlement};
 use crate::domain::subject::Subject;
@@ -42,6 +43,32 @@ pub struct Correcting {
     pub at: Wall,
     /// Every charge so far.
     pub charges: Vec<Charge>,
+}
+
+impl Correcting {
+    /// All entries of a reservation, of which this is the last.
+    #[must_use]
+    pub fn all(earlier: &[Settlement], last: &Settlement) -> Self {
+        Self {
+            subject: Arc::clone(&last.subject),
+            reservation: last.reservation,
+            at: last.at,
+            charges: earlier.iter().flat_map(|entry| entry.charges.iter().cloned()).collect(),
+        }
+    }
+}
+
+/// A reservation whose holder is gone, as whoever settles it in its place was told of it.
+#[derive(Debug, Clone)]
+pub struct Orphan {
+    /// Its id.
+    pub reservation: ReservationId,
+    /// Who asked.
+    pub subject: Arc<Subject>,
+    /// When it was made.
+    pub at: Wall,
+    /// What it holds of money and tokens; `None` where nobody knows.
+    pub holds: Option<Vec<NamedHold>>,
 }
 
 impl Ledger {
@@ -87,23 +114,23 @@ impl Ledger {
         Some(settlement)
     }
 
-    /// Books usage of a reservation whose holder is gone: straight to the accounts of the windows in which it was made, because
-    /// what that holder forfeited covers it and gives way to it. `None` when there is no room for another account.
+    /// Books usage of a reservation whose holder is gone: straight to the accounts that the holder would have charged, because
+    /// what it forfeited there covers it and gives way to it. Where nobody knows what it holds, the budgets that apply now are
+    /// charged, in the windows in which it was made. `None` when there is no room for another account.
     pub fn book_directly(
         &mut self,
-        reservation: ReservationId,
-        subject: Arc<Subject>,
+        orphan: Orphan,
         actual: Actual,
-        at: Wall,
         now: Now,
     ) -> Option<Settlement> {
-        let gates = self.gates(&subject, actual.amounts, now)?;
-        let mut charges = Vec::new();
-        for gate in gates.iter().filter(|gate| gate.dimension != Dimension::Requests) {
-            let account = self.earlier_account(gate.account, at).or_else(|| self.key(gate.account));
-            let amount = amount_in(gate.dimension, actual.amounts);
-            charges.extend(account.map(|account| Charge { account, amount, road: Road::Direct }));
-        }
+        let Orphan { reservation, subject, at, holds } = orphan;
+        let accounts = match holds {
+            Some(holds) => holds.into_iter().map(|hold| hold.account).collect(),
+            None => self.accounts_in_force(&subject, at, now)?,
+        };
+        let due = accounts.into_iter().filter_map(|account| self.due(account, actual.amounts));
+        let direct = due.map(|(account, amount)| Charge { account, amount, road: Road::Direct });
+        let charges = direct.collect();
         let settlement = entry(actual, subject, Some(reservation), at, charges);
         self.send(settlement.clone());
         Some(settlement)
@@ -162,15 +189,35 @@ impl Ledger {
         ended
     }
 
-    /// Charges an account with its part of the amounts. Nothing for request accounts and deleted budgets.
+    /// Charges an account with its part of the amounts.
     fn charge(&mut self, at: AccountIndex, amounts: Amounts) -> Option<Charge> {
-        let key = self.key(at)?;
-        if key.dimension == Dimension::Requests {
+        let (account, amount) = self.due(self.key(at)?, amounts)?;
+        self.consume(at, amount)?;
+        Some(Charge { account, amount, road: Road::Lease })
+    }
+
+    /// What an account is charged for a reservation that holds of it. Nothing for a rolling minute, nor where the budget was
+    /// deleted; one that is not in force now, or has another calendar, is charged for what was asked of it before.
+    fn due(&self, account: AccountKey, amounts: Amounts) -> Option<(AccountKey, Units)> {
+        self.budgets.index_of(account.budget)?;
+        if account.dimension == Dimension::Requests {
             return None;
         }
-        let amount = amount_in(key.dimension, amounts);
-        self.consume(at, amount)?;
-        Some(Charge { account: key, amount, road: Road::Lease })
+        let amount = amount_in(account.dimension, amounts);
+        Some((account, amount))
+    }
+
+    /// The accounts of the budgets that apply to a subject now, in the windows of an instant.
+    fn accounts_in_force(
+        &mut self,
+        subject: &Subject,
+        at: Wall,
+        now: Now,
+    ) -> Option<Vec<AccountKey>> {
+        let gates = self.gates(subject, Amounts::default(), now)?;
+        let account =
+            |gate: &Gate| self.earlier_account(gate.account, at).or_else(|| self.key(gate.account));
+        Some(gates.iter().filter_map(account).collect())
     }
 
     /// Books what a settlement charges by way of a lease.

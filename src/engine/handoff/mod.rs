@@ -4,6 +4,7 @@
 //! Doing any of it twice does no harm: a handoff has the name of its report, a report is booked once under its name, and a handoff is
 //! marked settled after it is booked. Whoever is killed in between finds it booked the next time.
 
+mod origin;
 #[cfg(test)]
 mod tests;
 mod untaken;

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::wire::{self, Said};
 use super::*;
-use crate::domain::ids::HolderId;
-use crate::domain::money::{Amounts, NanoUsd, Tokens};
+use crate::domain::budget::Dimension;
+use crate::domain::ids::{BudgetId, HolderId};
+use crate::domain::ledger::NamedHold;
+use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::settlement::Certainty;
 use crate::domain::time::Wall;
 use crate::domain::usage::{Extras, MediaTokens, Part, Usage};
@@ -67,8 +70,21 @@ fn report(used: Used) -> Report {
             subject: Arc::new(subject),
             at: Wall::from_ms(9),
             estimate: Amounts { cost: NanoUsd::new(70), tokens: Tokens::new(7) },
+            holds: Some(vec![hold("ws", Dimension::Cost), hold("x", Dimension::Tokens)]),
         }),
     }
+}
+
+fn hold(target: &str, dimension: Dimension) -> NamedHold {
+    let account = AccountKey {
+        workspace: id("ws"),
+        budget: BudgetId(3),
+        generation: 4,
+        dimension,
+        target: id(target),
+        window: "2026-11".into(),
+    };
+    NamedHold { account, amount: Units::new(70) }
 }
 
 fn handoff(report: String) -> Handoff {
@@ -109,5 +125,50 @@ fn what_this_version_does_not_know_is_not_read_as_something_else() {
     ];
     for text in changed {
         assert!(wire::read(&handoff(text.clone())).is_err(), "{text} is read");
+    }
+}
+
+#[test]
+fn what_was_set_aside_names_whom_the_subject_says_by_its_kind() {
+    let said = |provider: &str, model: &str| Subject {
+        provider: Some(id(provider)),
+        model: Some(id(model)),
+        ..Subject::of_workspace(id("ws"))
+    };
+    let subject = Arc::new(said("openai", "openai/gpt-4o"));
+    let all =
+        [("ws", "WORKSPACE"), ("openai/gpt-4o", "MODEL"), ("gpt-4o", "BARE_MODEL"), ("=x", "==x")];
+    for (target, text) in all {
+        let holds = vec![hold(target, Dimension::Cost)];
+        let origin = Origin {
+            subject: Arc::clone(&subject),
+            at: Wall::from_ms(9),
+            estimate: Amounts::default(),
+            holds: Some(holds.clone()),
+        };
+        let written = origin.holds_text().unwrap();
+        assert_eq!(written, format!(r#"[["{}",4,"cost","{text}","2026-11",70]]"#, BudgetId(3)));
+        assert_eq!(Origin::read_holds(&written, &subject), Some(holds));
+    }
+}
+
+#[test]
+fn of_what_was_set_aside_all_is_read_or_nothing() {
+    let subject = Arc::new(Subject::of_workspace(id("ws")));
+    let written = |count| {
+        let holds = Some(vec![hold("ws", Dimension::Cost); count]);
+        let (at, estimate) = (Wall::from_ms(9), Amounts::default());
+        Origin { subject: Arc::clone(&subject), at, estimate, holds }.holds_text().unwrap()
+    };
+    let read = |text: &str| Origin::read_holds(text, &subject).map(|holds| holds.len());
+    assert_eq!(
+        (read(&written(0)), read(&written(32)), read(&written(33))),
+        (Some(0), Some(32), None)
+    );
+    let two = written(2);
+    for (from, to) in
+        [("cost", "time"), ("WORKSPACE", "PROJECT"), ("00000", "U0000"), ("70]]", "7e1]]")]
+    {
+        assert_eq!(read(&two.replacen(from, to, 1)), None, "{from}");
     }
 }

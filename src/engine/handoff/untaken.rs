@@ -1,5 +1,5 @@
 //! Usage for reservations whose holder is gone. Whichever replica finds it settles it: against what is on record of the reservation,
-//! or else straight to the accounts, and what the holder forfeited gives way to it.
+//! or else straight to the accounts that its holder would have charged, and what the holder forfeited there gives way to it.
 //!
 //! Invariant: it is charged before the forfeits give way, so that at no time less counts than was used.
 
@@ -13,10 +13,10 @@ use super::note_refused;
 use super::wire::Said;
 use crate::domain::budget::Dimension;
 use crate::domain::ids::ReservationId;
-use crate::domain::ledger::Actual;
 use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::ledger::{Actual, Orphan};
 use crate::domain::money::{Amounts, Units};
-use crate::domain::settlement::{Charge, Road, Settlement};
+use crate::domain::settlement::Settlement;
 use crate::domain::subject::Subject;
 use crate::engine::Engine;
 use crate::engine::report::{
@@ -86,11 +86,10 @@ impl Engine {
         report: &Report,
         reservation: ReservationId,
     ) -> Result<Vec<(AccountKey, Units)>, ReportError> {
-        let estimate = report.origin.as_ref().map(|origin| origin.estimate).unwrap_or_default();
         let earlier = self.shared.store.settlements_of(&report.workspace, reservation).await?;
         match earlier.first() {
             Some(first) if first.id == report.settlement => {
-                return Ok(gives_way(first, estimate));
+                return Ok(first.gives_way(|account| set_aside(account, report.origin.as_ref())));
             }
             // The holder is this process, or it ended the reservation before it went.
             Some(_) => {
@@ -111,7 +110,8 @@ impl Engine {
         self.count_settlement(&settlement, Amounts::default());
         // Had the holder come back and been sooner, the entry on record would be its own, and nothing have been charged here.
         let on_record = self.shared.store.settlement(&report.workspace, &report.settlement).await?;
-        Ok(gives_way(&on_record.ok_or_else(unconfirmed)?, estimate))
+        let on_record = on_record.ok_or_else(unconfirmed)?;
+        Ok(on_record.gives_way(|account| set_aside(account, report.origin.as_ref())))
     }
 
     fn book_directly(
@@ -125,15 +125,16 @@ impl Engine {
         let mut state = shared.state();
         let now = shared.now();
         let room = state.room(shared, &report.workspace).ok_or_else(no_room)?;
-        if room.is_settling(reservation) {
+        if room.under_way.is_settling(&room.ledger, reservation) {
             // An earlier try, or another report of the same reservation, is on its way still; the next look finds it on record.
             return Err(unconfirmed());
         }
-        let Origin { subject, at, .. } = origin;
-        let booked = room.ledger.book_directly(reservation, subject, actual, at, now);
+        let Origin { subject, at, holds, .. } = origin;
+        let orphan = Orphan { reservation, subject, at, holds };
+        let booked = room.ledger.book_directly(orphan, actual, now);
         let settlement = booked.ok_or_else(no_room)?;
         let (sender, receiver) = oneshot::channel();
-        room.recording.insert(report.settlement.clone(), vec![sender]);
+        room.under_way.record(&report.settlement, [sender]);
         Ok((settlement, receiver))
     }
 
@@ -148,18 +149,21 @@ impl Engine {
             subject: Arc::new(Subject::of_workspace(report.workspace.clone())),
             at: self.wall(),
             estimate: Amounts::default(),
+            holds: None,
         }
     }
 }
 
-/// What was charged straight to the accounts, as far as it had been set aside.
-fn gives_way(settlement: &Settlement, estimate: Amounts) -> Vec<(AccountKey, Units)> {
-    let direct = settlement.charges.iter().filter(|charge| charge.road == Road::Direct);
-    let set_aside = |dimension| match dimension {
-        Dimension::Cost => Units::from(estimate.cost),
-        Dimension::Tokens => Units::from(estimate.tokens),
-        Dimension::Requests => Units::ZERO,
-    };
-    let gives = |charge: &Charge| charge.amount.min(set_aside(charge.account.dimension));
-    direct.map(|charge| (charge.account.clone(), gives(charge))).collect()
+/// What an account holds for a request, as far as is known.
+fn set_aside(account: &AccountKey, origin: Option<&Origin>) -> Units {
+    let Some(Origin { estimate, holds, .. }) = origin else { return Units::ZERO };
+    match (holds, account.dimension) {
+        (Some(holds), _) => {
+            let held = holds.iter().find(|hold| hold.account == *account);
+            held.map_or(Units::ZERO, |hold| hold.amount)
+        }
+        (None, Dimension::Cost) => estimate.cost.into(),
+        (None, Dimension::Tokens) => estimate.tokens.into(),
+        (None, Dimension::Requests) => Units::ZERO,
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::origin::{self, HoldJson, holds_json};
 use crate::domain::ids::Id;
 use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::settlement::Certainty;
@@ -90,6 +91,8 @@ struct OriginJson {
     api_key: Option<String>,
     provider: Option<String>,
     model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holds: Option<Vec<HoldJson>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -228,6 +231,7 @@ impl From<&Origin> for OriginJson {
             api_key: name(api_key),
             provider: name(provider),
             model: name(model),
+            holds: holds_json(origin),
         }
     }
 }
@@ -246,7 +250,8 @@ impl OriginJson {
             cost: NanoUsd::new(self.estimated_cost_nano_usd),
             tokens: Tokens::new(self.estimated_tokens),
         };
-        Ok(Origin { subject: Arc::new(subject), at: Wall::from_ms(self.at_ms), estimate })
+        let holds = self.holds.and_then(|holds| origin::read(holds, &subject));
+        Ok(Origin { subject: Arc::new(subject), at: Wall::from_ms(self.at_ms), estimate, holds })
     }
 }
 

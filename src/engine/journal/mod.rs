@@ -28,7 +28,7 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::{Mono, Now};
 
 pub(super) use self::file::{JournalFile, boot_id};
-pub use self::load::Recovered;
+pub use self::load::{Recovered, Restored};
 
 /// What became of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::domain::budget::{Budget, Limits, WhenUnavailable};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::BudgetId;
 use crate::domain::ledger::escrow::{Grant, Lease};
-use crate::domain::ledger::{Actual, OnTimeout, RestoredHold, Sharing, Terms, Verdict};
+use crate::domain::ledger::{Actual, NamedHold, OnTimeout, Orphan, Sharing, Terms, Verdict};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
 use crate::domain::settlement::Certainty;
@@ -121,7 +121,7 @@ impl Model {
     fn of(recovered: &Recovered) -> Self {
         let open = recovered.reservations.iter().map(|open| {
             let project = open.subject.project.as_ref().unwrap().to_string();
-            let of_project = |hold: &&RestoredHold| hold.account.target == id(&project);
+            let of_project = |hold: &&NamedHold| hold.account.target == id(&project);
             assert_eq!(open.holds.iter().filter(of_project).count(), 2);
             (open.id, (project, open.estimate.cost.get()))
         });
@@ -314,7 +314,8 @@ fn what_is_booked_in_the_place_of_another_replica_is_not_open_here() {
             model: None,
             rates: None,
         };
-        let booked = ledger.book_directly(reservation, subject, actual, at(0).wall, at(0));
+        let orphan = Orphan { reservation, subject, at: at(0).wall, holds: None };
+        let booked = ledger.book_directly(orphan, actual, at(0));
         let unrecorded = vec![booked.unwrap()];
         let mut buffer = Buffer::default();
         let ledgers = std::iter::once((&mut ledger, unrecorded));

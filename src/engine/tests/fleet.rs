@@ -273,8 +273,17 @@ async fn usage_of_a_process_before_is_settled_by_the_one_that_took_it_over() {
 }
 
 /// A clock and a fleet on it, whose first replica admitted a request of 100 and heard nothing since; its lease has expired.
-/// Another was told what the request used.
+/// Another was told what the request used, and what was set aside for it.
 async fn abandoned(clock: &Arc<ManualClock>, used: i64) -> (Fleet, ReservationId) {
+    abandoned_by(clock, used, |origin| origin).await
+}
+
+/// The same; what the other was told of the request is changed on the way.
+async fn abandoned_by(
+    clock: &Arc<ManualClock>,
+    used: i64,
+    told: impl Fn(Origin) -> Origin,
+) -> (Fleet, ReservationId) {
     let fleet = Fleet::on(Arc::clone(clock) as _, [dollars(1000)]).await;
     let (gone, other) = fleet.pair();
     let reservation = gone.admitted(100).await;
@@ -284,12 +293,8 @@ async fn abandoned(clock: &Arc<ManualClock>, used: i64) -> (Fleet, ReservationId
     clock.advance(TTL * 2);
     fleet.memory.sweep(clock.now().wall).await.unwrap();
     assert!(fleet.account().await.forfeited >= units(100));
-    let origin = Origin {
-        subject: subject(),
-        at: NOON,
-        estimate: Amounts { cost: NanoUsd::new(100), ..Amounts::default() },
-    };
-    let report = Report { origin: Some(origin), ..cost_of(reservation, "s", used) };
+    let origin = gone.engine.origin(&id(WORKSPACE), reservation).map(told);
+    let report = Report { origin, ..cost_of(reservation, "s", used) };
     let reported = other.engine.report(report).await;
     assert!(matches!(reported, Err(ReportError::HandedOver)), "{reported:?}");
     clock.advance(Duration::from_secs(61));
@@ -332,14 +337,32 @@ async fn more_than_is_given_at_a_time_is_settled_at_once() {
 
 #[tokio::test]
 async fn no_more_gives_way_for_it_than_was_set_aside() {
+    for holds_are_known in [true, false] {
+        let clock = Arc::new(ManualClock::at(NOON));
+        let told =
+            |origin: Origin| Origin { holds: origin.holds.filter(|_| holds_are_known), ..origin };
+        let (fleet, _) = abandoned_by(&clock, 160, told).await;
+        let (_, other) = fleet.pair();
+        let before = fleet.account().await;
+        other.engine.settle_untaken().await;
+        let after = fleet.account().await;
+        assert_eq!(after.spent, before.spent.plus(units(160)));
+        assert_eq!(after.forfeited, before.forfeited.minus(units(100)));
+    }
+}
+
+#[tokio::test]
+async fn it_is_charged_where_it_was_set_aside_though_the_budget_is_not_in_force_any_more() {
     let clock = Arc::new(ManualClock::at(NOON));
-    let (fleet, _) = abandoned(&clock, 160).await;
+    let (fleet, _) = abandoned(&clock, 60).await;
     let (_, other) = fleet.pair();
+    let off = Budget { is_active: false, ..dollars(1000) };
+    other.engine.replace_budget(off, None).await.unwrap();
     let before = fleet.account().await;
     other.engine.settle_untaken().await;
     let after = fleet.account().await;
-    assert_eq!(after.spent, before.spent.plus(units(160)));
-    assert_eq!(after.forfeited, before.forfeited.minus(units(100)));
+    let moved = (after.spent.minus(before.spent), before.forfeited.minus(after.forfeited));
+    assert_eq!(moved, (units(60), units(60)));
 }
 
 #[tokio::test]

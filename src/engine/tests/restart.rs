@@ -107,7 +107,7 @@ async fn a_report_that_the_store_did_not_take_before_the_kill_is_taken_when_it_c
 async fn a_report_that_the_store_takes_while_the_next_process_starts_is_not_taken_again() {
     let bench = Bench::with([dollars(100)]).await;
     let report = unanswered(&bench, Weather::Away).await;
-    let late = bench.engine.shared.state().rooms[WORKSPACE].sent.clone().unwrap();
+    let late = bench.engine.shared.state().rooms[WORKSPACE].under_way.sent().cloned().unwrap();
     let Bench { engine, store, clock, settings, _directory } = bench;
     kill(engine).await;
     for name in ["commit", "news", "load_budgets", "load_credits", "settled_among"] {

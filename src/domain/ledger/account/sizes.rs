@@ -58,8 +58,12 @@ impl LocalAccount {
         need.max(self.ahead(horizon, now).minus(self.available().or_zero()))
     }
 
-    /// Whether an exchange that takes place anyway should bring a refill.
+    /// Whether an exchange that takes place anyway should bring a refill. In a fleet not when nobody asked since the store last answered:
+    /// what was handed back for others would return here with the next news, again and again.
     pub fn wants_refill(&mut self, terms: &Terms, horizon: Duration, now: Now) -> bool {
+        if terms.sharing == Sharing::Fleet && self.minute.is_none() && self.demand == Units::ZERO {
+            return false;
+        }
         let full = match terms.sharing {
             Sharing::Alone => self.low_water,
             Sharing::Fleet if self.minute.is_some() => times(self.low_water, TOP_UP_FACTOR),

@@ -1,5 +1,7 @@
 //! Several ledgers and one store: what one replica has idle is another's when it is needed, and never both's.
 
+mod recalls;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,35 +186,6 @@ fn units(amount: i64) -> Units {
 }
 
 #[test]
-fn what_one_replica_has_idle_is_recalled_for_another() {
-    let mut fleet = Fleet::new(2, cost(100));
-    let first = fleet.reserve(0, 20).unwrap();
-    assert_eq!(fleet.account(Dimension::Cost).1, units(80), "a first grant is for four");
-    assert!(fleet.reserve(1, 70).is_ok(), "60 of them are idle");
-    assert_eq!(fleet.reserve(1, 11), Err(RefusalCode::BudgetInFlight));
-    fleet.settle(0, first, 5);
-    fleet.exchange(0);
-    fleet.tick(Duration::from_secs(1));
-    assert!(fleet.reserve(1, 15).is_ok(), "what a settlement leaves is there for others");
-}
-
-#[test]
-fn a_recall_in_vain_is_remembered_and_costs_the_store_nothing_more() {
-    let mut fleet = Fleet::new(2, cost(100));
-    fleet.reserve(0, 60).unwrap();
-    fleet.reserve(1, 20).unwrap();
-    assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
-    let asked = fleet.exchanges;
-    for _ in 0..100 {
-        assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
-    }
-    assert_eq!(fleet.exchanges, asked);
-    fleet.tick(Duration::from_millis(1001));
-    assert_eq!(fleet.reserve(1, 30), Err(RefusalCode::BudgetInFlight));
-    assert!(fleet.exchanges > asked, "what was known is old");
-}
-
-#[test]
 fn the_patience_of_a_request_ends_before_others_have_answered() {
     let mut fleet = Fleet::new(2, cost(100));
     fleet.reserve(0, 60).unwrap();
@@ -267,41 +240,11 @@ fn leftovers_that_serve_nobody_stay_where_they_are() {
 }
 
 #[test]
-fn what_goes_back_for_a_recall_is_not_drawn_again_along_with_it() {
-    let mut fleet = Fleet::new(2, cost(1_000));
-    fleet.reserve(0, 100).unwrap();
-    let (_, lent) = fleet.account(Dimension::Cost);
-    assert!(fleet.reserve(1, 850).is_ok(), "of {lent:?} all but 100 are idle");
-}
-
-#[test]
 fn a_first_grant_is_larger_where_the_limit_is_ample() {
     for (limit, lent) in [(40_959, 40), (40_960, 160)] {
         let mut fleet = Fleet::new(1, cost(limit));
         fleet.reserve(0, 10).unwrap();
         assert_eq!(fleet.account(Dimension::Cost).1, units(lent), "of {limit}");
-    }
-}
-
-#[test]
-fn crumbs_are_not_worth_a_message_but_go_with_the_next_news() {
-    let mut fleet = Fleet::new(2, cost(100_000));
-    let first = fleet.reserve(0, 1_000).unwrap();
-    fleet.reserve(1, 95_900).unwrap();
-    fleet.reserve(0, 2_900).unwrap();
-    fleet.settle(0, first, 700);
-    fleet.ledgers[0].hurry();
-    fleet.exchange(0);
-    for (quiet, is_given) in [(Duration::ZERO, false), (Duration::from_secs(1), true)] {
-        fleet.tick(quiet);
-        let Err(_) = fleet.ask(1, 450) else { panic!("100 are free, and 400 idle") };
-        let (_, before) = fleet.account(Dimension::Cost);
-        fleet.tell_recalls(1);
-        let (_, after) = fleet.account(Dimension::Cost);
-        assert_eq!(after < before, is_given, "{before:?}, then {after:?}");
-        fleet.tick(RECALL);
-        fleet.ledgers[1].tend_recalls(fleet.now);
-        fleet.exchange(1);
     }
 }
 

@@ -13,8 +13,8 @@ use crate::domain::ledger::account::{LocalAccount, Standing};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::escrow::Grant;
 use crate::domain::ledger::{
-    Actual, Applied, Ledger, OnTimeout, Outgoing, RestoredHold, RestoredReservation, Sharing,
-    Stamp, Terms, Verdict, WaiterId,
+    Actual, Applied, Ledger, NamedHold, OnTimeout, Outgoing, RestoredReservation, Sharing, Stamp,
+    Terms, Verdict, WaiterId,
 };
 use crate::domain::money::Units;
 use crate::domain::settlement::{Road, Settlement};
@@ -247,7 +247,7 @@ impl World {
                 let stamp = Stamp { account: account.clone(), at: self.now.mono };
                 self.stamps.push((Some(id), stamp));
             }
-            holds.push(RestoredHold { account, amount: hold.amount });
+            holds.push(NamedHold { account, amount: hold.amount });
         }
         let restored = RestoredReservation {
             id,
