@@ -1,5 +1,9 @@
 //! The deadline of a call, and that a request is set aside for what its like used.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
@@ -145,6 +149,27 @@ async fn a_body_with_two_models_is_refused() {
     let asked = authorizer.ask(&Attributes::of(&request), PATIENCE).await;
     let Err(Unasked::Rejected(rejection)) = asked else { panic!("not refused") };
     assert_eq!(rejection.code, RefusalCode::UnknownSubject);
+}
+
+#[tokio::test]
+async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model() {
+    let engine = authorizer(Learn::Off).await;
+    let text =
+        format!(r#"{{"model":"m","max_tokens":5,"input":"{}"}}"#, "so many words ".repeat(400));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    let packed = encoder.finish().unwrap();
+    assert!(packed.len() * 30 < text.len());
+    let request = testing::Request::new(Form::Raw).body(&packed).header("content-encoding", "gzip");
+    let request = request.build();
+    let sent = Attributes::of(&request);
+    let unpacked = Unpacked::of(&sent);
+    let attributes = sent.unpacked(unpacked.as_ref());
+    let Ok(asked) = engine.ask(&attributes, PATIENCE).await else { panic!("not asked") };
+    assert_eq!(asked.subject.model.as_ref().map(|id| id.as_str()), Some("m"));
+    let length = i64::try_from(text.len().div_ceil(3)).unwrap();
+    assert_eq!(asked.estimate.tokens.get(), length + 64 + 5);
+    assert!(!may_need_asking(&attributes));
 }
 
 #[tokio::test]

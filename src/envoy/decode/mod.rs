@@ -1,4 +1,4 @@
-//! Undoes a body's content-encoding as it comes in, piece by piece, for the meter.
+//! Undoes a body's content-encoding as it comes in, piece by piece, for the meter and for the estimate.
 //!
 //! The header is a hint: gzip and zstd are known by their first byte, so that a body which something on the way decoded
 //! already, or which nobody declared, reads as well.
@@ -31,7 +31,7 @@ pub enum DecodeError {
     /// The body is not in the encoding that it is said to be in.
     #[error("the body is not in its content-encoding")]
     Corrupt,
-    /// It unpacks to more than any honest response does.
+    /// It unpacks to more than any honest response does, or than is wanted.
     #[error("the body unpacks to more than {RATIO_MAX} times its size")]
     TooDense,
 }
@@ -68,6 +68,13 @@ impl Decoder {
             _ => Coding::Broken(DecodeError::Unknown),
         };
         Self { coding, budget: Budget::default() }
+    }
+
+    /// The same, but no body unpacks to more than this.
+    #[must_use]
+    pub const fn up_to(mut self, bytes: u64) -> Self {
+        self.budget.written_max = bytes;
+        self
     }
 
     /// Decodes on, handing what it comes to to `out` in bounded pieces. After an error the rest is dropped.
@@ -109,17 +116,28 @@ impl Decoder {
 type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), DecodeError>;
 
 /// What went in and came out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Budget {
     read: u64,
     written: u64,
+    written_max: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { read: 0, written: 0, written_max: u64::MAX }
+    }
 }
 
 impl Budget {
     fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
         self.written = self.written.saturating_add(bytes as u64);
         let allowed = self.read.saturating_mul(RATIO_MAX).saturating_add(UNPACKED_BYTES_FREE);
-        if self.written > allowed { Err(DecodeError::TooDense) } else { Ok(()) }
+        if self.written > allowed.min(self.written_max) {
+            Err(DecodeError::TooDense)
+        } else {
+            Ok(())
+        }
     }
 }
 
