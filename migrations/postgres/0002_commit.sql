@@ -63,9 +63,10 @@ END $$;
 -- with the place of its lease; the draw is null where there is none.
 -- c_: charges without a lease, each with the places of its settlement and its account. The settlements are a JSON array of objects with
 -- the names of columns and `n`, their place; so are the events and the entries, whose `n` is the place of their settlement.
--- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail.
+-- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail, a sender
+-- that was taken over BU002.
 CREATE FUNCTION bursar_commit(
-  p_workspace TEXT,
+  p_workspace TEXT, p_holder TEXT,
   a_budget TEXT[], a_generation BIGINT[], a_dimension TEXT[], a_target TEXT[], a_window TEXT[],
   h_opener TEXT[], h_sender TEXT[],
   l_account INT[], l_holder INT[], l_epoch BIGINT[],
@@ -107,7 +108,10 @@ BEGIN
   now_ms := bursar_now(p_now_ms);
 
   -- Locks first: whoever takes a holder over has done so, or waits for the end of this batch.
-  PERFORM bursar_lock_holders(h_opener || h_sender, true);
+  PERFORM bursar_lock_holders(h_opener || h_sender || p_holder, true);
+  IF EXISTS (SELECT FROM takeover t WHERE t.holder = p_holder) THEN
+    RAISE EXCEPTION 'the sender was taken over' USING ERRCODE = 'BU002';
+  END IF;
   speaks := ARRAY(SELECT NOT EXISTS (SELECT FROM takeover t WHERE t.holder = k.sender)
       AND (k.opener = k.sender OR EXISTS (SELECT FROM takeover t WHERE t.holder = k.opener AND t.successor = k.sender))
     FROM unnest(h_opener, h_sender) WITH ORDINALITY AS k(opener, sender, n) ORDER BY k.n);

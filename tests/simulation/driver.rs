@@ -49,7 +49,9 @@ impl World {
                 }
                 continue;
             };
-            let batch = Arc::new(Batch { workspace: workspace(), settlements, exchanges });
+            let holder = self.replicas[at].holder;
+            let batch = Batch { workspace: workspace(), holder, settlements, exchanges };
+            let batch = Arc::new(batch);
             let number = self.token();
             let words = format!("{number}");
             self.trace.mark(self.now, "sends", at, || format!("{words} {batch:?}"));

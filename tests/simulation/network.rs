@@ -3,7 +3,7 @@
 use bursar::domain::ids::HolderId;
 use bursar::domain::ledger::escrow::AccountKey;
 use bursar::domain::ledger::escrow::Grant;
-use bursar::store::{Batch, FleetStore as _, Store as _};
+use bursar::store::{Batch, FleetStore as _, Store as _, StoreError};
 
 use super::plan::workspace;
 use super::replica::{Stage, replica_of};
@@ -70,7 +70,11 @@ impl World {
             ),
             Query::Adopt(from) => {
                 let adopted = at_once(memory.adopt(from, call.holder, now));
-                let adopted = adopted.map_err(|error| error.to_string())?;
+                let adopted = match adopted {
+                    // Its process died and was taken over before this came.
+                    Err(StoreError::TakenOver) if self.is_of_before(call) => Vec::new(),
+                    adopted => adopted.map_err(|error| error.to_string())?,
+                };
                 self.trace.mark(self.now, "adopted", call.from, || format!("{adopted:?}"));
                 self.store.check_all(&self.truth)?;
                 self.check_all_covers()?;
@@ -108,8 +112,16 @@ impl World {
                 self.tell_of_recalls(call.from, batch, &grants);
                 Answer::Grants(grants)
             }
-            Err(key) => Answer::Lost(key),
+            Err(Some(key)) => Answer::Lost(key),
+            // Nobody hears it any more.
+            Err(None) if self.is_of_before(call) => Answer::Done,
+            Err(None) => return Err(format!("r{} was taken over while it lives", call.from)),
         })
+    }
+
+    /// Whether the process that called has died since.
+    fn is_of_before(&self, call: &Call) -> bool {
+        self.replicas[call.from].life != call.life
     }
 
     /// Word of a recall reaches most replicas at once.

@@ -74,14 +74,14 @@ impl Store {
         at_once(self.memory.sweep(now)).expect("the store in memory sweeps");
     }
 
-    /// Applies a batch, or gives the account whose lease is lost.
+    /// Applies a batch, or gives the account whose lease is lost; none where its sender was taken over.
     pub(crate) fn commit(
         &mut self,
         (number, holder): (u64, HolderId),
         batch: &Batch,
         now: Wall,
         truth: &mut Truth,
-    ) -> Result<Result<Vec<Grant>, AccountKey>, Fault> {
+    ) -> Result<Result<Vec<Grant>, Option<AccountKey>>, Fault> {
         if !batch.exchanges.is_sorted_by(|a, b| a.account <= b.account) {
             return Err(format!("the exchanges of batch {number} are not in order: {batch:?}"));
         }
@@ -90,7 +90,8 @@ impl Store {
         self.commits += 1;
         let answer = match at_once(self.memory.commit(batch, now)) {
             Ok(grants) => Ok(grants),
-            Err(StoreError::LeaseLost(key)) => Err(*key),
+            Err(StoreError::LeaseLost(key)) => Err(Some(*key)),
+            Err(StoreError::TakenOver) => Err(None),
             Err(error) => return Err(format!("the store failed: {error}")),
         };
         let after = self.touched(batch);

@@ -151,6 +151,52 @@ async fn a_journal_serves_one_process() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_taken_over_while_it_starts_does_not_start() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(40).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    for name in ["news", "load_budgets", "load_credits"] {
+        store.turn_only(name, Weather::Fair);
+    }
+    store.turn(Weather::Hanging);
+    let before = store.calls_of("adopt");
+    let mut starting = Box::pin(try_start(&settings, Arc::clone(&store) as _, clock.clone() as _));
+    while store.calls_of("adopt") == before {
+        assert!(tokio::time::timeout(SHORT, &mut starting).await.is_err());
+    }
+    // It believes that the journal is its own; so does the other, in whose copy it stands.
+    let journal = std::fs::read(settings.journal.as_ref().unwrap()).unwrap();
+    let holders = Recovered::read(&journal, &boot_id().unwrap()).unwrap().holders;
+    store.inner.adopt(&holders, HolderId(99), clock.now().wall).await.unwrap();
+    store.turn(Weather::Fair);
+    let refused = format!("{:#}", starting.await.map(|_| ()).unwrap_err());
+    assert!(refused.contains("taken over") && refused.contains("journal.path"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_process_that_is_taken_over_while_it_runs_says_so_and_admits_nothing_more() {
+    let bench = Bench::with([dollars(100)]).await;
+    let open = bench.admitted(40).await;
+    let shared = &bench.engine.shared;
+    bench.engine.ready().await.unwrap();
+    bench.store.inner.adopt(&[shared.holder], HolderId(99), bench.clock.now().wall).await.unwrap();
+    let report = cost_of(open, "s", 40);
+    assert!(tokio::time::timeout(SHORT, bench.engine.report(report)).await.is_err());
+    until("it knows", async || shared.state().phase == Phase::TakenOver).await;
+    assert_eq!(bench.ask(1).await.hand_over(), Decision::Undecided { budget: None });
+    let why = bench.engine.ready().await.unwrap_err();
+    assert!(why.contains("taken over") && why.contains("journal.path"), "{why}");
+    assert!(shared.metrics.encode().contains("bursar_taken_over 1"));
+    // The batch is tried again, and no other is made of it.
+    let (sent, before) =
+        (shared.state().rooms[WORKSPACE].sent.clone(), bench.store.calls_of("commit"));
+    until("more tries", async || bench.store.calls_of("commit") > before + 1).await;
+    assert_eq!(shared.state().rooms[WORKSPACE].sent, sent);
+    assert_eq!(bench.stored(Dimension::Cost).await.spent, units(0));
+}
+
+#[tokio::test]
 async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
     let mut bench = Bench::with([both(10_000, 1000)]).await;
     let mut spent = 0;

@@ -117,8 +117,12 @@ async fn a_silence_that_only_the_clock_of_the_store_tells_is_a_silence() {
         at: NOON,
         charges: [].into(),
     };
-    let by_another =
-        Batch { workspace: id(WORKSPACE), settlements: vec![settled], exchanges: Vec::new() };
+    let by_another = Batch {
+        workspace: id(WORKSPACE),
+        holder: HolderId(7),
+        settlements: vec![settled],
+        exchanges: Vec::new(),
+    };
     fleet.memory.commit(&by_another, NOON).await.unwrap();
     let loaded = paused.store.calls_of("load_budgets");
     paused.store.garble_news(|news| news.upto = news.upto.plus(Duration::from_secs(60)));

@@ -159,7 +159,7 @@ async fn what_is_acknowledged_was_written_with_synchronous_commit() {
     let mut db = database.connect().await;
     for write in [
         "SELECT bursar_begin(1000)",
-        "SELECT * FROM bursar_commit('ws', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+        "SELECT * FROM bursar_commit('ws', '1', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
            '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, NULL, 1000, NULL)",
     ] {
         let shown = async |db: &mut PgConnection| -> String {
