@@ -51,6 +51,8 @@ BEGIN
   INSERT INTO change AS t VALUES (of_workspace, 1, now_ms)
     ON CONFLICT (workspace) DO UPDATE SET count = t.count + 1, changed_at_ms = excluded.changed_at_ms
     RETURNING t.count INTO number;
+  UPDATE change_mark t SET followed_at_ms = now_ms WHERE t.workspace = of_workspace AND t.count = number - 1;
+  INSERT INTO change_mark VALUES (of_workspace, number, gen_random_uuid()::text, NULL);
   IF of_budget IS NOT NULL THEN
     INSERT INTO budget_change VALUES (of_workspace, of_budget, number)
       ON CONFLICT (workspace, budget) DO UPDATE SET count = excluded.count, deleted_at_ms = NULL;

@@ -17,7 +17,8 @@ use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
 pub use self::fleet::{
-    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+    CHANGES_KEPT, Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News,
+    REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
 };
 
 use crate::domain::budget::Budget;
