@@ -17,8 +17,8 @@ use super::journal::End;
 use super::pace::Retries;
 use super::{Engine, Phase, Room, Shared, State};
 use crate::domain::ids::{Id, ReservationId};
+use crate::domain::ledger::Outgoing;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
-use crate::domain::ledger::{Ledger, Outgoing};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::store::{Batch, StoreError};
 
@@ -370,18 +370,15 @@ impl Room {
         self.sent = None;
     }
 
-    /// The ledger, and the settlements that the store may not have: a crash must not lose what they ended.
-    pub(super) fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
+    /// The settlements that the store may not have: a crash must not lose what they ended.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = &Settlement> {
         let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
-        let unrecorded = sent.chain(self.ledger.unsent()).cloned().collect();
-        (&mut self.ledger, unrecorded)
+        sent.chain(self.ledger.unsent())
     }
 
     /// Whether an entry of this reservation is on its way to the store.
     pub(super) fn is_settling(&self, reservation: ReservationId) -> bool {
-        let sent = self.sent.iter().flat_map(|batch| &batch.settlements);
-        let mut on_the_way = sent.chain(self.ledger.unsent());
-        on_the_way.any(|settlement| settlement.reservation == Some(reservation))
+        self.unrecorded().any(|settlement| settlement.reservation == Some(reservation))
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

@@ -21,6 +21,7 @@ mod metered;
 mod news;
 mod pace;
 mod priced;
+mod renewal;
 mod report;
 mod start;
 mod tend;
