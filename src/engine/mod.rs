@@ -217,6 +217,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether another process has taken over from this one.
+    fn is_taken_over(&self) -> bool {
+        self.state().phase == Phase::TakenOver
+    }
+
     /// Whether other replicas draw from the same store.
     fn is_in_fleet(&self) -> bool {
         self.terms.sharing == Sharing::Fleet

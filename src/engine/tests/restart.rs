@@ -189,6 +189,9 @@ async fn a_process_that_is_taken_over_while_it_runs_says_so_and_admits_nothing_m
     let why = bench.engine.ready().await.unwrap_err();
     assert!(why.contains("taken over") && why.contains("journal.path"), "{why}");
     assert!(shared.metrics.encode().contains("bursar_taken_over 1"));
+    let untaken = bench.store.calls_of("untaken_handoffs");
+    bench.engine.settle_untaken().await;
+    assert_eq!(bench.store.calls_of("untaken_handoffs"), untaken, "others settle it");
     // The batch is tried again, and no other is made of it.
     let (sent, before) =
         (shared.state().rooms[WORKSPACE].sent.clone(), bench.store.calls_of("commit"));

@@ -151,25 +151,43 @@ async fn a_body_with_two_models_is_refused() {
     assert_eq!(rejection.code, RefusalCode::UnknownSubject);
 }
 
-#[tokio::test]
-async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model() {
-    let engine = authorizer(Learn::Off).await;
-    let text =
-        format!(r#"{{"model":"m","max_tokens":5,"input":"{}"}}"#, "so many words ".repeat(400));
+fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text.as_bytes()).unwrap();
-    let packed = encoder.finish().unwrap();
-    assert!(packed.len() * 30 < text.len());
-    let request = testing::Request::new(Form::Raw).body(&packed).header("content-encoding", "gzip");
-    let request = request.build();
+    encoder.finish().unwrap()
+}
+
+fn packed(text: &str) -> CheckRequest {
+    let request = testing::Request::new(Form::Raw).header("content-encoding", "gzip");
+    request.body(gzip(text)).build()
+}
+
+#[tokio::test]
+async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model() {
+    let authorizer = authorizer(Learn::Off).await;
+    let words = "so many words ".repeat(400);
+    let text = format!(r#"{{"model":"m","max_tokens":5,"stream":true,"input":"{words}"}}"#);
+    assert!(gzip(&text).len() * 30 < text.len());
+    let request = packed(&text);
     let sent = Attributes::of(&request);
     let unpacked = Unpacked::of(&sent);
     let attributes = sent.unpacked(unpacked.as_ref());
-    let Ok(asked) = engine.ask(&attributes, PATIENCE).await else { panic!("not asked") };
+    let Ok(asked) = authorizer.ask(&attributes, PATIENCE).await else { panic!("not asked") };
     assert_eq!(asked.subject.model.as_ref().map(|id| id.as_str()), Some("m"));
     let length = i64::try_from(text.len().div_ceil(3)).unwrap();
     assert_eq!(asked.estimate.tokens.get(), length + 64 + 5);
-    assert!(!may_need_asking(&attributes));
+    assert!(!may_need_asking(&attributes), "nobody could add to it");
+}
+
+#[tokio::test]
+async fn what_a_packed_body_says_is_decided_on() {
+    let authorizer = authorizer(Learn::Off).await;
+    let code = async |text| {
+        let answer = authorizer.check(Request::new(packed(text))).await.unwrap().into_inner();
+        answer.status.unwrap().code
+    };
+    assert_eq!(code(r#"{"model":"m"}"#).await, 0);
+    assert_ne!(code(r#"{"model":"m","model":"dearer"}"#).await, 0);
 }
 
 #[tokio::test]
