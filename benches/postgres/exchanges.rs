@@ -74,6 +74,7 @@ async fn exchange_all(store: PostgresStore, holder: HolderId, keys: Vec<AccountK
         });
         let batch = Batch {
             workspace: id("bench"),
+            holder,
             settlements: vec![settlement(holder, seq, &keys[0])],
             exchanges: exchanges.collect(),
         };

@@ -37,7 +37,8 @@ pub(crate) async fn run(store: &PostgresStore, postgres: &Postgres) {
             })
             .collect();
         exchanges.sort_by(|a, b| a.account.cmp(&b.account));
-        let batch = Batch { workspace: id("bench"), settlements: Vec::new(), exchanges };
+        let (workspace, holder, settlements) = (id("bench"), HolderId(1), Vec::new());
+        let batch = Batch { workspace, holder, settlements, exchanges };
         store.commit(&batch, Wall::default()).await.unwrap();
     }
     let took = begun.elapsed();

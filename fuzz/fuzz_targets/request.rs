@@ -16,7 +16,8 @@ static PRICES: LazyLock<PriceTable> = LazyLock::new(|| PriceTable::new("none", E
 fuzz_target!(|input: (Option<u64>, String, Vec<u8>)| {
     let (whole_size, path, body) = input;
     let unseen = Body::Unseen { size: whole_size };
-    for body in [Body::Whole(&body), Body::Cut { seen: &body, whole_size }, unseen] {
+    let packed = Body::Packed { seen: &body, likely_size: whole_size.unwrap_or_default() };
+    for body in [Body::Whole(&body), Body::Cut { seen: &body, whole_size }, unseen, packed] {
         let usual = Usual::default();
         let facts = RequestFacts { provider: None, model: None, path: &path, body, usual };
         let amounts = appraise(&facts, &PRICES, &Policy::default()).estimate.amounts;

@@ -235,6 +235,18 @@ CREATE TABLE change (
   changed_at_ms BIGINT NOT NULL
 );
 
+-- What tells a change from another of the same number, which a database that was set back comes to again. A row goes a day after
+-- another change followed.
+CREATE TABLE change_mark (
+  workspace      TEXT COLLATE "C" NOT NULL,
+  count          BIGINT NOT NULL,
+  mark           TEXT COLLATE "C" NOT NULL,
+  followed_at_ms BIGINT,
+  PRIMARY KEY (workspace, count)
+);
+
+CREATE INDEX change_mark_followed ON change_mark (followed_at_ms) WHERE followed_at_ms IS NOT NULL;
+
 CREATE INDEX change_time ON change (changed_at_ms);
 
 -- Which of those changes was the last of each budget, so that replicas read no more than what changed since they last did.

@@ -51,6 +51,8 @@ BEGIN
   INSERT INTO change AS t VALUES (of_workspace, 1, now_ms)
     ON CONFLICT (workspace) DO UPDATE SET count = t.count + 1, changed_at_ms = excluded.changed_at_ms
     RETURNING t.count INTO number;
+  UPDATE change_mark t SET followed_at_ms = now_ms WHERE t.workspace = of_workspace AND t.count = number - 1;
+  INSERT INTO change_mark VALUES (of_workspace, number, gen_random_uuid()::text, NULL);
   IF of_budget IS NOT NULL THEN
     INSERT INTO budget_change VALUES (of_workspace, of_budget, number)
       ON CONFLICT (workspace, budget) DO UPDATE SET count = excluded.count, deleted_at_ms = NULL;
@@ -63,9 +65,10 @@ END $$;
 -- with the place of its lease; the draw is null where there is none.
 -- c_: charges without a lease, each with the places of its settlement and its account. The settlements are a JSON array of objects with
 -- the names of columns and `n`, their place; so are the events and the entries, whose `n` is the place of their settlement.
--- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail.
+-- Gives a grant for each exchange, in their order. A lost lease raises BU001 with the place of its account as the detail, a sender
+-- that was taken over BU002.
 CREATE FUNCTION bursar_commit(
-  p_workspace TEXT,
+  p_workspace TEXT, p_holder TEXT,
   a_budget TEXT[], a_generation BIGINT[], a_dimension TEXT[], a_target TEXT[], a_window TEXT[],
   h_opener TEXT[], h_sender TEXT[],
   l_account INT[], l_holder INT[], l_epoch BIGINT[],
@@ -108,7 +111,10 @@ BEGIN
   now_ms := bursar_now(p_now_ms);
 
   -- Locks first: whoever takes a holder over has done so, or waits for the end of this batch.
-  PERFORM bursar_lock_holders(h_opener || h_sender, true);
+  PERFORM bursar_lock_holders(h_opener || h_sender || p_holder, true);
+  IF EXISTS (SELECT FROM takeover t WHERE t.holder = p_holder) THEN
+    RAISE EXCEPTION 'the sender was taken over' USING ERRCODE = 'BU002';
+  END IF;
   speaks := ARRAY(SELECT NOT EXISTS (SELECT FROM takeover t WHERE t.holder = k.sender)
       AND (k.opener = k.sender OR EXISTS (SELECT FROM takeover t WHERE t.holder = k.opener AND t.successor = k.sender))
     FROM unnest(h_opener, h_sender) WITH ORDINALITY AS k(opener, sender, n) ORDER BY k.n);

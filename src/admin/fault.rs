@@ -116,6 +116,9 @@ impl From<StoreError> for Fault {
                 Code::Unavailable,
                 "others change it at the same time; read it and try again",
             ),
+            StoreError::TakenOver => {
+                Self::new(Code::Unavailable, "another process has taken over from this one")
+            }
             StoreError::LeaseLost(_) | StoreError::Corrupt(_) => Self::internal(&error),
         }
     }

@@ -122,7 +122,7 @@ impl Engine {
         // Read under the lock, so that the stamps of a rolling minute come in the order of time.
         let now = shared.now();
         let undecided = Step::Answer(Decision::Undecided { budget: None });
-        if state.phase == Phase::Closing {
+        if state.phase != Phase::Running {
             return undecided;
         }
         let Some(room) = state.room(shared, &ask.subject.workspace) else { return undecided };

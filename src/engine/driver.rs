@@ -16,7 +16,6 @@ use tokio::time::{sleep, timeout};
 use super::pace::Retries;
 use super::{Engine, Phase, Room, Shared, State};
 use crate::domain::ids::Id;
-use crate::domain::ledger::Ledger;
 use crate::domain::ledger::escrow::{AccountKey, Grant};
 use crate::domain::settlement::{Certainty, Settlement};
 use crate::store::{Batch, StoreError};
@@ -271,12 +270,28 @@ impl Shared {
                 }
                 Sent::Lost(account)
             }
+            Err(StoreError::TakenOver) => {
+                self.metrics.store_commit(took, "taken_over");
+                self.taken_over();
+                Sent::Failed
+            }
             Err(error) => {
                 self.metrics.store_commit(took, "failed");
                 self.metrics.store_up(0);
                 tracing::warn!(%error, workspace = %batch.workspace, "the store did not take a batch; it is sent again");
                 Sent::Failed
             }
+        }
+    }
+
+    /// Nothing is admitted any more: the other process admits against the same leases. What was open is open there too, and is settled
+    /// there, so that what this one does not get rid of is lost with it and missed by nobody.
+    fn taken_over(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::Running {
+            state.phase = Phase::TakenOver;
+            self.metrics.taken_over();
+            tracing::error!(error = %StoreError::TakenOver, "nothing is admitted any more, and nothing is settled");
         }
     }
 
@@ -308,14 +323,14 @@ enum Sent {
     Answered,
     /// It was turned down for the lease on this account, and another takes its place.
     Lost(Box<AccountKey>),
-    /// The store said that it failed; it may or may not have been applied.
+    /// The store said that it failed, and it may or may not have been applied; or that this process was taken over, for good.
     Failed,
     /// The store said nothing in time; likewise.
     TooSlow,
 }
 
-/// Batches that were turned down, one after the other. A lease that is opened anew and lost at once is lost for good: another
-/// process has taken over from this one. Its batches are still sent, in case that ends, but not in a circle.
+/// Batches that were turned down, one after the other. A lease that is opened anew and lost at once is lost for a reason that the
+/// next one does not mend. Batches are still sent, in case that ends, but not in a circle.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     last: Option<Box<AccountKey>>,
@@ -334,10 +349,9 @@ impl Losses {
 }
 
 impl Room {
-    /// The ledger, and the settlements that the store may not have: a crash must not lose what they ended.
-    pub(super) fn unrecorded(&mut self) -> (&mut Ledger, Vec<Settlement>) {
-        let unrecorded = self.under_way.unrecorded(&self.ledger).cloned().collect();
-        (&mut self.ledger, unrecorded)
+    /// The settlements that the store may not have: a crash must not lose what they ended.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = &Settlement> {
+        self.under_way.unrecorded(&self.ledger)
     }
 
     /// Passes on what the ledger decided for requests that were waiting.

@@ -21,6 +21,7 @@ mod metered;
 mod news;
 mod pace;
 mod priced;
+mod renewal;
 mod report;
 mod start;
 mod tend;
@@ -50,7 +51,7 @@ use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Ledger, Sharing, Terms, WaiterId};
 use crate::domain::pricing::PriceTable;
 use crate::domain::time::{Mono, Now, Wall};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 pub use self::administer::Consumption;
@@ -147,6 +148,9 @@ struct State {
 enum Phase {
     #[default]
     Running,
+    /// Another process has taken over from this one: its leases are the other's, and nothing that it sends is applied. It does not
+    /// come out of this but by an end: a new start takes over in its turn.
+    TakenOver,
     /// Nothing is admitted any more; leases go back to the store.
     Closing,
 }
@@ -180,8 +184,10 @@ impl Engine {
     /// # Errors
     /// A sentence for a person.
     pub async fn ready(&self) -> Result<(), String> {
-        if self.shared.state().phase == Phase::Closing {
-            return Err("shutting down".to_owned());
+        match self.shared.state().phase {
+            Phase::Running => {}
+            Phase::TakenOver => return Err(StoreError::TakenOver.to_string()),
+            Phase::Closing => return Err("shutting down".to_owned()),
         }
         if self.shared.journal.as_ref().is_some_and(|journal| !journal.file.is_good()) {
             return Err("the journal cannot be written".to_owned());
@@ -207,6 +213,11 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether another process has taken over from this one.
+    fn is_taken_over(&self) -> bool {
+        self.state().phase == Phase::TakenOver
     }
 
     /// Whether other replicas draw from the same store.

@@ -1,8 +1,9 @@
 //! What other replicas changed comes into force here. The store is asked for news every second; where it also tells by itself, it is
 //! asked at once. And after a change of this replica's own that was not confirmed, the store says whether it was made.
 //!
-//! Changes of a workspace are numbered. Of budgets no more is read than what was changed after the last that is in force here, so that
-//! many changes cost as much as there are, however many budgets there are.
+//! Changes of a workspace are numbered and marked. Of budgets no more is read than what was changed after the last that is in force
+//! here, so that many changes cost as much as there are, however many budgets there are. Where the store does not know that change
+//! any more, everything is read anew: a replica may have been away for days, and a store may have been set back and count anew.
 //!
 //! Invariant: what is in force is never older than what this replica stored itself: both are done in turns, and a reload reads in
 //! its turn.
@@ -19,7 +20,7 @@ use super::pace::Retries;
 use super::{Engine, Shared};
 use crate::domain::ids::Id;
 use crate::domain::time::{Mono, Now, Wall};
-use crate::store::{StoreError, Told};
+use crate::store::{Change, StoreError, Told};
 
 /// How often the store is asked for news. A change is in force everywhere within two of them.
 const POLL: Duration = Duration::from_secs(1);
@@ -45,8 +46,8 @@ pub(super) struct Heard {
     told_at: Now,
     /// When all that it had told was last in force.
     at: Mono,
-    /// The number of the last change that is in force, of each workspace that was ever changed.
-    versions: BTreeMap<Id, i64>,
+    /// The last change that is in force, of each workspace that was ever changed.
+    versions: BTreeMap<Id, Change>,
     /// When to load everything anew.
     reload_at: Option<Mono>,
 }
@@ -133,7 +134,6 @@ impl Engine {
         shared.metrics.news_age(Duration::ZERO);
         if heard.reload_at.is_some_and(|at| at <= began.mono) {
             shared.keys.doubt_all();
-            // The store may have been set back, with fewer changes than are known: what it counts from now on is new.
             let versions = in_time(shared.store.changes()).await?.into_iter().collect();
             shared.reload_all().await?;
             (heard.versions, heard.reload_at) = (versions, None);
@@ -144,21 +144,21 @@ impl Engine {
     /// Reloads the workspaces whose last change is not in force, each apart from the others.
     async fn reload_changed(
         &self,
-        changed: &[(Id, i64)],
+        changed: &[(Id, Change)],
         heard: &mut Heard,
         now: Mono,
     ) -> Result<(), StoreError> {
         let mut missed = Ok(());
         for (workspace, version) in changed {
             let known = heard.versions.entry(workspace.clone()).or_default();
-            if *known > *version {
-                // The store lost changes: whatever is in force may be gone.
-                (*known, heard.reload_at) = (*version, Some(now));
+            if known == version {
+                continue;
             }
-            if *known < *version
-                && let Err(error) = self.reload(workspace, known, *version).await
-            {
-                missed = Err(error);
+            match self.reload(workspace, known, version).await {
+                Ok(Reloaded::Changes) => {}
+                // Whatever is in force may be gone, of other workspaces too.
+                Ok(Reloaded::Nothing) => heard.reload_at = Some(now),
+                Err(error) => missed = Err(error),
             }
         }
         missed
@@ -169,33 +169,48 @@ impl Engine {
     async fn reload(
         &self,
         workspace: &Id,
-        known: &mut i64,
-        version: i64,
-    ) -> Result<(), StoreError> {
+        known: &mut Change,
+        version: &Change,
+    ) -> Result<Reloaded, StoreError> {
         let shared = &self.shared;
         shared.keys.doubt(workspace);
         self.reload_credits(workspace).await?;
-        in_time(async {
+        let reloaded = in_time(async {
             let _turn = shared.administering.lock().await;
             let mut has_more = true;
-            let mut after = *known;
+            let mut after = known.clone();
             while has_more {
-                let page = shared.store.changed_budgets(workspace, after, PAGE).await?;
+                let page = shared.store.changed_budgets(workspace, &after, PAGE).await?;
+                let Some(page) = page else { return Ok(Reloaded::Nothing) };
                 for (id, budget) in page.budgets {
                     shared.state().put_changed(shared, workspace, id, budget);
                     // Each may walk over all accounts, and decisions go on meanwhile.
                     yield_now().await;
                 }
                 (after, has_more) = (page.upto, page.has_more);
-                *known = after.min(version);
+                // Where this comes to nothing, the next goes on from here.
+                if after.mark.is_some() && after.number < version.number {
+                    known.clone_from(&after);
+                }
             }
-            Ok(())
+            Ok(Reloaded::Changes)
         })
         .await?;
-        *known = version;
+        if reloaded == Reloaded::Changes {
+            known.clone_from(version);
+        }
         shared.work.notify_one();
-        Ok(())
+        Ok(reloaded)
     }
+}
+
+/// What was reloaded of a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reloaded {
+    /// All that was changed.
+    Changes,
+    /// Nothing: the store does not know what came after the change that is in force here.
+    Nothing,
 }
 
 impl Shared {

@@ -25,7 +25,8 @@ impl Engine {
     /// Starts an engine: recovers what the journal holds, loads all budgets, and begins to talk to the store.
     ///
     /// # Errors
-    /// When the journal is in use or cannot be opened, or the store does not answer.
+    /// When the journal is in use or cannot be opened, the store does not answer, or another process takes over from this one before it
+    /// has begun.
     pub async fn start(
         settings: Settings,
         store: Arc<dyn Store>,

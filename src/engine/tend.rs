@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::{Journal, Room, Shared, State};
+use super::renewal::Renewal;
+use super::{Journal, Shared, State};
 use crate::domain::budget::Dimension;
 use crate::domain::ids::Id;
 use crate::domain::ledger::TICK;
@@ -123,7 +124,13 @@ impl Shared {
             return;
         };
         if journal.file.wants_rewrite() {
-            if let Err(error) = self.rewrite_journal(journal) {
+            // What could not be written is in no file: all of it is to be said at once, and nothing is admitted meanwhile anyway.
+            let rewritten = if journal.file.is_good() {
+                Renewal::begin(self, journal).and_then(|renewal| renewal.finish(self, journal))
+            } else {
+                self.rewrite_journal(journal)
+            };
+            if let Err(error) = rewritten {
                 tracing::error!(%error, "the journal cannot be written anew");
             }
         } else if let Err(error) = self.write_journal(u64::MAX) {
@@ -138,7 +145,10 @@ impl Shared {
         journal.file.replace(|| {
             let mut state = self.state();
             let super::State { rooms, records, .. } = &mut *state;
-            let ledgers = rooms.values_mut().map(Room::unrecorded);
+            let ledgers = rooms.values_mut().map(|room| {
+                let unrecorded = room.unrecorded().cloned().collect();
+                (&mut room.ledger, unrecorded)
+            });
             records.rewrite(&journal.boot, self.holder, &self.holders, ledgers, now);
             records.drain()
         })

@@ -45,8 +45,8 @@ impl<W> UnderWay<W> {
     /// The next batch. `None` when the ledger finds that what it had queued needs no telling.
     pub fn next_batch(&mut self, ledger: &mut Ledger, now: Now) -> Option<Arc<Batch>> {
         let Outgoing { settlements, exchanges } = ledger.next_batch(now)?;
-        let workspace = ledger.workspace().clone();
-        self.sent = Some(Arc::new(Batch { workspace, settlements, exchanges }));
+        let (workspace, holder) = (ledger.workspace().clone(), ledger.holder());
+        self.sent = Some(Arc::new(Batch { workspace, holder, settlements, exchanges }));
         self.sent.clone()
     }
 

@@ -11,6 +11,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderName};
 use thiserror::Error;
 
 use crate::domain::estimate::Body;
+use crate::envoy::packed::Unpacked;
 
 /// Envoy's own header that says whether the body it sends is cut off.
 const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
@@ -23,6 +24,7 @@ const WHOLE_NUMBER_MAX: f64 = 9_007_199_254_740_992.0;
 pub struct Attributes<'a> {
     context: Option<&'a AttributeContext>,
     http: Option<&'a HttpRequest>,
+    unpacked: Option<&'a Unpacked>,
 }
 
 /// Why a value that is there cannot be used.
@@ -44,7 +46,14 @@ impl<'a> Attributes<'a> {
     #[must_use]
     pub fn of(request: &'a CheckRequest) -> Self {
         let context = request.attributes.as_ref();
-        Self { context, http: context.and_then(|context| context.request.as_ref()?.http.as_ref()) }
+        let http = context.and_then(|context| context.request.as_ref()?.http.as_ref());
+        Self { context, http, unpacked: None }
+    }
+
+    /// The same with its body unpacked, where it was packed.
+    #[must_use]
+    pub const fn unpacked(self, unpacked: Option<&'a Unpacked>) -> Self {
+        Self { unpacked, ..self }
     }
 
     /// The values of a header. Without `encode_raw_headers` Envoy joins repeated headers with commas and this gives one
@@ -91,9 +100,14 @@ impl<'a> Attributes<'a> {
         path.split_once('?').map_or(path, |(path, _)| path)
     }
 
-    /// What Envoy sends of the body.
+    /// What can be read of the body.
     #[must_use]
     pub fn body(&self) -> Body<'a> {
+        self.unpacked.map_or_else(|| self.sent_body(), Unpacked::body)
+    }
+
+    /// What Envoy sends of it.
+    fn sent_body(&self) -> Body<'a> {
         let Some(http) = self.http else { return Body::Unseen { size: None } };
         let seen = if http.raw_body.is_empty() { http.body.as_bytes() } else { &http.raw_body };
         if seen.is_empty() {

@@ -22,6 +22,7 @@ use crate::envoy::attributes::Attributes;
 use crate::envoy::handover::Handover;
 use crate::envoy::keys::Maker;
 use crate::envoy::mapping::Rejection;
+use crate::envoy::packed::Unpacked;
 use crate::envoy::{Settings, reply};
 use crate::telemetry::Metrics;
 
@@ -204,7 +205,7 @@ fn may_need_asking(attributes: &Attributes<'_>) -> bool {
         && matches!(attributes.header(&CONTENT_ENCODING), Ok(None | Some("identity")))
         && match attributes.body() {
             Body::Whole(body) => usage_chunk::asking_for_usage(body).is_some(),
-            Body::Cut { .. } | Body::Unseen { .. } => true,
+            Body::Cut { .. } | Body::Unseen { .. } | Body::Packed { .. } => true,
         }
 }
 
@@ -216,7 +217,9 @@ impl Authorization for Authorizer {
     ) -> Result<Response<CheckResponse>, Status> {
         let patience = self.patience(request.metadata());
         let request = request.into_inner();
-        let attributes = Attributes::of(&request);
+        let sent = Attributes::of(&request);
+        let unpacked = Unpacked::of(&sent);
+        let attributes = sent.unpacked(unpacked.as_ref());
         let response = match self.ask(&attributes, patience).await {
             Ok(asked) => self.answer(asked, &attributes),
             Err(Unasked::Rejected(rejection)) => self.rejected(&rejection, attributes.path()),

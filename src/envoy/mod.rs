@@ -12,6 +12,7 @@ mod handover;
 mod headers;
 pub mod keys;
 pub mod mapping;
+pub mod packed;
 pub mod process;
 pub mod rate_limit;
 pub mod reply;

@@ -111,7 +111,7 @@ impl JsonPointer {
     /// The text at this place of the body. A body that is no JSON, or that was cut off before it, says nothing.
     fn text<'a>(&self, attributes: &Attributes<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
         let seen = match attributes.body() {
-            Body::Whole(seen) | Body::Cut { seen, .. } => seen,
+            Body::Whole(seen) | Body::Cut { seen, .. } | Body::Packed { seen, .. } => seen,
             Body::Unseen { .. } => return Ok(None),
         };
         let steps: SmallVec<[&str; 4]> = self.0.iter().map(String::as_str).collect();

@@ -47,21 +47,34 @@ impl Handoff {
 pub struct News {
     /// The store's clock, a little before it looked: what to ask from next time.
     pub upto: Wall,
-    /// Workspaces whose budgets, credits or keys were changed, with the number of changes so far.
-    pub changed: Vec<(Id, i64)>,
+    /// Workspaces whose budgets, credits or keys were changed, with the last of these changes.
+    pub changed: Vec<(Id, Change)>,
     /// Accounts on which the asking holders have active leases and that were recalled, with the number of recalls so far.
     pub recalled: Vec<(AccountKey, u32)>,
     /// Usage for reservations of the asking holders, whenever it was written.
     pub handed_over: Vec<Handoff>,
 }
 
+/// A change of a workspace. The default comes before all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// How many there were, with this one.
+    pub number: i64,
+    /// What no other change has: a store that was set back counts from there anew, and comes to the same numbers again. `None` before
+    /// the first change, and of one that is not kept any more.
+    pub mark: Option<String>,
+}
+
+/// For so long it is known that a budget was deleted, and which change a later one followed.
+pub const CHANGES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Budgets of a workspace that were changed, in the order of their last changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangedBudgets {
     /// What is on record of each; `None` for those that were deleted.
     pub budgets: Vec<(BudgetId, Option<Budget>)>,
-    /// The number of the last of these changes: what to ask after next time.
-    pub upto: i64,
+    /// The last of these changes: what to ask after next time.
+    pub upto: Change,
     /// Whether more was changed.
     pub has_more: bool,
 }
@@ -97,27 +110,28 @@ pub trait FleetStore: Send + Sync + 'static {
         Ok(News { upto: since, ..News::default() })
     }
 
-    /// Every workspace that was ever changed, with the number of its changes so far, as [`News::changed`] tells it.
+    /// Every workspace that was ever changed, with its last change, as [`News::changed`] tells it.
     ///
     /// # Errors
     /// When the store is away.
-    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+    async fn changes(&self) -> Result<Vec<(Id, Change)>, StoreError> {
         Ok(Vec::new())
     }
 
-    /// The first `limit` budgets of a workspace whose last change came after its change of this number; all, after 0. A budget that
-    /// was deleted is among them for a day.
+    /// The first `limit` budgets of a workspace whose last change came after this one, those that were deleted among them. `None` when
+    /// nobody knows any more what came after it: it was followed by another longer than [`CHANGES_KEPT`] ago, or the store lost it.
+    /// Then everything is to be read anew. One without a mark is taken at its word.
     ///
     /// # Errors
     /// When the store is away.
     async fn changed_budgets(
         &self,
         workspace: &Id,
-        after: i64,
+        after: &Change,
         limit: usize,
-    ) -> Result<ChangedBudgets, StoreError> {
+    ) -> Result<Option<ChangedBudgets>, StoreError> {
         let _ = (workspace, limit);
-        Ok(ChangedBudgets { upto: after, ..ChangedBudgets::default() })
+        Ok(Some(ChangedBudgets { upto: after.clone(), ..ChangedBudgets::default() }))
     }
 
     /// Waits for a word from another replica. A store without such words, or without connection for them, never returns; the

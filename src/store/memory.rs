@@ -281,7 +281,7 @@ impl Store for MemoryStore {
     ) -> Result<Vec<AdoptedLease>, StoreError> {
         let Tables { leases, takeovers, .. } = &mut *self.tables();
         if takeovers.contains_key(&to) {
-            return Ok(Vec::new());
+            return Err(StoreError::TakenOver);
         }
         let takeover = Takeover { successor: to, spared_until: now.plus(self.ttl) };
         let others = from.iter().filter(|holder| **holder != to);

@@ -17,7 +17,8 @@ use thiserror::Error;
 
 pub use self::credits::{CreditStore, EntryPage};
 pub use self::fleet::{
-    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+    CHANGES_KEPT, Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News,
+    REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
 };
 
 use crate::domain::budget::Budget;
@@ -50,6 +51,12 @@ pub enum StoreError {
     /// A batch named a lease that is closed, unknown, or of another sequence. Nothing of the batch was applied.
     #[error("the lease on {0:?} is lost")]
     LeaseLost(Box<AccountKey>),
+    /// Another process has taken over from the holder that calls. Nothing was done, and nothing will be.
+    #[error(
+        "another process has taken over from this one: two run with one journal, or with copies of it. Stop one of them, and give each \
+         replica a journal.path of its own on a disk whose file locks hold"
+    )]
+    TakenOver,
     /// What was read makes no sense, or an invariant does not hold. Retrying does not help.
     #[error("the store holds what it should not: {0}")]
     Corrupt(String),
@@ -61,6 +68,8 @@ pub enum StoreError {
 pub struct Batch {
     /// Whose accounts these are.
     pub workspace: Id,
+    /// Who sends it.
+    pub holder: HolderId,
     /// Entries to record. One whose id is on record already is passed over, its `Road::Direct` charges too.
     pub settlements: Vec<Settlement>,
     /// Leases to report, return, draw and renew.
@@ -226,8 +235,9 @@ pub trait Store: CreditStore + FleetStore {
     /// Applies a batch in one durable transaction and gives a grant for each exchange, in the batch's order.
     ///
     /// # Errors
-    /// `LeaseLost` when an exchange can be neither applied nor replayed, or its sender does not speak for the lease; then
-    /// nothing was applied.
+    /// `LeaseLost` when an exchange can be neither applied nor replayed, or its sender does not speak for the lease; `TakenOver`
+    /// when the batch's sender was taken over, whatever is in it: its successor asks what is on record only once. Then nothing was
+    /// applied.
     async fn commit(&self, batch: &Batch, now: Wall) -> Result<Vec<Grant>, StoreError>;
 
     /// The settlement with this id, with its charges.
@@ -250,7 +260,10 @@ pub trait Store: CreditStore + FleetStore {
     /// Puts on record that a new holder speaks for earlier ones, so that nothing that these still have under way is
     /// applied: they have lost all their leases. For one time to live from now none of the leases expires or is released.
     /// Gives all that are not closed, in the order of their names, also when it is asked again because its answer was lost.
-    /// What had expired counts as forfeited until its next exchange. A holder that was taken over itself takes nothing over.
+    /// What had expired counts as forfeited until its next exchange.
+    ///
+    /// # Errors
+    /// `TakenOver` when the new holder was taken over itself: it takes nothing over.
     async fn adopt(
         &self,
         from: &[HolderId],

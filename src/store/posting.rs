@@ -82,6 +82,7 @@ impl<'a> Rows<'a> {
                 .exchanges
                 .iter()
                 .flat_map(holders)
+                .chain([batch.holder])
                 .map(|named| (named, None))
                 .collect(),
             on_record: BTreeSet::new(),
@@ -115,6 +116,9 @@ pub(super) fn post<'a>(
     ttl: Duration,
     now: Wall,
 ) -> Result<(Vec<&'a Settlement>, Vec<Grant>), StoreError> {
+    if rows.successor(batch.holder).is_some() {
+        return Err(StoreError::TakenOver);
+    }
     let fresh: Vec<_> = batch
         .settlements
         .iter()
@@ -161,10 +165,12 @@ impl<'a> Rows<'a> {
 
     /// Whether the sender was not taken over itself, and speaks for the one that opened the lease.
     fn speaks(&self, exchange: &Exchange) -> bool {
-        holders(exchange).into_iter().all(|holder| {
-            let successor = self.successors.get(&holder).copied().flatten();
-            successor.unwrap_or(holder) == exchange.holder
-        })
+        let speaks = |holder| self.successor(holder).unwrap_or(holder) == exchange.holder;
+        holders(exchange).into_iter().all(speaks)
+    }
+
+    fn successor(&self, holder: HolderId) -> Option<HolderId> {
+        self.successors.get(&holder).copied().flatten()
     }
 }
 

@@ -56,6 +56,7 @@ struct Series {
     estimated_settlements: Counter,
     watched_responses: Family<Label, Counter>,
     unwatched_responses: Counter,
+    unreadable_responses: Family<Label, Counter>,
     logged_responses: Family<Label, Counter>,
     undecided_passes: Family<Label, Counter>,
     reported_hits: Family<Label, Counter>,
@@ -163,6 +164,11 @@ impl Metrics {
     /// A response went by unseen, because too many others were on their way.
     pub fn unwatched_response(&self) {
         self.series().unwatched_responses.inc();
+    }
+
+    /// A response could not be unpacked to its end.
+    pub fn unreadable_response(&self, why: &'static str) {
+        self.series().unreadable_responses.get_or_create(&[("why", why)]).inc();
     }
 
     /// A response that nobody watched was settled by the access log, and this became of its reservation.
@@ -274,6 +280,7 @@ impl Series {
             estimated_settlements: Counter::default(),
             watched_responses: Family::default(),
             unwatched_responses: Counter::default(),
+            unreadable_responses: Family::default(),
             logged_responses: Family::default(),
             undecided_passes: Family::default(),
             reported_hits: Family::default(),
@@ -384,6 +391,11 @@ impl Series {
             "unwatched_responses",
             "Responses that went by unseen, because too many others were on their way",
             self.unwatched_responses.clone(),
+        );
+        registry.register(
+            "unreadable_responses",
+            "Responses that could not be unpacked to their end and are metered as cut off there, by why: unknown encoding, corrupt, too_dense, or no_room because too many others are being unpacked",
+            self.unreadable_responses.clone(),
         );
         registry.register(
             "logged_responses",

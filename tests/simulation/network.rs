@@ -2,7 +2,7 @@
 
 use bursar::domain::ids::HolderId;
 use bursar::domain::ledger::escrow::Grant;
-use bursar::store::{Batch, FleetStore as _, Store as _};
+use bursar::store::{Batch, Change, FleetStore as _, Store as _, StoreError};
 
 use super::replica::{Stage, replica_of};
 use super::store::{Fault, at_once};
@@ -69,7 +69,11 @@ impl World {
             ),
             Query::Adopt(from) => {
                 let adopted = at_once(memory.adopt(from, call.holder, now));
-                let adopted = adopted.map_err(|error| error.to_string())?;
+                let adopted = match adopted {
+                    // Its process died and was taken over before this came.
+                    Err(StoreError::TakenOver) if self.is_of_before(call) => Vec::new(),
+                    adopted => adopted.map_err(|error| error.to_string())?,
+                };
                 self.trace.mark(self.now, "adopted", call.from, || format!("{adopted:?}"));
                 self.store.check_all(&self.truth)?;
                 self.check_all_covers()?;
@@ -107,8 +111,16 @@ impl World {
                 self.tell_of_recalls(call.from, batch, &grants);
                 Answer::Grants(grants)
             }
-            Err(key) => Answer::Lost(key),
+            Err(Some(key)) => Answer::Lost(key),
+            // Nobody hears it any more.
+            Err(None) if self.is_of_before(call) => Answer::Done,
+            Err(None) => return Err(format!("r{} was taken over while it lives", call.from)),
         })
+    }
+
+    /// Whether the process that called has died since.
+    fn is_of_before(&self, call: &Call) -> bool {
+        self.replicas[call.from].life != call.life
     }
 
     /// Word of a recall reaches most replicas at once.
@@ -129,7 +141,7 @@ impl World {
         }
     }
 
-    fn news(&self, holders: &[HolderId], known: &[i64]) -> Result<News, Fault> {
+    fn news(&self, holders: &[HolderId], known: &[Change]) -> Result<News, Fault> {
         let heard = at_once(self.store.memory.news(holders, self.store_wall()));
         let heard = heard.map_err(|error| error.to_string())?;
         Ok(News {

@@ -318,7 +318,7 @@ impl World {
         let replica = &mut self.replicas[at];
         for changed in &news.changed {
             let room = &mut replica.rooms[changed.room];
-            if changed.version > room.version {
+            if changed.version.number > room.version.number {
                 room.put_changed(changed, now);
                 room.purse.is_due = true;
             }
@@ -346,7 +346,7 @@ impl World {
 
     pub(crate) fn news_query(&self, at: usize) -> Query {
         let replica = &self.replicas[at];
-        let known = replica.rooms.iter().map(|room| room.version).collect();
+        let known = replica.rooms.iter().map(|room| room.version.clone()).collect();
         Query::News(replica.holders.clone(), known)
     }
 
@@ -354,7 +354,7 @@ impl World {
     pub(crate) fn put_here(&mut self, at: usize) {
         let now = self.clocks(at);
         let rooms = &mut self.replicas[at].rooms;
-        let known: Vec<_> = rooms.iter().map(|room| room.version).collect();
+        let known: Vec<_> = rooms.iter().map(|room| room.version.clone()).collect();
         for changed in self.store.changed_since(&known) {
             let room = &mut rooms[changed.room];
             room.put_changed(&changed, now);

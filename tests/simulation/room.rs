@@ -10,7 +10,7 @@ use bursar::domain::ledger::{Ledger, OnTimeout, Sharing, Terms, WaiterId};
 use bursar::domain::money::Units;
 use bursar::domain::time::{Mono, Now};
 use bursar::engine::under_way::UnderWay;
-use bursar::store::Batch;
+use bursar::store::{Batch, Change};
 
 use super::credits::Purse;
 use super::plan::{Plan, workspace};
@@ -43,7 +43,7 @@ pub(crate) struct Room {
     pub(crate) waiting: BTreeMap<WaiterId, usize>,
     pub(crate) turns: BTreeSet<ReservationId>,
     /// The number of the last change that is in force.
-    pub(crate) version: i64,
+    pub(crate) version: Change,
     pub(crate) purse: Purse,
     /// What was passed without the store's word since it last gave one, by the account's place and serial.
     pub(crate) blind: BTreeMap<(AccountIndex, u32), Units>,
@@ -59,7 +59,7 @@ impl Room {
             recall_ends: None,
             waiting: BTreeMap::new(),
             turns: BTreeSet::new(),
-            version: 0,
+            version: Change::default(),
             purse: Purse::default(),
             blind: BTreeMap::new(),
         }
@@ -95,7 +95,7 @@ impl Room {
 
     /// Puts in force what was changed.
     pub(crate) fn put_changed(&mut self, changed: &Changed, now: Now) {
-        self.version = changed.version;
+        self.version.clone_from(&changed.version);
         for (id, budget) in &changed.budgets {
             match budget {
                 Some(budget) if self.ledger.budget(*id) != Some(budget) => {

@@ -12,7 +12,7 @@ use bursar::domain::period::Schedule;
 use bursar::domain::settlement::{Charge, Road};
 use bursar::domain::time::Wall;
 use bursar::store::memory::{MemoryStore, NamedLease};
-use bursar::store::{Batch, FleetStore as _, Store as _, StoreError};
+use bursar::store::{Batch, Change, FleetStore as _, Store as _, StoreError};
 use futures_util::FutureExt;
 
 use super::paid::{Paid, check_balance};
@@ -80,14 +80,14 @@ impl Store {
         Ok(swept)
     }
 
-    /// Applies a batch, or gives the account whose lease is lost.
+    /// Applies a batch, or gives the account whose lease is lost; none where its sender was taken over.
     pub(crate) fn commit(
         &mut self,
         (number, holder): (u64, HolderId),
         batch: &Batch,
         now: Wall,
         truth: &mut Truth,
-    ) -> Result<Result<Vec<Grant>, AccountKey>, Fault> {
+    ) -> Result<Result<Vec<Grant>, Option<AccountKey>>, Fault> {
         if !batch.exchanges.is_sorted_by(|a, b| a.account <= b.account) {
             return Err(format!("the exchanges of batch {number} are not in order: {batch:?}"));
         }
@@ -96,7 +96,8 @@ impl Store {
         self.commits += 1;
         let answer = match at_once(self.memory.commit(batch, now)) {
             Ok(grants) => Ok(grants),
-            Err(StoreError::LeaseLost(key)) => Err(*key),
+            Err(StoreError::LeaseLost(key)) => Err(Some(*key)),
+            Err(StoreError::TakenOver) => Err(None),
             Err(error) => return Err(format!("the store failed: {error}")),
         };
         let after = self.touched(batch);
@@ -303,17 +304,19 @@ impl Store {
     /// How often anything was changed.
     pub(crate) fn version(&self) -> i64 {
         let changes = at_once(self.memory.changes()).expect("the store in memory counts");
-        changes.iter().map(|(_, changes)| changes).sum()
+        changes.iter().map(|(_, last)| last.number).sum()
     }
 
     /// What was changed of each workspace after the change that is known.
-    pub(crate) fn changed_since(&self, known: &[i64]) -> Vec<Changed> {
+    pub(crate) fn changed_since(&self, known: &[Change]) -> Vec<Changed> {
         let changes = at_once(self.memory.changes()).expect("the store in memory counts");
-        let is_new = |(workspace, version): &(Id, i64)| *version > known[room_of(workspace)];
+        let is_new =
+            |(workspace, last): &(Id, Change)| last.number > known[room_of(workspace)].number;
         let changed = changes.into_iter().filter(is_new).map(|(workspace, version)| {
             let room = room_of(&workspace);
-            let page = at_once(self.memory.changed_budgets(&workspace, known[room], usize::MAX));
-            let budgets = page.expect("the store in memory looks").budgets;
+            let page = at_once(self.memory.changed_budgets(&workspace, &known[room], usize::MAX));
+            let page = page.expect("the store in memory looks");
+            let budgets = page.expect("no change is forgotten so soon").budgets;
             Changed { room, version, budgets, credits: self.credits_in_force(&workspace) }
         });
         changed.collect()

@@ -12,7 +12,7 @@ use bursar::domain::ledger::escrow::{AccountKey, Grant};
 use bursar::domain::money::Units;
 use bursar::domain::settlement::Settlement;
 use bursar::domain::time::Wall;
-use bursar::store::{AdoptedLease, Batch, Handoff};
+use bursar::store::{AdoptedLease, Batch, Change, Handoff};
 
 use super::clients::Request;
 use super::plan::{MS, Plan, SECOND};
@@ -105,7 +105,7 @@ pub(crate) enum Query {
     Commit(u64, Arc<Batch>),
     Sweep,
     /// For these holders, and what was changed of each workspace after the change that is known.
-    News(Vec<HolderId>, Vec<i64>),
+    News(Vec<HolderId>, Vec<Change>),
     HandOver(Handoff),
     HandoffSettled(Handoff, Vec<(AccountKey, Units)>),
     Untaken,
@@ -147,7 +147,7 @@ pub(crate) struct News {
 #[derive(Debug, Clone)]
 pub(crate) struct Changed {
     pub(crate) room: usize,
-    pub(crate) version: i64,
+    pub(crate) version: Change,
     /// `None` for those that were deleted.
     pub(crate) budgets: Vec<(BudgetId, Option<Budget>)>,
     pub(crate) credits: Option<InForce>,

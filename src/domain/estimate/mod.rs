@@ -18,7 +18,7 @@ use crate::domain::money::{Amounts, NanoUsd, Tokens};
 use crate::domain::pricing::{ByUnit, Extent, Media, ModelPrice, PriceTable};
 
 use models::Models;
-use request::{Cap, Seen};
+use request::{Cap, Rest, Seen};
 
 /// What a reservation asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,13 @@ pub enum Body<'a> {
     Unseen {
         /// Its size, from `content-length`.
         size: Option<u64>,
+    },
+    /// The first part, or nothing, of one in a content-encoding: nobody can tell what the rest of it unpacks to.
+    Packed {
+        /// That part, unpacked.
+        seen: &'a [u8],
+        /// What the whole unpacks to in all likelihood at the most.
+        likely_size: u64,
     },
 }
 
@@ -272,7 +279,7 @@ fn amounts(seen: &Seen<'_>, usual: Usual, price: Option<&ModelPrice>, mode: Mode
     let output_max = price.and_then(|price| price.max_output_tokens).unwrap_or(OUTPUT_TOKENS_MAX);
     let output = seen.choices.saturating_mul(output_tokens(seen.cap, usual, mode).min(output_max));
     let media = if seen.media.items > 0 { Media::Possible } else { Media::Absent };
-    let extent = Extent { input, output, media, units: units(seen) };
+    let extent = Extent { input, output, media, units: units(seen, mode) };
     Amounts {
         cost: price.map_or(NanoUsd::ZERO, |price| price.cost_at_most(&extent)),
         tokens: Tokens::new(i64::try_from(input.saturating_add(output)).unwrap_or(i64::MAX)),
@@ -281,8 +288,9 @@ fn amounts(seen: &Seen<'_>, usual: Usual, price: Option<&ModelPrice>, mode: Mode
 
 /// Units other than tokens that a request may come to, for models that are priced by them: what it asks to be made, and at the
 /// most what its bytes can hold.
-fn units(seen: &Seen<'_>) -> ByUnit<u64> {
-    let bytes = seen.text_bytes.saturating_add(seen.media.bytes);
+fn units(seen: &Seen<'_>, mode: Mode) -> ByUnit<u64> {
+    let text_bytes = text_bytes(seen, mode);
+    let bytes = text_bytes.saturating_add(seen.media.bytes);
     ByUnit {
         request: 1,
         second: bytes.div_ceil(BYTES_PER_SECOND),
@@ -290,16 +298,25 @@ fn units(seen: &Seen<'_>) -> ByUnit<u64> {
         search: 1,
         web_search: 0,
         page: bytes.div_ceil(BYTES_PER_PAGE),
-        character: seen.text_bytes,
+        character: text_bytes,
+    }
+}
+
+/// How much text there is. What is packed may unpack to anything: only the model's own maximum is a bound of it.
+const fn text_bytes(seen: &Seen<'_>, mode: Mode) -> u64 {
+    match (seen.rest, mode) {
+        (Rest::Packed, Mode::Strict) => u64::MAX,
+        (Rest::Packed | Rest::Plain, _) => seen.text_bytes,
     }
 }
 
 fn input_tokens(seen: &Seen<'_>, mode: Mode) -> u64 {
     let media_tokens = seen.media.items.saturating_mul(MEDIA_TOKENS);
+    let text_bytes = text_bytes(seen, mode);
     let body_tokens = match mode {
-        Mode::Strict => seen.text_bytes.saturating_add(media_tokens.max(seen.media.bytes)),
+        Mode::Strict => text_bytes.saturating_add(media_tokens.max(seen.media.bytes)),
         Mode::Estimate | Mode::Postpaid => {
-            seen.text_bytes.div_ceil(BYTES_PER_TOKEN).saturating_add(media_tokens)
+            text_bytes.div_ceil(BYTES_PER_TOKEN).saturating_add(media_tokens)
         }
     };
     body_tokens.saturating_add(OVERHEAD_TOKENS).saturating_add(seen.tool_tokens)

@@ -26,6 +26,16 @@ pub(super) struct Seen<'a> {
     pub(super) media: Media,
     /// What it says of reasoning.
     pub(super) reasoning: Wish,
+    pub(super) rest: Rest,
+}
+
+/// What is not seen of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing, or as many bytes as its length says.
+    Plain,
+    /// It is in a content-encoding, so that its length says little.
+    Packed,
 }
 
 /// The request's cap on the output of one choice. Of several the last in this order counts: an API reads one of them, and
@@ -84,12 +94,18 @@ impl<'a> Seen<'a> {
             Body::Cut { seen, whole_size } => {
                 Self::read(seen, size_of(seen).max(whole_size.unwrap_or(0)))
             }
-            Body::Unseen { size } => Self {
-                tool_tokens: TOOL_TOKENS,
-                reasoning: Wish::Unclear,
-                ..Self::nothing(size.unwrap_or(UNSEEN_BYTES))
-            },
+            Body::Unseen { size } => Self::unseen(size.unwrap_or(UNSEEN_BYTES)),
+            Body::Packed { seen: [], likely_size } => {
+                Self { rest: Rest::Packed, ..Self::unseen(likely_size) }
+            }
+            Body::Packed { seen, likely_size } => {
+                Self { rest: Rest::Packed, ..Self::read(seen, size_of(seen).max(likely_size)) }
+            }
         }
+    }
+
+    fn unseen(size: u64) -> Self {
+        Self { tool_tokens: TOOL_TOKENS, reasoning: Wish::Unclear, ..Self::nothing(size) }
     }
 
     const fn nothing(size: u64) -> Self {
@@ -103,6 +119,7 @@ impl<'a> Seen<'a> {
             text_bytes: size,
             media,
             reasoning: Wish::Unsaid,
+            rest: Rest::Plain,
         }
     }
 

@@ -175,6 +175,23 @@ fn an_unseen_body_counts_with_its_content_length() {
 }
 
 #[test]
+fn what_a_packed_body_holds_beyond_what_is_seen_is_likely_so_much_and_strictly_the_models_maximum()
+{
+    let packed = |seen: &'static str, model| RequestFacts {
+        body: Body::Packed { seen: seen.as_bytes(), likely_size: 6_000 },
+        ..asked(model, "")
+    };
+    let strict = in_mode(Mode::Strict);
+    for (policy, input) in [(Policy::default(), 2_964), (strict.clone(), 100_000)] {
+        let seen = r#"{"model":"small-1","max_tokens":5,"mess"#;
+        check(&packed(seen, None), &policy, input, 5, SMALL);
+        check(&packed("", Some("small-1")), &policy, input, 1_000, SMALL);
+    }
+    let unbounded = told(&packed("", None), &strict).0;
+    assert_eq!(unbounded.tokens, Tokens::new(i64::MAX));
+}
+
+#[test]
 fn what_is_usual_stands_in_for_what_a_request_does_not_say() {
     let usual = Usual { input: Some(2_048), output: Some(384) };
     let policy = Policy::default();
@@ -299,7 +316,8 @@ fn a_model_may_reason_when_its_request_or_its_price_says_so() {
 proptest! {
     #[test]
     fn no_body_breaks_the_estimate(body in prop::collection::vec(any::<u8>(), 0..300), size in any::<Option<u64>>()) {
-        for body in [Body::Whole(&body), Body::Cut { seen: &body, whole_size: size }, Body::Unseen { size }] {
+        let packed = Body::Packed { seen: &body, likely_size: size.unwrap_or_default() };
+        for body in [Body::Whole(&body), Body::Cut { seen: &body, whole_size: size }, Body::Unseen { size }, packed] {
             let request = RequestFacts { body, ..asked(Some("small-1"), "") };
             let amounts = estimate(&request, &table(), &Policy::default()).amounts;
             prop_assert!(amounts.cost > NanoUsd::ZERO && amounts.tokens <= Tokens::new(100_000 + 128 * 1_000));

@@ -26,6 +26,7 @@ mod settle;
 mod table_tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,6 +265,12 @@ impl Ledger {
         &self.workspace
     }
 
+    /// Who holds its leases.
+    #[must_use]
+    pub const fn holder(&self) -> HolderId {
+        self.holder
+    }
+
     /// What an account counts.
     #[must_use]
     pub fn dimension(&self, at: AccountIndex) -> Option<Dimension> {
@@ -301,10 +308,20 @@ impl Ledger {
         self.accounts.get(at).map(|account| account.serial)
     }
 
-    /// All slots of rolling minutes that are taken: the account, when, and how many.
-    pub fn stamps(&mut self, now: Now) -> Vec<(AccountIndex, Mono, u32)> {
+    /// Where all accounts are.
+    #[must_use]
+    pub fn places(&self) -> Range<AccountIndex> {
+        0..self.accounts.places()
+    }
+
+    /// All slots of rolling minutes that are taken of the accounts in these places: the account, when, and how many.
+    pub fn stamps(
+        &mut self,
+        places: Range<AccountIndex>,
+        now: Now,
+    ) -> Vec<(AccountIndex, Mono, u32)> {
         let mut stamps = Vec::new();
-        for at in 0..self.accounts.places() {
+        for at in places {
             let Some(minute) =
                 self.accounts.get_mut(at).and_then(|account| account.minute.as_mut())
             else {

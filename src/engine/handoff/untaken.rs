@@ -38,7 +38,8 @@ pub(in crate::engine) async fn settle_untaken(engine: Engine) {
 impl Engine {
     /// Settles what nobody took until nothing is left, one after the other: several may be about one reservation.
     pub(in crate::engine) async fn settle_untaken(&self) {
-        loop {
+        // Nothing of it would be applied, and others could not settle it meanwhile.
+        while !self.shared.is_taken_over() {
             let untaken = match self.shared.store.untaken_handoffs(self.wall()).await {
                 Ok(untaken) => untaken,
                 Err(error) => {

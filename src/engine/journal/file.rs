@@ -1,7 +1,7 @@
 //! The journal's file: appended to, rewritten when it has grown, locked by one process.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -147,6 +147,40 @@ impl JournalFile {
         Ok(())
     }
 
+    /// Puts a file without what stands before this position of the stream of records in the place of the old one, at once or not at
+    /// all. Others go on writing while most of it is copied. Where it fails, the old one is as good as it was, and grows to
+    /// twice its size before it is tried again.
+    pub(in crate::engine) fn cut_head(&self, from: u64) -> io::Result<()> {
+        let cut = self.cut(from);
+        if cut.is_err() {
+            let mut state = self.state();
+            state.size_when_new = state.size;
+        }
+        cut
+    }
+
+    fn cut(&self, from: u64) -> io::Result<()> {
+        let mut old = File::open(&self.path)?;
+        let (begin, end) = {
+            let state = self.state();
+            (state.size.saturating_sub(state.written.saturating_sub(from)), state.size)
+        };
+        old.seek(SeekFrom::Start(begin))?;
+        let fresh = self.path.with_extension("new");
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
+        io::copy(&mut Read::by_ref(&mut old).take(end.saturating_sub(begin)), &mut file)?;
+        let state = &mut *self.state();
+        // Now nobody writes: what came meanwhile is all that is left.
+        io::copy(&mut old, &mut file)?;
+        let size = file.metadata()?.len();
+        if state.health == Health::Broken || begin.saturating_add(size) != state.size {
+            return Err(io::Error::other("the journal does not hold all that was recorded"));
+        }
+        fs::rename(&fresh, &self.path)?;
+        (state.file, state.size, state.size_when_new) = (file, size, size);
+        Ok(())
+    }
+
     /// Bytes in the file.
     pub(in crate::engine) fn size(&self) -> u64 {
         self.state().size
@@ -222,6 +256,34 @@ mod tests {
         journal.replace(|| (vec![b'.'; 150], 150)).unwrap();
         assert!(!journal.wants_rewrite());
         append(&journal, &[b'.'; 151], 301).unwrap();
+        assert!(journal.wants_rewrite());
+    }
+
+    #[test]
+    fn a_file_loses_its_head_and_nothing_behind_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        append(&journal, b"head", 1_004).unwrap();
+        append(&journal, b"kept", 1_008).unwrap();
+        journal.cut_head(1_004).unwrap();
+        assert_eq!((contents(&journal), journal.size()), (b"kept".to_vec(), 4));
+        append(&journal, b"next", 1_012).unwrap();
+        journal.cut_head(1_008).unwrap();
+        append(&journal, b"last", 1_016).unwrap();
+        assert_eq!(contents(&journal), b"nextlast");
+    }
+
+    #[test]
+    fn a_file_that_cannot_lose_its_head_is_as_good_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        append(&journal, &[b'.'; 150], 150).unwrap();
+        assert!(journal.wants_rewrite());
+        fs::create_dir(journal.path.with_extension("new")).unwrap();
+        assert!(journal.cut_head(50).is_err());
+        assert!(journal.is_good() && !journal.wants_rewrite());
+        append(&journal, &[b'.'; 151], 301).unwrap();
+        assert_eq!(contents(&journal).len(), 301);
         assert!(journal.wants_rewrite());
     }
 

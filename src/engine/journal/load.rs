@@ -134,7 +134,11 @@ impl Reader {
                 if let Some(key) = self.accounts.get(&stamped.account) {
                     let at = (Mono::from_ns(stamped.mono_ns), key.clone());
                     let count = self.stamps.entry(at).or_default();
-                    *count = count.saturating_add(stamped.count);
+                    *count = if stamped.again {
+                        stamped.count.max(*count)
+                    } else {
+                        count.saturating_add(stamped.count)
+                    };
                 }
             }
         }

@@ -11,6 +11,7 @@ mod record;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -39,6 +40,13 @@ pub enum End {
     Withdrawn,
 }
 
+/// Whether slots are recorded for the first time, or once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    First,
+    Again,
+}
+
 /// Records that are not written yet, in order.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -59,7 +67,7 @@ impl Buffer {
         let Some(reservation) = ledger.reservation(id) else { return self.end };
         for hold in &reservation.holds {
             if ledger.dimension(hold.account) == Some(Dimension::Requests) {
-                self.stamp(ledger, hold.account, reservation.made_at.mono, 1);
+                self.stamp(ledger, hold.account, (reservation.made_at.mono, 1), Told::First);
             }
         }
         self.open(ledger, id, reservation);
@@ -112,9 +120,15 @@ impl Buffer {
         self.admitted = admitted;
     }
 
-    fn stamp(&mut self, ledger: &Ledger, at: AccountIndex, taken: Mono, count: u32) {
+    fn stamp(
+        &mut self,
+        ledger: &Ledger,
+        at: AccountIndex,
+        (taken, count): (Mono, u32),
+        told: Told,
+    ) {
         let account = self.name(ledger, at);
-        self.push(&Stamped { account, mono_ns: taken.as_ns(), count });
+        self.push(&Stamped { account, mono_ns: taken.as_ns(), count, again: told == Told::Again });
     }
 
     /// Records the end of a reservation.
@@ -140,22 +154,58 @@ impl Buffer {
         now: Now,
     ) {
         self.bytes.clear();
-        self.named.clear();
-        self.last_number = 0;
         let ledgers: Vec<_> = ledgers.collect();
         let openers = ledgers.iter().flat_map(|(ledger, _)| ledger.openers());
         let holders: BTreeSet<HolderId> = [own].into_iter().chain(openers).collect();
-        let is_ours = |id: ReservationId| id.holder == own || before.contains(&id.holder);
-        self.own(boot, &Vec::from_iter(holders));
+        let ours: Vec<HolderId> = before.iter().copied().chain([own]).collect();
+        self.begin_again(boot, holders);
         for (ledger, unrecorded) in ledgers {
-            let ended = unrecorded.iter().filter(|ended| ended.reservation.is_some_and(is_ours));
-            ended.for_each(|settlement| self.reopen(settlement, now));
-            for (at, taken, count) in ledger.stamps(now) {
-                self.stamp(ledger, at, taken, count);
-            }
             for (id, reservation) in ledger.reservations() {
                 self.open(ledger, id, reservation);
             }
+            self.ended_again(unrecorded.iter(), &ours, now);
+            self.stamps_again(ledger, ledger.places(), now);
+        }
+    }
+
+    /// Begins to record once more all that is open, behind what the file has. In between others go on, and record what they do as
+    /// they always do: a reservation that is recorded twice is one, its end counts wherever it stands, and so do slots. Of each
+    /// ledger come first the reservations that it had at the beginning, then what settlements had ended by then, then the slots. When all
+    /// of it stands, nothing before the position that this returns is needed any more.
+    pub fn begin_again(&mut self, boot: &str, holders: impl IntoIterator<Item = HolderId>) -> u64 {
+        let from = self.end;
+        self.named.clear();
+        self.last_number = 0;
+        self.own(boot, &Vec::from_iter(holders));
+        from
+    }
+
+    /// Records reservations once more, those of them that are open still.
+    pub fn open_again(&mut self, ledger: &Ledger, ids: &[ReservationId]) {
+        for id in ids {
+            if let Some(reservation) = ledger.reservation(*id) {
+                self.open(ledger, *id, reservation);
+            }
+        }
+    }
+
+    /// Records once more what settlements ended that are not durable yet, of these holders' reservations.
+    pub fn ended_again<'a>(
+        &mut self,
+        unrecorded: impl Iterator<Item = &'a Settlement>,
+        ours: &[HolderId],
+        now: Now,
+    ) {
+        let is_ours = |id: ReservationId| ours.contains(&id.holder);
+        let ended = unrecorded.filter(|ended| ended.reservation.is_some_and(is_ours));
+        ended.for_each(|settlement| self.reopen(settlement, now));
+    }
+
+    /// Records once more which slots are taken of the accounts in these places. Limits that count by buckets have them at another time
+    /// than that of their admission, so that some may count twice to who reads both: for a minute, and never one too few.
+    pub fn stamps_again(&mut self, ledger: &mut Ledger, places: Range<AccountIndex>, now: Now) {
+        for (at, taken, count) in ledger.stamps(places, now) {
+            self.stamp(ledger, at, (taken, count), Told::Again);
         }
     }
 

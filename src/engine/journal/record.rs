@@ -122,6 +122,9 @@ pub(super) struct Stamped {
     pub(super) mono_ns: u64,
     #[prost(uint32, tag = "3")]
     pub(super) count: u32,
+    /// Whether these are all that were taken then, those among them that are recorded already.
+    #[prost(bool, tag = "4")]
+    pub(super) again: bool,
 }
 
 /// What a record may hold. It is written as the entry of this tag, in place and without a [`Record`] around it: one is
@@ -343,7 +346,7 @@ mod tests {
         assert_eq!(read_back(&admitted), Entry::Admitted(admitted));
         let ended = Ended { reservation: vec![4; 32], withdrawn: true };
         assert_eq!(read_back(&ended), Entry::Ended(ended));
-        let stamped = Stamped { account: 5, mono_ns: 6, count: 7 };
+        let stamped = Stamped { account: 5, mono_ns: 6, count: 7, again: true };
         assert_eq!(read_back(&stamped), Entry::Stamped(stamped));
     }
 
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     fn a_torn_or_changed_record_is_not_read() {
         let mut bytes = Vec::new();
-        write_to(&Stamped { account: 5, mono_ns: 6, count: 7 }, &mut bytes);
+        write_to(&Stamped { account: 5, mono_ns: 6, count: 7, again: false }, &mut bytes);
         for end in 0..bytes.len() {
             assert!(Record::read_from(&bytes[..end]).is_none(), "{end} bytes");
         }

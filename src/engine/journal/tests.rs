@@ -99,6 +99,8 @@ enum Event {
     End(usize, bool),
     /// The file is started anew.
     Rewrite,
+    /// The next piece of all that is open is said once more, or the head of the file is cut off.
+    Renew,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -106,8 +108,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => (0..3u8, 0..1000i64).prop_map(|(project, cost)| Event::Admit(project, cost)),
         4 => (0..8usize, any::<bool>()).prop_map(|(which, withdrawn)| Event::End(which, withdrawn)),
         1 => Just(Event::Rewrite),
+        4 => Just(Event::Renew),
     ];
-    vec(event, 1..30)
+    vec(event, 1..40)
 }
 
 /// What should be read back: open reservations with what they may cost, and slots by project and time.
@@ -142,6 +145,14 @@ struct Life {
     /// Bytes in the file, and what they should be read as.
     history: Vec<(usize, Model)>,
     number: u64,
+    renewal: Option<Renewal>,
+}
+
+/// What is left to say once more, and where in the file that begins.
+struct Renewal {
+    from: usize,
+    open: Vec<ReservationId>,
+    places: Vec<u32>,
 }
 
 impl Life {
@@ -154,6 +165,7 @@ impl Life {
             model,
             history: vec![],
             number: 0,
+            renewal: None,
         };
         life.buffer.own(BOOT, &[HOLDER]);
         life.write();
@@ -184,9 +196,39 @@ impl Life {
                 );
                 self.file.clear();
                 self.history.clear();
+                self.renewal = None;
             }
+            Event::Renew => self.renew(now),
         }
         self.write();
+    }
+
+    /// One piece of a renewal, as small as can be.
+    fn renew(&mut self, now: Now) {
+        let Some(mut renewal) = self.renewal.take() else {
+            let open = self.ledger.reservations().map(|(id, _)| id).collect();
+            self.buffer.begin_again(BOOT, [HOLDER]);
+            let places = self.ledger.places().collect();
+            self.renewal = Some(Renewal { from: self.file.len(), open, places });
+            return;
+        };
+        if let Some(id) = renewal.open.pop() {
+            self.buffer.open_again(&self.ledger, &[id]);
+        } else if let Some(place) = renewal.places.pop() {
+            self.buffer.stamps_again(&mut self.ledger, place..place + 1, now);
+        } else {
+            self.file.drain(..renewal.from);
+            self.history = vec![(self.file.len(), self.model.clone())];
+            return;
+        }
+        self.renewal = Some(renewal);
+    }
+
+    fn renew_to_the_end(&mut self) {
+        self.happen(Event::Renew);
+        while self.renewal.is_some() {
+            self.happen(Event::Renew);
+        }
     }
 
     fn admit(&mut self, project: &str, cost: i64, now: Now) {
@@ -269,6 +311,21 @@ proptest! {
         let recovered = Recovered::read(&life.file, BOOT).unwrap();
         prop_assert_eq!(Model::of(&recovered), life.model);
         prop_assert_eq!(recovered.stamps.len(), life.history[0].1.slots.len());
+    }
+
+    #[test]
+    fn a_journal_that_was_renewed_while_others_wrote_holds_exactly_what_is_open(events in events()) {
+        let mut life = Life::after(&events);
+        life.renew_to_the_end();
+        for renewed in [false, true] {
+            if renewed {
+                life.renew_to_the_end();
+            }
+            let recovered = Recovered::read(&life.file, BOOT).unwrap();
+            prop_assert_eq!(Model::of(&recovered), life.model.clone());
+            prop_assert_eq!(recovered.stamps.len(), life.model.slots.len());
+        }
+        prop_assert!(starts(&life.file).len() <= 2 + life.model.open.len() + 8 * life.model.slots.len());
     }
 }
 

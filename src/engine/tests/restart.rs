@@ -7,6 +7,7 @@ use super::*;
 use crate::domain::ids::HolderId;
 use crate::domain::ledger::escrow::GRACE;
 use crate::engine::journal::{Recovered, boot_id};
+use crate::engine::renewal::{Renewal, Step};
 use crate::store::{FleetStore, Handoff};
 
 fn both(cost: i64, requests: u32) -> Budget {
@@ -151,6 +152,55 @@ async fn a_journal_serves_one_process() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_taken_over_while_it_starts_does_not_start() {
+    let bench = Bench::with([dollars(100)]).await;
+    bench.admitted(40).await;
+    let Bench { engine, store, clock, settings, _directory } = bench;
+    kill(engine).await;
+    for name in ["news", "load_budgets", "load_credits"] {
+        store.turn_only(name, Weather::Fair);
+    }
+    store.turn(Weather::Hanging);
+    let before = store.calls_of("adopt");
+    let mut starting = Box::pin(try_start(&settings, Arc::clone(&store) as _, clock.clone() as _));
+    while store.calls_of("adopt") == before {
+        assert!(tokio::time::timeout(SHORT, &mut starting).await.is_err());
+    }
+    // It believes that the journal is its own; so does the other, in whose copy it stands.
+    let journal = std::fs::read(settings.journal.as_ref().unwrap()).unwrap();
+    let holders = Recovered::read(&journal, &boot_id().unwrap()).unwrap().holders;
+    store.inner.adopt(&holders, HolderId(99), clock.now().wall).await.unwrap();
+    store.turn(Weather::Fair);
+    let refused = format!("{:#}", starting.await.map(|_| ()).unwrap_err());
+    assert!(refused.contains("taken over") && refused.contains("journal.path"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_process_that_is_taken_over_while_it_runs_says_so_and_admits_nothing_more() {
+    let bench = Bench::with([dollars(100)]).await;
+    let open = bench.admitted(40).await;
+    let shared = &bench.engine.shared;
+    bench.engine.ready().await.unwrap();
+    bench.store.inner.adopt(&[shared.holder], HolderId(99), bench.clock.now().wall).await.unwrap();
+    let report = cost_of(open, "s", 40);
+    assert!(tokio::time::timeout(SHORT, bench.engine.report(report)).await.is_err());
+    until("it knows", async || shared.state().phase == Phase::TakenOver).await;
+    assert_eq!(bench.ask(1).await.hand_over(), Decision::Undecided { budget: None });
+    let why = bench.engine.ready().await.unwrap_err();
+    assert!(why.contains("taken over") && why.contains("journal.path"), "{why}");
+    assert!(shared.metrics.encode().contains("bursar_taken_over 1"));
+    let untaken = bench.store.calls_of("untaken_handoffs");
+    bench.engine.settle_untaken().await;
+    assert_eq!(bench.store.calls_of("untaken_handoffs"), untaken, "others settle it");
+    // The batch is tried again, and no other is made of it.
+    let (sent, before) =
+        (shared.state().rooms[WORKSPACE].under_way.sent().cloned(), bench.store.calls_of("commit"));
+    until("more tries", async || bench.store.calls_of("commit") > before + 1).await;
+    assert_eq!(shared.state().rooms[WORKSPACE].under_way.sent().cloned(), sent);
+    assert_eq!(bench.stored(Dimension::Cost).await.spent, units(0));
+}
+
+#[tokio::test]
 async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
     let mut bench = Bench::with([both(10_000, 1000)]).await;
     let mut spent = 0;
@@ -166,6 +216,46 @@ async fn kill_after_kill_nothing_is_lost_and_nothing_is_counted_twice() {
     }
     let slots = bench.engine.consumption(&both(10_000, 1000)).await.unwrap().requests;
     assert_eq!(slots, 40);
+}
+
+#[tokio::test]
+async fn a_journal_is_renewed_in_small_pieces_between_which_requests_are_admitted_and_end() {
+    const OPEN: usize = 2_000;
+    let bench = Bench::with([both(1_000_000, 6_000)]).await;
+    let mut open = Vec::new();
+    for _ in 0..OPEN {
+        open.push(bench.admitted(1).await);
+    }
+    let shared = &bench.engine.shared;
+    let journal = shared.journal.as_ref().unwrap();
+    let mut renewal = Renewal::begin(shared, journal).unwrap();
+    let (mut steps, mut written) = (0, journal.file.size());
+    while renewal.step(shared).unwrap() == Step::More {
+        let piece = journal.file.size() - written;
+        assert!(piece < 256 * 200, "{piece} bytes were recorded at once");
+        open.push(bench.admitted(1).await);
+        let over = open.swap_remove(steps * 7 % open.len());
+        bench.engine.release(&id(WORKSPACE), over).await.unwrap();
+        (steps, written) = (steps + 1, journal.file.size());
+    }
+    assert!(steps > OPEN / 256, "{steps} steps");
+    // A kill before the end is one after the beginning.
+    let left: BTreeSet<_> = open.iter().copied().collect();
+    let read = || {
+        let journal = std::fs::read(bench.settings.journal.as_ref().unwrap()).unwrap();
+        let recovered = Recovered::read(&journal, &boot_id().unwrap()).unwrap();
+        assert_eq!(recovered.stamps.len(), OPEN + steps);
+        recovered.reservations.into_iter().map(|open| open.id).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(read(), left);
+    let before = journal.file.size();
+    renewal.end(journal).unwrap();
+    assert!(journal.file.size() < before * 2 / 3);
+    assert_eq!(read(), left);
+    let last = bench.admitted(1).await;
+    let bench = bench.killed_and_restarted().await;
+    assert_eq!(bench.open(), OPEN + 1);
+    assert!(bench.engine.report(cost_of(last, "last", 1)).await.unwrap().first);
 }
 
 /// Whose leases there may be, as the journal of a killed process says.
@@ -287,7 +377,7 @@ async fn nothing_is_admitted_while_the_journal_cannot_be_written() {
 
 #[tokio::test]
 async fn what_an_unconfirmed_settlement_freed_is_not_lent_twice_after_a_kill() {
-    for rewritten in [false, true] {
+    for rewritten in ["no", "at once", "in pieces"] {
         let bench = Bench::with([dollars(100)]).await;
         let settling = bench.admitted(50).await;
         bench.admitted(50).await;
@@ -300,9 +390,14 @@ async fn what_an_unconfirmed_settlement_freed_is_not_lent_twice_after_a_kill() {
         drop(unanswered);
         // What the report left over is lent to another at once.
         bench.admitted(40).await;
-        if rewritten {
-            let journal = bench.engine.shared.journal.as_ref().unwrap();
-            bench.engine.shared.rewrite_journal(journal).unwrap();
+        let shared = &bench.engine.shared;
+        let journal = shared.journal.as_ref().unwrap();
+        match rewritten {
+            "at once" => shared.rewrite_journal(journal).unwrap(),
+            "in pieces" => {
+                Renewal::begin(shared, journal).unwrap().finish(shared, journal).unwrap();
+            }
+            _ => {}
         }
         bench.store.turn_only("commit", Weather::Fair);
         let bench = bench.killed_and_restarted().await;

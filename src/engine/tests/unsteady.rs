@@ -19,8 +19,8 @@ use crate::domain::settlement::Settlement;
 use crate::domain::time::Wall;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AdoptedLease, Batch, BudgetFilter, ChangedBudgets, CreditStore, Cursor, EntryPage, FleetStore,
-    Handoff, News, Page, Store, StoreError, Told,
+    AdoptedLease, Batch, BudgetFilter, Change, ChangedBudgets, CreditStore, Cursor, EntryPage,
+    FleetStore, Handoff, News, Page, Store, StoreError, Told,
 };
 
 /// How the store behaves.
@@ -233,19 +233,20 @@ impl FleetStore for Unsteady {
         Ok(news)
     }
 
-    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+    async fn changes(&self) -> Result<Vec<(Id, Change)>, StoreError> {
         self.inner.changes().await
     }
 
     async fn changed_budgets(
         &self,
         workspace: &Id,
-        after: i64,
+        after: &Change,
         limit: usize,
-    ) -> Result<ChangedBudgets, StoreError> {
+    ) -> Result<Option<ChangedBudgets>, StoreError> {
         let read = self.inner.changed_budgets(workspace, after, limit);
         let changed = self.call("changed_budgets", read).await?;
-        *self.budgets_read.lock().unwrap() += changed.budgets.len();
+        let read = changed.as_ref().map_or(0, |page| page.budgets.len());
+        *self.budgets_read.lock().unwrap() += read;
         Ok(changed)
     }
 

@@ -1,5 +1,9 @@
 //! The deadline of a call, and that a request is set aside for what its like used.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
@@ -145,6 +149,45 @@ async fn a_body_with_two_models_is_refused() {
     let asked = authorizer.ask(&Attributes::of(&request), PATIENCE).await;
     let Err(Unasked::Rejected(rejection)) = asked else { panic!("not refused") };
     assert_eq!(rejection.code, RefusalCode::UnknownSubject);
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn packed(text: &str) -> CheckRequest {
+    let request = testing::Request::new(Form::Raw).header("content-encoding", "gzip");
+    request.body(gzip(text)).build()
+}
+
+#[tokio::test]
+async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model() {
+    let authorizer = authorizer(Learn::Off).await;
+    let words = "so many words ".repeat(400);
+    let text = format!(r#"{{"model":"m","max_tokens":5,"stream":true,"input":"{words}"}}"#);
+    assert!(gzip(&text).len() * 30 < text.len());
+    let request = packed(&text);
+    let sent = Attributes::of(&request);
+    let unpacked = Unpacked::of(&sent);
+    let attributes = sent.unpacked(unpacked.as_ref());
+    let Ok(asked) = authorizer.ask(&attributes, PATIENCE).await else { panic!("not asked") };
+    assert_eq!(asked.subject.model.as_ref().map(|id| id.as_str()), Some("m"));
+    let length = u64::try_from(text.len().div_ceil(3)).unwrap();
+    assert_eq!(asked.input_tokens, length + 64);
+    assert!(!may_need_asking(&attributes), "nobody could add to it");
+}
+
+#[tokio::test]
+async fn what_a_packed_body_says_is_decided_on() {
+    let authorizer = authorizer(Learn::Off).await;
+    let code = async |text| {
+        let answer = authorizer.check(Request::new(packed(text))).await.unwrap().into_inner();
+        answer.status.unwrap().code
+    };
+    assert_eq!(code(r#"{"model":"m"}"#).await, 0);
+    assert_ne!(code(r#"{"model":"m","model":"dearer"}"#).await, 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 
 use crate::envoy::decode::{BUFFER_BYTES, DecodeError, Out};
 
-/// A br body. Its window may take up to 16 MiB, but no more than has been unpacked.
+/// What the standard lets a window have.
+pub(super) const WINDOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A br body. Its window takes no more than has been unpacked.
 pub(super) struct Brotli {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     buffer: Box<[u8]>,

@@ -1,4 +1,4 @@
-//! Undoes a body's content-encoding as it comes in, piece by piece, for the meter.
+//! Undoes a body's content-encoding as it comes in, piece by piece, for the meter and for the estimate.
 //!
 //! The header is a hint: gzip and zstd are known by their first byte, so that a body which something on the way decoded
 //! already, or which nobody declared, reads as well.
@@ -6,6 +6,7 @@
 mod brotli;
 mod deflate;
 mod gzip;
+mod room;
 mod zstd;
 
 use thiserror::Error;
@@ -13,13 +14,17 @@ use thiserror::Error;
 use brotli::Brotli;
 use deflate::Deflate;
 use gzip::Gzip;
+use room::Share;
 use zstd::Zstd;
+
+pub use room::Room;
 
 /// Decodes one body.
 #[derive(Debug)]
 pub struct Decoder {
     coding: Coding,
     budget: Budget,
+    share: Option<Share>,
 }
 
 /// Why the rest of a body cannot be read.
@@ -31,9 +36,25 @@ pub enum DecodeError {
     /// The body is not in the encoding that it is said to be in.
     #[error("the body is not in its content-encoding")]
     Corrupt,
-    /// It unpacks to more than any honest response does.
+    /// It unpacks to more than any honest response does, or than is wanted.
     #[error("the body unpacks to more than {RATIO_MAX} times its size")]
     TooDense,
+    /// All decoders together hold as much as they may.
+    #[error("too many other bodies are being unpacked")]
+    NoRoom,
+}
+
+impl DecodeError {
+    /// `unknown`, `corrupt`, `too_dense` or `no_room`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Corrupt => "corrupt",
+            Self::TooDense => "too_dense",
+            Self::NoRoom => "no_room",
+        }
+    }
 }
 
 /// What a declared encoding is, or turned out to be.
@@ -67,7 +88,21 @@ impl Decoder {
             "br" => Coding::Brotli(Box::default()),
             _ => Coding::Broken(DecodeError::Unknown),
         };
-        Self { coding, budget: Budget::default() }
+        Self { coding, budget: Budget::default(), share: None }
+    }
+
+    /// The same, but no body unpacks to more than this.
+    #[must_use]
+    pub const fn up_to(mut self, bytes: u64) -> Self {
+        self.budget.written_max = bytes;
+        self
+    }
+
+    /// The same, with no more than what there is room for.
+    #[must_use]
+    pub fn within(mut self, room: &Room) -> Self {
+        self.share = Some(room.share());
+        self
     }
 
     /// Decodes on, handing what it comes to to `out` in bounded pieces. After an error the rest is dropped.
@@ -82,14 +117,21 @@ impl Decoder {
                 _ => Coding::Plain,
             };
         }
-        let budget = &mut self.budget;
+        let Self { coding, budget, share } = self;
         budget.read = budget.read.saturating_add(bytes.len() as u64);
+        let window_max = coding.window_max();
+        let mut hold = |written: u64| match (share.as_mut(), window_max) {
+            (Some(share), Some(window_max)) => share.hold(written.min(window_max)),
+            _ => Ok(()),
+        };
+        let begun = hold(budget.written);
         let mut out = |piece: &[u8]| {
             budget.spend(piece.len())?;
+            hold(budget.written)?;
             out(piece);
             Ok(())
         };
-        let result = match &mut self.coding {
+        let result = begun.and_then(|()| match coding {
             Coding::Undecided => Ok(()),
             Coding::Plain => out(bytes),
             Coding::Gzip(gzip) => gzip.push(bytes, &mut out),
@@ -97,11 +139,25 @@ impl Decoder {
             Coding::Brotli(brotli) => brotli.push(bytes, &mut out),
             Coding::Zstd(zstd) => zstd.push(bytes, &mut out),
             Coding::Broken(error) => Err(*error),
-        };
+        });
         if let Err(error) = result {
-            self.coding = Coding::Broken(error);
+            // What it held is free again.
+            (self.coding, self.share) = (Coding::Broken(error), None);
         }
         result
+    }
+}
+
+impl Coding {
+    /// How much of what it unpacked a decoder may have to keep; `None` for one that keeps nothing. What it reserves and has not
+    /// written yet takes no memory.
+    const fn window_max(&self) -> Option<u64> {
+        match self {
+            Self::Undecided | Self::Plain | Self::Broken(_) => None,
+            Self::Gzip(_) | Self::Deflate(_) => Some(0),
+            Self::Brotli(_) => Some(brotli::WINDOW_BYTES_MAX),
+            Self::Zstd(_) => Some(zstd::WINDOW_BYTES_MAX),
+        }
     }
 }
 
@@ -109,17 +165,28 @@ impl Decoder {
 type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), DecodeError>;
 
 /// What went in and came out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Budget {
     read: u64,
     written: u64,
+    written_max: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { read: 0, written: 0, written_max: u64::MAX }
+    }
 }
 
 impl Budget {
     fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
         self.written = self.written.saturating_add(bytes as u64);
         let allowed = self.read.saturating_mul(RATIO_MAX).saturating_add(UNPACKED_BYTES_FREE);
-        if self.written > allowed { Err(DecodeError::TooDense) } else { Ok(()) }
+        if self.written > allowed.min(self.written_max) {
+            Err(DecodeError::TooDense)
+        } else {
+            Ok(())
+        }
     }
 }
 

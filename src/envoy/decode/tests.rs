@@ -114,6 +114,34 @@ fn a_body_that_unpacks_to_too_much_is_refused() {
 }
 
 #[test]
+fn decoders_hold_no_more_together_than_there_is_room_for() {
+    // For the decoder of one and the windows of a megabyte.
+    let room = Room::of(17 * 64 * 1024);
+    let text: Vec<u8> = (0..150_000_u32).flat_map(u32::to_le_bytes).collect();
+    let decode = |decoder: &mut Decoder, body: &[u8]| {
+        let mut total = 0;
+        decoder.push(body, |piece| total += piece.len()).map(|()| total)
+    };
+    let body = zstd(&text);
+    let begin = |encoding: &str| Decoder::new(encoding).within(&room);
+    let mut first = begin("zstd");
+    assert_eq!(decode(&mut first, &body), Ok(600_000));
+    let mut second = begin("zstd");
+    assert_eq!(decode(&mut second, &body), Err(DecodeError::NoRoom));
+    // It gave back what it had, and stays as it is.
+    assert_eq!(decode(&mut second, b"x"), Err(DecodeError::NoRoom));
+    let mut others: Vec<_> = (0..6).map(|_| begin("gzip")).collect();
+    for other in &mut others {
+        assert_eq!(decode(other, &gzip(TEXT)), Ok(TEXT.len()));
+    }
+    assert_eq!(decode(&mut begin("gzip"), &gzip(TEXT)), Err(DecodeError::NoRoom));
+    assert_eq!(decode(&mut begin("br"), BROTLI), Err(DecodeError::NoRoom));
+    assert_eq!(decode(&mut begin("gzip"), TEXT), Ok(TEXT.len()), "what is plain takes no room");
+    drop((first, others));
+    assert_eq!(decode(&mut begin("zstd"), &body), Ok(600_000));
+}
+
+#[test]
 fn what_is_corrupt_or_unknown_stays_an_error() {
     let mut wrong_sum = gzip(TEXT);
     let at = wrong_sum.len() - 6;

@@ -43,7 +43,7 @@ const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPED_MAGIC: u32 = 0x184d_2a50;
 const BLOCK_HEADER_LEN: usize = 3;
 /// What the standard asks every decoder to bear, and no encoder of responses exceeds.
-const WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(super) const WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What the standard lets a block have.
 const BLOCK_BYTES_MAX: usize = 128 * 1024;
 

@@ -10,7 +10,7 @@ use crate::domain::ids::Id;
 use crate::domain::response::{Ending, Response};
 use crate::domain::usage::{Hints, Meter};
 use crate::domain::visible_text::VisibleText;
-use crate::envoy::decode::{DecodeError, Decoder};
+use crate::envoy::decode::{DecodeError, Decoder, Room};
 use crate::envoy::handover::Handover;
 use crate::envoy::process::{Answers, Processor, message, next};
 use crate::envoy::settling::Ended;
@@ -41,7 +41,9 @@ impl Processor {
     ) {
         // A refusal goes by as well. It costs nothing.
         let Some(handover) = message::handover(&first) else { return };
-        let Some(mut watched) = Watched::begin(&first, &handover) else { return };
+        let Some(mut watched) = Watched::begin(&first, &handover, &self.room) else {
+            return;
+        };
         let _watch = self.settler.watch(handover.reservation);
         let ending = tokio::select! {
             ending = watched.follow(first, messages) => ending,
@@ -50,6 +52,9 @@ impl Processor {
         };
         // Envoy keeps what belongs to the stream until this.
         drop(answers);
+        if let Some(error) = watched.unreadable {
+            self.metrics.unreadable_response(error.as_str());
+        }
         let outcome = self.settler.settle(watched.ended(ending, handover)).await;
         self.metrics.watched_response(outcome);
     }
@@ -57,7 +62,7 @@ impl Processor {
 
 impl Watched {
     /// `None` where the stream does not begin with a response.
-    fn begin(first: &ProcessingRequest, handover: &Handover) -> Option<Self> {
+    fn begin(first: &ProcessingRequest, handover: &Handover, room: &Room) -> Option<Self> {
         let Some(Request::ResponseHeaders(headers)) = &first.request else { return None };
         let all: Vec<(&str, &str)> = message::headers(headers).collect();
         let header = |name| message::header(headers, name);
@@ -72,7 +77,7 @@ impl Watched {
             method: message::attribute(first, "request.method").to_owned(),
             path: path.to_owned(),
             status: header(":status").parse().unwrap_or(0),
-            decoder: Decoder::new(header("content-encoding")),
+            decoder: Decoder::new(header("content-encoding")).within(room),
             unreadable: None,
             meter: Meter::new(hints),
             text: VisibleText::default(),
@@ -151,5 +156,58 @@ impl Watched {
         };
         let verdict = response.verdict();
         Ended { handover, method: self.method, path: self.path, response_id, verdict }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::domain::response::Verdict;
+    use crate::domain::settlement::Certainty;
+    use crate::envoy::handover::tests::handover;
+
+    fn packed_response() -> ProcessingRequest {
+        let header = |(key, value): (&str, &str)| HeaderValue {
+            key: key.to_owned(),
+            raw_value: value.as_bytes().to_vec(),
+            ..HeaderValue::default()
+        };
+        let headers = [
+            (":status", "200"),
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ];
+        let headers = HttpHeaders {
+            headers: Some(HeaderMap { headers: headers.map(header).into() }),
+            ..HttpHeaders::default()
+        };
+        ProcessingRequest {
+            request: Some(Request::ResponseHeaders(headers)),
+            ..ProcessingRequest::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_that_there_is_no_room_to_unpack_is_charged_as_one_that_was_cut_off() {
+        let text = br#"{"model":"m","usage":{"prompt_tokens":12,"completion_tokens":34}}"#;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        let body = encoder.finish().unwrap();
+        for (bytes, unreadable) in [(1, None), (0, Some(DecodeError::NoRoom))] {
+            let room = Room::of(bytes);
+            let mut watched = Watched::begin(&packed_response(), &handover(), &room).unwrap();
+            watched.read(&body).await;
+            assert_eq!(watched.unreadable, unreadable);
+            let verdict = watched.ended(Ending::Complete, handover()).verdict;
+            let is_exact = matches!(verdict, Verdict::Charge(Certainty::Exact, _));
+            assert_eq!(is_exact, unreadable.is_none(), "{verdict:?}");
+            assert_ne!(verdict, Verdict::Release);
+        }
     }
 }

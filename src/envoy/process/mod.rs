@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::envoy::decode::Room;
 use crate::envoy::settling::Settler;
 use crate::telemetry::Metrics;
 
@@ -28,12 +29,16 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Answers that wait for Envoy. It takes each before it sends the next message.
 const ANSWERS_MAX: usize = 1;
 
+/// What all that unpack responses may hold together. A response beyond it is metered as one that was cut off there.
+const UNPACKING_BYTES_MAX: u64 = 512 << 20;
+
 /// The ext_proc service.
 #[derive(Clone)]
 pub struct Processor {
     settler: Settler,
     metrics: Metrics,
     streams: Arc<Semaphore>,
+    room: Room,
     ended: CancellationToken,
 }
 
@@ -48,7 +53,8 @@ pub fn service(
     ended: CancellationToken,
 ) -> ExternalProcessorServer<Processor> {
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-    let processor = Processor { settler, metrics, streams, ended };
+    let room = Room::of(UNPACKING_BYTES_MAX);
+    let processor = Processor { settler, metrics, streams, room, ended };
     ExternalProcessorServer::new(processor).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 

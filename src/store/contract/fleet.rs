@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::domain::credits::{self, CreditGrant};
-use crate::store::{ChangedBudgets, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER};
+use crate::store::{
+    CHANGES_KEPT, Change, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
+};
 
 contract!(
     released_forfeits_go_back_to_the_pool,
@@ -13,6 +15,7 @@ shared_contract!(
     every_change_of_a_workspace_is_news_and_told,
     what_changes_nothing_is_no_news,
     budgets_are_read_by_what_changed_since,
+    a_change_is_known_by_its_mark_until_a_day_after_the_next,
     a_recall_is_news_for_those_who_hold_a_lease,
     a_handoff_reaches_its_holder_once_settled_never_again,
     an_untaken_handoff_goes_to_one_replica_at_a_time,
@@ -80,7 +83,7 @@ async fn forfeits_of_another_budget_and_of_later_leases_stay(store: &dyn Store) 
 /// How many changes of the workspace are told, by the news and by word; word comes later.
 async fn changes(store: &dyn Store, workspace: &Id) -> i64 {
     let news = store.news(&[], Wall::from_ms(0)).await.unwrap();
-    news.changed.iter().find(|(id, _)| id == workspace).map_or(0, |(_, count)| *count)
+    news.changed.iter().find(|(id, _)| id == workspace).map_or(0, |(_, change)| change.number)
 }
 
 /// The next word, which comes within seconds. That words may have been missed before is none.
@@ -141,14 +144,49 @@ async fn budgets_are_read_by_what_changed_since(store: &dyn Store) {
     store.reset_budget(&second, MONTH).await.unwrap();
     store.create_key(&api_key("k1", 1)).await.unwrap();
     store.delete_budget(&id("ws"), third.id).await.unwrap();
-    assert_eq!(store.changes().await.unwrap(), [(id("another"), 1), (id("ws"), 7)]);
-    let page = async |after| store.changed_budgets(&id("ws"), after, 2).await.unwrap();
+    let changes = store.changes().await.unwrap();
+    let numbers: Vec<_> = changes.iter().map(|(id, last)| (id.as_str(), last.number)).collect();
+    assert_eq!(numbers, [("another", 1), ("ws", 7)]);
+    let page = async |after| {
+        let after = Change { number: after, mark: None };
+        let page = store.changed_budgets(&id("ws"), &after, 2).await.unwrap().unwrap();
+        assert!(page.upto.mark.is_some());
+        (page.budgets, page.upto.number, page.has_more)
+    };
     let reset = Budget { resets: 1, ..second.clone() };
     let budgets = vec![(first.id, Some(off)), (second.id, Some(reset.clone()))];
-    assert_eq!(page(0).await, ChangedBudgets { budgets, upto: 5, has_more: true });
+    assert_eq!(page(0).await, (budgets, 5, true));
     let budgets = vec![(second.id, Some(reset)), (third.id, None)];
-    assert_eq!(page(4).await, ChangedBudgets { budgets, upto: 7, has_more: false });
-    assert_eq!(page(7).await, ChangedBudgets { budgets: Vec::new(), upto: 7, has_more: false });
+    assert_eq!(page(4).await, (budgets, 7, false));
+    assert_eq!(page(7).await, (Vec::new(), 7, false));
+}
+
+async fn a_change_is_known_by_its_mark_until_a_day_after_the_next(store: &dyn Store) {
+    store.sweep(NOON).await.unwrap();
+    let last = async || store.changes().await.unwrap().pop().unwrap().1;
+    store.create_budget(&budget(1, "p1")).await.unwrap();
+    let first = last().await;
+    let days = |days: u32| NOON.plus(days * CHANGES_KEPT);
+    store.sweep(days(3)).await.unwrap();
+    store.create_budget(&budget(2, "p2")).await.unwrap();
+    let second = last().await;
+    assert_eq!((first.number, second.number), (1, 2));
+    assert!(first.mark.is_some() && second.mark.is_some() && first.mark != second.mark);
+    store.delete_budget(&id("ws"), budget(1, "p1").id).await.unwrap();
+    let after = async |change: &Change| {
+        let page = store.changed_budgets(&id("ws"), change, 9).await.unwrap();
+        page.map(|page| page.budgets.len())
+    };
+    store.sweep(days(4)).await.unwrap();
+    assert_eq!((after(&first).await, after(&second).await), (Some(2), Some(1)));
+    // As it would be after the store was set back, and came to the same number by other changes.
+    let other = Change { mark: second.mark.clone(), ..first.clone() };
+    assert_eq!(after(&other).await, None);
+    let lost = Change { number: 9, ..second.clone() };
+    assert_eq!(after(&lost).await, None);
+    store.sweep(days(4).plus(Duration::from_secs(1))).await.unwrap();
+    assert_eq!((after(&first).await, after(&second).await), (None, None));
+    assert_eq!(after(&last().await).await, Some(0), "nothing followed it");
 }
 
 async fn a_recall_is_news_for_those_who_hold_a_lease(store: &dyn Store) {

@@ -219,7 +219,7 @@ async fn is_lost(store: &dyn Store, exchange: Exchange, now: Wall) -> bool {
     let before = store.settlement(&id("ws"), &charged.id).await.unwrap();
     let result = store.commit(&batch(std::slice::from_ref(&charged), &[exchange]), now).await;
     let after = store.settlement(&id("ws"), &charged.id).await.unwrap();
-    matches!(result, Err(StoreError::LeaseLost(_))) && before == after
+    matches!(result, Err(StoreError::LeaseLost(_) | StoreError::TakenOver)) && before == after
 }
 
 async fn an_adopted_lease_keeps_its_name_and_goes_on_under_its_new_holder(store: &dyn Store) {
@@ -272,6 +272,13 @@ async fn nothing_of_a_holder_that_was_taken_over_is_applied(store: &dyn Store) {
     for late in [first, report.clone(), exchange(&requests, 1, 5), next] {
         assert!(is_lost(store, late.clone(), NOON).await, "{late:?}");
     }
+    // Its successor has asked what is on record, and settles what was not: it must not come on record after that.
+    let alone = settlement("alone", 9, &[(&cost, 5, Road::Direct)]);
+    let late = store.commit(&batch(std::slice::from_ref(&alone), &[]), NOON).await;
+    assert!(matches!(late, Err(StoreError::TakenOver)), "{late:?}");
+    assert_eq!(store.settlement(&id("ws"), &alone.id).await.unwrap(), None);
+    let nothing = store.commit(&batch(&[], &[]), NOON).await;
+    assert!(matches!(nothing, Err(StoreError::TakenOver)), "{nothing:?}");
     assert_eq!(store.accounts(&budget, MONTH).await.unwrap(), before);
     let grants = store.commit(&batch(&[], &[successors(report)]), NOON).await.unwrap();
     assert_eq!((grants[0].granted.get(), grants[0].spent.get()), (150, 60));
@@ -285,7 +292,8 @@ async fn who_was_taken_over_takes_nothing_over(store: &dyn Store) {
     // Holder 2 asked for the leases of holder 1 and was killed; its question comes after that of holder 3.
     let asked = [HolderId(1), HolderId(2)];
     assert_eq!(store.adopt(&asked, HolderId(3), NOON).await.unwrap().len(), 1);
-    assert_eq!(store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap(), []);
+    let refused = store.adopt(&[HolderId(1)], HolderId(2), NOON).await;
+    assert!(matches!(refused, Err(StoreError::TakenOver)), "{refused:?}");
     assert!(is_lost(store, successors(exchange(&cost, 2, 0)), NOON).await);
     let last = Exchange { holder: HolderId(3), ..successors(exchange(&cost, 2, 0)) };
     store.commit(&batch(&[], &[last]), NOON).await.unwrap();

@@ -190,7 +190,12 @@ pub(super) fn settlement(
 }
 
 pub(super) fn batch(settlements: &[Settlement], exchanges: &[Exchange]) -> Batch {
-    Batch { workspace: id("ws"), settlements: settlements.to_vec(), exchanges: exchanges.to_vec() }
+    Batch {
+        workspace: id("ws"),
+        holder: exchanges.first().map_or(HolderId(1), |exchange| exchange.holder),
+        settlements: settlements.to_vec(),
+        exchanges: exchanges.to_vec(),
+    }
 }
 
 pub(super) fn api_key(name: &str, hash: u8) -> ApiKey {

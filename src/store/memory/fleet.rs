@@ -14,7 +14,8 @@ use crate::domain::ledger::escrow::{self, AccountKey, LeaseState};
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::{
-    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+    CHANGES_KEPT, Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError,
+    Told, UNTAKEN_AFTER,
 };
 
 /// Words that a replica may be behind before it is told that it missed some.
@@ -27,6 +28,9 @@ pub(super) struct Words {
     now: Wall,
     said: broadcast::Sender<Told>,
     changes: BTreeMap<Id, i64>,
+    /// The marks of all changes, by their numbers, and when each was followed by another.
+    marks: BTreeMap<(Id, i64), (String, Option<Wall>)>,
+    last_mark: u64,
     /// The number of the last change of each budget.
     budgets: BTreeMap<(Id, BudgetId), i64>,
     recalled: BTreeSet<AccountKey>,
@@ -53,6 +57,8 @@ impl Default for Words {
             now: Wall::default(),
             said: broadcast::Sender::new(WORDS_MAX),
             changes: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            last_mark: 0,
             budgets: BTreeMap::new(),
             recalled: BTreeSet::new(),
             handoffs: BTreeMap::new(),
@@ -73,6 +79,11 @@ impl Words {
         let count = self.changes.entry(workspace.clone()).or_default();
         *count = count.saturating_add(1);
         let count = *count;
+        if let Some((_, followed_at)) = self.marks.get_mut(&(workspace.clone(), count - 1)) {
+            *followed_at = Some(self.now);
+        }
+        self.last_mark = self.last_mark.saturating_add(1);
+        self.marks.insert((workspace.clone(), count), (self.last_mark.to_string(), None));
         self.say(Told::Changed(workspace.clone()));
         count
     }
@@ -80,6 +91,20 @@ impl Words {
     pub(super) fn changed_budget(&mut self, workspace: &Id, id: BudgetId) {
         let count = self.changed(workspace);
         self.budgets.insert((workspace.clone(), id), count);
+    }
+
+    /// The change of this number, with its mark as long as it is kept.
+    fn change(&self, workspace: &Id, number: i64) -> Change {
+        let is_kept = |followed_at: &Option<Wall>| {
+            followed_at.is_none_or(|at| at.plus(CHANGES_KEPT) >= self.now)
+        };
+        let kept = self.marks.get(&(workspace.clone(), number)).filter(|(_, at)| is_kept(at));
+        Change { number, mark: kept.map(|(mark, _)| mark.clone()) }
+    }
+
+    fn last_changes(&self) -> Vec<(Id, Change)> {
+        let last = self.changes.iter();
+        last.map(|(id, count)| (id.clone(), self.change(id, *count))).collect()
     }
 
     pub(super) fn recalled(&mut self, account: &AccountKey, recalls: u32) {
@@ -122,7 +147,7 @@ impl FleetStore for MemoryStore {
             .filter(|kept| !kept.is_settled && holders.contains(&kept.handoff.reservation.holder));
         Ok(News {
             upto: since,
-            changed: words.changes.iter().map(|(id, count)| (id.clone(), *count)).collect(),
+            changed: words.last_changes(),
             recalled: recalled
                 .map(|key| (key.clone(), tables.accounts.get(key).map_or(0, |a| a.recalls)))
                 .collect(),
@@ -130,28 +155,31 @@ impl FleetStore for MemoryStore {
         })
     }
 
-    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
-        let tables = self.tables();
-        Ok(tables.words.changes.iter().map(|(id, count)| (id.clone(), *count)).collect())
+    async fn changes(&self) -> Result<Vec<(Id, Change)>, StoreError> {
+        Ok(self.tables().words.last_changes())
     }
 
     async fn changed_budgets(
         &self,
         workspace: &Id,
-        after: i64,
+        after: &Change,
         limit: usize,
-    ) -> Result<ChangedBudgets, StoreError> {
+    ) -> Result<Option<ChangedBudgets>, StoreError> {
         let tables = self.tables();
+        if after.mark.is_some() && tables.words.change(workspace, after.number) != *after {
+            return Ok(None);
+        }
         let all = tables.words.budgets.iter();
-        let later = all.filter(|((of, _), count)| of == workspace && **count > after);
+        let later = all.filter(|((of, _), count)| of == workspace && **count > after.number);
         let mut later: Vec<_> = later.map(|(place, count)| (*count, place)).collect();
         later.sort_unstable();
         let has_more = later.len() > limit;
         later.truncate(limit);
-        let upto = later.last().map_or(after, |(count, _)| *count);
+        let number = later.last().map_or(after.number, |(count, _)| *count);
+        let upto = tables.words.change(workspace, number);
         let on_record = |place: &(Id, BudgetId)| (place.1, tables.budgets.get(place).cloned());
         let budgets = later.into_iter().map(|(_, place)| on_record(place)).collect();
-        Ok(ChangedBudgets { budgets, upto, has_more })
+        Ok(Some(ChangedBudgets { budgets, upto, has_more }))
     }
 
     async fn told(&self) -> Told {
@@ -242,7 +270,16 @@ impl MemoryStore {
         let words = &mut self.tables().words;
         if let Some(count) = words.changes.get_mut(workspace) {
             *count = count.saturating_sub(changes);
+            let upto = *count;
+            words.marks.retain(|(of, number), _| of != workspace || *number <= upto);
         }
+    }
+
+    /// As two days later, when nobody knows any more which budgets were deleted.
+    pub(crate) fn forget_deleted(&self) {
+        let Tables { words, budgets, .. } = &mut *self.tables();
+        words.is_now(words.now.plus(2 * CHANGES_KEPT));
+        words.budgets.retain(|place, _| budgets.contains_key(place));
     }
 }
 

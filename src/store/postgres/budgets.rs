@@ -1,12 +1,12 @@
 //! Budgets.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
 
+use super::clock;
 use super::errors::Failure;
 use super::turn::{query, query_as, query_scalar};
 use crate::domain::budget::Budget;
@@ -15,12 +15,11 @@ use crate::domain::period::{Period, Window};
 use crate::domain::subject::ScopeKind;
 use crate::domain::time::Wall;
 use crate::store::rows::{BudgetRow, page_of, unreadable, when_unavailable_columns};
-use crate::store::{BudgetFilter, ChangedBudgets, Cursor, Page, SortBy, StoreError};
+use crate::store::{
+    BudgetFilter, CHANGES_KEPT, Change, ChangedBudgets, Cursor, Page, SortBy, StoreError,
+};
 
-/// How long it is known that a budget was deleted: longer than any replica goes without news and does not load everything anew.
-const DELETED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Deleted budgets that one sweep forgets at the most.
+/// Deleted budgets that one sweep forgets at the most, and followed changes.
 const FORGOTTEN_MAX: i64 = 500;
 
 pub(super) async fn create(db: &mut PgConnection, budget: &Budget) -> Result<(), Failure> {
@@ -89,16 +88,20 @@ pub(super) async fn delete(
     Ok(())
 }
 
-/// Forgets budgets that were deleted long ago.
+/// Forgets budgets that were deleted long ago, and changes that were followed by others long ago.
 pub(super) async fn forget_deleted(db: &mut PgConnection, now: Wall) -> Result<(), Failure> {
-    query(
+    for old in [
         "DELETE FROM budget_change WHERE ctid = ANY (ARRAY(
            SELECT ctid FROM budget_change WHERE deleted_at_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
-    )
-    .bind(now.minus(DELETED_KEPT).as_ms())
-    .bind(FORGOTTEN_MAX)
-    .execute(db)
-    .await?;
+        "DELETE FROM change_mark WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM change_mark WHERE followed_at_ms < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    ] {
+        query(old)
+            .bind(now.minus(CHANGES_KEPT).as_ms())
+            .bind(FORGOTTEN_MAX)
+            .execute(&mut *db)
+            .await?;
+    }
     Ok(())
 }
 
@@ -106,16 +109,17 @@ pub(super) async fn forget_deleted(db: &mut PgConnection, now: Wall) -> Result<(
 pub(super) async fn changed(
     db: &mut PgConnection,
     workspace: &Id,
-    after: i64,
+    after: &Change,
     limit: usize,
-) -> Result<ChangedBudgets, Failure> {
+    given: Option<Wall>,
+) -> Result<Option<ChangedBudgets>, Failure> {
     // One more than is given tells whether there is more.
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut changes: Vec<(String, i64)> = query_as(
         "SELECT budget, count FROM budget_change WHERE workspace = $1 AND count > $2 ORDER BY count LIMIT $3",
     )
     .bind(workspace.as_str())
-    .bind(after)
+    .bind(after.number)
     .bind(wanted)
     .fetch_all(&mut *db)
     .await?;
@@ -126,16 +130,44 @@ pub(super) async fn changed(
         query_as("SELECT * FROM budget WHERE workspace = $1 AND id = ANY ($2)")
             .bind(workspace.as_str())
             .bind(ids)
-            .fetch_all(db)
+            .fetch_all(&mut *db)
             .await?;
     let on_record = rows.into_iter().map(|row| Budget::try_from(row).map(|it| (it.id, it)));
     let mut on_record: HashMap<BudgetId, Budget> = on_record.collect::<Result<_, _>>()?;
-    let upto = changes.last().map_or(after, |(_, count)| *count);
+    // Asked last: what came after a change whose mark is kept now was kept until now.
+    let number = changes.last().map_or(after.number, |(_, count)| *count);
+    let mut kept = marks(db, workspace, [after.number, number], given).await?;
+    if after.mark.is_some() && kept.get(&after.number) != after.mark.as_ref() {
+        return Ok(None);
+    }
+    let upto = Change { number, mark: kept.remove(&number) };
     let budgets = changes.iter().map(|(text, _)| {
         let id = BudgetId::parse(text).map_err(|why| unreadable("budget id", text, why))?;
         Ok((id, on_record.remove(&id)))
     });
-    Ok(ChangedBudgets { budgets: budgets.collect::<Result<_, StoreError>>()?, upto, has_more })
+    let budgets = budgets.collect::<Result<_, StoreError>>()?;
+    Ok(Some(ChangedBudgets { budgets, upto, has_more }))
+}
+
+/// The marks of these changes of a workspace, as far as they are kept: whether they are deleted already or not, all replicas get
+/// the same answer.
+async fn marks(
+    db: &mut PgConnection,
+    workspace: &Id,
+    numbers: [i64; 2],
+    given: Option<Wall>,
+) -> Result<HashMap<i64, String>, Failure> {
+    let now = clock(&mut *db, given).await?;
+    let kept: Vec<(i64, String)> = query_as(
+        "SELECT count, mark FROM change_mark
+         WHERE workspace = $1 AND count = ANY ($2) AND (followed_at_ms IS NULL OR followed_at_ms >= $3)",
+    )
+    .bind(workspace.as_str())
+    .bind(numbers)
+    .bind(now.minus(CHANGES_KEPT).as_ms())
+    .fetch_all(db)
+    .await?;
+    Ok(kept.into_iter().collect())
 }
 
 /// Waits for the batches that are under way on the budget's accounts, and locks others out.

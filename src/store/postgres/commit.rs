@@ -21,10 +21,12 @@ use crate::store::{Batch, StoreError};
 
 const COMMIT: &str =
     "SELECT * FROM bursar_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-       $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)";
+       $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)";
 
 /// What `bursar_commit` raises when a lease is lost.
 const LEASE_LOST: &str = "BU001";
+/// What it raises when the sender was taken over.
+const TAKEN_OVER: &str = "BU002";
 
 #[derive(FromRow)]
 struct GrantRow {
@@ -73,6 +75,7 @@ pub(super) async fn apply(
     let grants = sqlx::query_as(COMMIT)
         .persistent(is_prepared)
         .bind(batch.workspace.as_str())
+        .bind(batch.holder.to_string())
         .bind(keys.budget)
         .bind(keys.generation)
         .bind(keys.dimension)
@@ -201,9 +204,13 @@ impl<'a> Call<'a> {
     }
 
     fn failure(&self, error: sqlx::Error) -> Failure {
-        let lost = error
+        let raised = error
             .as_database_error()
-            .and_then(|refusal| refusal.try_downcast_ref::<sqlx::postgres::PgDatabaseError>())
+            .and_then(|refusal| refusal.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+        if raised.is_some_and(|refusal| refusal.code() == TAKEN_OVER) {
+            return StoreError::TakenOver.into();
+        }
+        let lost = raised
             .filter(|refusal| refusal.code() == LEASE_LOST)
             .and_then(|refusal| refusal.detail()?.parse::<usize>().ok()?.checked_sub(1))
             .and_then(|place| self.accounts.get(place));

@@ -177,6 +177,7 @@ fn opening(place: &PgConnectOptions, error: StoreError) -> StoreError {
         StoreError::Conflict { .. }
         | StoreError::NotFound
         | StoreError::Changed
-        | StoreError::LeaseLost(_) => error,
+        | StoreError::LeaseLost(_)
+        | StoreError::TakenOver => error,
     }
 }

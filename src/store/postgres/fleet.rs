@@ -14,7 +14,8 @@ use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::rows::{AccountKeyRow, id, unreadable};
 use crate::store::{
-    ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told, UNTAKEN_AFTER,
+    Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told,
+    UNTAKEN_AFTER,
 };
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
@@ -65,7 +66,7 @@ impl FleetStore for PostgresStore {
             .await
     }
 
-    async fn changes(&self) -> Result<Vec<(Id, i64)>, StoreError> {
+    async fn changes(&self) -> Result<Vec<(Id, Change)>, StoreError> {
         self.in_time(async { in_turn!(&self.pool, READ, |turn| changes(turn, Wall::from_ms(0))) })
             .await
     }
@@ -73,11 +74,14 @@ impl FleetStore for PostgresStore {
     async fn changed_budgets(
         &self,
         workspace: &Id,
-        after: i64,
+        after: &Change,
         limit: usize,
-    ) -> Result<ChangedBudgets, StoreError> {
+    ) -> Result<Option<ChangedBudgets>, StoreError> {
+        let given = self.last_given();
         self.in_time(async {
-            in_turn!(&self.pool, READ, |turn| budgets::changed(turn, workspace, after, limit))
+            in_turn!(&self.pool, READ, |turn| budgets::changed(
+                turn, workspace, after, limit, given
+            ))
         })
         .await
     }
@@ -160,15 +164,18 @@ async fn news(
     })
 }
 
-/// Workspaces that were changed since, with the number of their changes.
-async fn changes(db: &mut PgConnection, since: Wall) -> Result<Vec<(Id, i64)>, Failure> {
-    let rows: Vec<(String, i64)> = query_as(
-        "SELECT workspace, count FROM change WHERE changed_at_ms >= $1 ORDER BY workspace",
+/// Workspaces that were changed since, with the last of their changes.
+async fn changes(db: &mut PgConnection, since: Wall) -> Result<Vec<(Id, Change)>, Failure> {
+    let rows: Vec<(String, i64, String)> = query_as(
+        "SELECT t.workspace, t.count, m.mark FROM change t JOIN change_mark m ON m.workspace = t.workspace AND m.count = t.count
+         WHERE t.changed_at_ms >= $1 ORDER BY t.workspace",
     )
     .bind(since.as_ms())
     .fetch_all(db)
     .await?;
-    let changes = rows.into_iter().map(|(workspace, count)| Ok((id(&workspace)?, count)));
+    let change = |number, mark| Change { number, mark: Some(mark) };
+    let changes =
+        rows.into_iter().map(|(workspace, n, mark)| Ok((id(&workspace)?, change(n, mark))));
     Ok(changes.collect::<Result<_, StoreError>>()?)
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn adopt(
         .fetch_one(&mut *db)
         .await?;
     if !speaks {
-        return Ok(Vec::new());
+        return Err(StoreError::TakenOver.into());
     }
     // A statement of its own sees all that was applied until the holders were locked.
     let rows: Vec<KeyedLeaseRow> =

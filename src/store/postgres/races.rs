@@ -434,7 +434,7 @@ async fn a_batch_that_comes_while_its_holder_is_taken_over_is_not_applied() {
         sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     };
     let (refused, ()) = join!(store.commit(&report, NOON), done);
-    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::TakenOver)), "{refused:?}");
     assert_eq!(store.settlement(&id("ws"), &id("s1")).await.unwrap(), None);
     let adopted = store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
     assert_eq!(adopted[0].lease.consumed.get(), 0);

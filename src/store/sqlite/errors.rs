@@ -18,7 +18,8 @@ pub(super) fn opening(path: &Path, error: StoreError) -> StoreError {
         StoreError::Conflict { .. }
         | StoreError::NotFound
         | StoreError::Changed
-        | StoreError::LeaseLost(_) => error,
+        | StoreError::LeaseLost(_)
+        | StoreError::TakenOver => error,
     }
 }
 

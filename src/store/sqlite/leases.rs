@@ -45,7 +45,7 @@ pub(super) async fn adopt(
             .fetch_one(&mut *db)
             .await?;
     if is_over {
-        return Ok(Vec::new());
+        return Err(StoreError::TakenOver);
     }
     let others = from.iter().filter(|holder| **holder != to);
     let others: Value = others.map(HolderId::to_string).collect();

@@ -15,6 +15,7 @@ use super::{Label, Metrics};
 pub(super) struct Series {
     handoffs: Family<Label, Counter>,
     recalls: Counter,
+    taken_over: Gauge,
     news_failures: Counter,
     news_age: Gauge<f64, AtomicU64>,
 }
@@ -30,6 +31,11 @@ impl Series {
             "recalls",
             "Times that something idle was handed back because other replicas asked for it",
             self.recalls.clone(),
+        );
+        registry.register(
+            "taken_over",
+            "1 when another process has taken over from this one, which admits and settles nothing from then on",
+            self.taken_over.clone(),
         );
         registry.register(
             "news_failures",
@@ -55,6 +61,11 @@ impl Metrics {
     /// Something idle was handed back because another replica asked for it.
     pub fn recall(&self) {
         self.series().fleet.recalls.inc();
+    }
+
+    /// Another process has taken over from this one.
+    pub fn taken_over(&self) {
+        self.series().fleet.taken_over.set(1);
     }
 
     /// The store did not say what other replicas changed.

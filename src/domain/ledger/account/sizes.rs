@@ -61,7 +61,8 @@ impl LocalAccount {
     /// Whether an exchange that takes place anyway should bring a refill. In a fleet not when nobody asked since the store last answered:
     /// what was handed back for others would return here with the next news, again and again.
     pub fn wants_refill(&mut self, terms: &Terms, horizon: Duration, now: Now) -> bool {
-        if terms.sharing == Sharing::Fleet && self.minute.is_none() && self.demand == Units::ZERO {
+        let is_asked = self.last_used >= self.told_at;
+        if terms.sharing == Sharing::Fleet && self.minute.is_none() && !is_asked {
             return false;
         }
         let full = match terms.sharing {

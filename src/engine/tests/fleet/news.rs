@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::settlement::Settlement;
-use crate::store::Batch;
+use crate::store::{Batch, FleetStore as _};
 
 /// One of many budgets.
 fn of_project(number: u128) -> Budget {
@@ -63,6 +63,44 @@ async fn when_the_store_lost_changes_everything_is_loaded_anew() {
     within(FOREVER, "the deletion", async || other.budgets() == 2).await;
 }
 
+#[tokio::test]
+async fn changes_that_came_to_the_same_number_after_the_store_was_set_back_are_not_taken_for_known()
+{
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    for number in 1..=3 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "the last", async || other.budgets() == 3).await;
+    // Nobody looks in between: each is done at once.
+    fleet.memory.lose_changes(&id(WORKSPACE), 2);
+    fleet.memory.delete_budget(&id(WORKSPACE), BudgetId(2)).await.unwrap();
+    fleet.memory.delete_budget(&id(WORKSPACE), BudgetId(3)).await.unwrap();
+    let numbers: Vec<_> = fleet.memory.changes().await.unwrap();
+    assert_eq!(numbers[0].1.number, 3);
+    for replica in [one, other] {
+        within(FOREVER, "what is on record", async || replica.budgets() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn who_could_not_reload_a_workspace_for_more_than_a_day_reads_everything_anew() {
+    let fleet = Fleet::with([]).await;
+    let (one, other) = fleet.pair();
+    for number in 1..=3 {
+        one.engine.create_budget(of_project(number)).await.unwrap();
+    }
+    within(FOREVER, "the last", async || other.budgets() == 3).await;
+    other.store.turn_only("changed_budgets", Weather::Away);
+    one.engine.delete_budget(&id(WORKSPACE), BudgetId(2)).await.unwrap();
+    within(FOREVER, "a try", async || other.store.calls_of("changed_budgets") > 0).await;
+    fleet.memory.forget_deleted();
+    let loaded = other.store.calls_of("load_budgets");
+    other.store.turn_only("changed_budgets", Weather::Fair);
+    within(FOREVER, "what is on record", async || other.budgets() == 2).await;
+    assert_eq!(other.store.calls_of("load_budgets"), loaded + 1);
+}
+
 /// Has a replica ask for news again and again, over a silence by its own clock each time, until it has loaded everything.
 async fn loads_all(replica: &Replica, clock: &ManualClock) {
     let loaded = replica.store.calls_of("load_budgets");
@@ -117,8 +155,12 @@ async fn a_silence_that_only_the_clock_of_the_store_tells_is_a_silence() {
         at: NOON,
         charges: [].into(),
     };
-    let by_another =
-        Batch { workspace: id(WORKSPACE), settlements: vec![settled], exchanges: Vec::new() };
+    let by_another = Batch {
+        workspace: id(WORKSPACE),
+        holder: HolderId(7),
+        settlements: vec![settled],
+        exchanges: Vec::new(),
+    };
     fleet.memory.commit(&by_another, NOON).await.unwrap();
     let loaded = paused.store.calls_of("load_budgets");
     paused.store.garble_news(|news| news.upto = news.upto.plus(Duration::from_secs(60)));

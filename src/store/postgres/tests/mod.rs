@@ -17,7 +17,7 @@ use crate::store::contract::{
     MONTH, NOON, account, api_key, batch, budget, cost_of, credits::spent_beyond_all_numbers,
     exchange, id, settlement,
 };
-use crate::store::{FleetStore, Told};
+use crate::store::{Change, FleetStore, Told};
 
 async fn refusal(url: &str) -> String {
     let settings = PostgresSettings { url: url.into(), ..settings("nothing") };
@@ -159,7 +159,7 @@ async fn what_is_acknowledged_was_written_with_synchronous_commit() {
     let mut db = database.connect().await;
     for write in [
         "SELECT bursar_begin(1000)",
-        "SELECT * FROM bursar_commit('ws', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+        "SELECT * FROM bursar_commit('ws', '1', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
            '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, NULL, 1000, NULL)",
     ] {
         let shown = async |db: &mut PgConnection| -> String {
@@ -296,7 +296,10 @@ async fn that_a_budget_was_deleted_is_known_for_a_day() {
         store.create_budget(&budget(number, &format!("p{number}"))).await.unwrap();
     }
     store.delete_budget(&id("ws"), budget(1, "p1").id).await.unwrap();
-    let known = async || store.changed_budgets(&id("ws"), 0, 9).await.unwrap().budgets.len();
+    let known = async || {
+        let all = store.changed_budgets(&id("ws"), &Change::default(), 9).await.unwrap();
+        all.unwrap().budgets.len()
+    };
     store.sweep(NOON.plus(DAY)).await.unwrap();
     assert_eq!(known().await, 2);
     store.sweep(NOON.plus(DAY + Duration::from_secs(1))).await.unwrap();

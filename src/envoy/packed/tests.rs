@@ -1,0 +1,135 @@
+//! What is read of requests in every encoding, whole, cut off and hostile.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use proptest::prelude::*;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+use super::*;
+use crate::envoy::testing::{Form, Request};
+
+const BROTLI: &[u8] = include_bytes!("../decode/testdata/usage.json.br");
+const BROTLI_ZEROS: &[u8] = include_bytes!("../decode/testdata/zeros.br");
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(text: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+/// A request of some 60 KB of numbers, which pack to about half.
+fn long() -> Vec<u8> {
+    let numbers: Vec<String> =
+        (0..6_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
+    format!(r#"{{"model":"m","input":"{}"}}"#, numbers.join(" ")).into_bytes()
+}
+
+fn unpacked(encoding: &str, body: &[u8], length: usize) -> Option<Unpacked> {
+    let request = Request::new(Form::Raw)
+        .header("content-encoding", encoding)
+        .header("content-length", length.to_string())
+        .body(body)
+        .size(length.try_into().unwrap());
+    Unpacked::of(&Attributes::of(&request.build()))
+}
+
+/// What there is in all likelihood at the most, behind a body that was not seen as a whole.
+fn likely(unpacked: &Option<Unpacked>) -> u64 {
+    match unpacked.as_ref().map(Unpacked::body) {
+        Some(Body::Packed { likely_size, .. }) => likely_size,
+        body => panic!("{body:?}"),
+    }
+}
+
+#[test]
+fn a_request_in_any_encoding_reads_as_what_it_unpacks_to() {
+    let text = long();
+    for (encoding, body) in [("gzip", gzip(&text)), ("deflate", zlib(&text)), ("zstd", zstd(&text))]
+    {
+        let whole = unpacked(encoding, &body, body.len());
+        assert_eq!(whole, Some(Unpacked { seen: text.clone(), rest: Rest::Nothing }), "{encoding}");
+    }
+    let Some(brotli) = unpacked("BR", BROTLI, BROTLI.len()) else { panic!("not unpacked") };
+    assert!(brotli.seen.starts_with(b"{") && brotli.rest == Rest::Nothing, "{brotli:?}");
+}
+
+#[test]
+fn what_is_not_packed_reads_as_it_is() {
+    for (encoding, body) in
+        [("identity", "x"), ("Identity", "x"), ("", "x"), ("br", " \n{}"), ("deflate", "{}")]
+    {
+        assert_eq!(unpacked(encoding, body.as_bytes(), body.len()), None, "{encoding}");
+    }
+    assert_eq!(unpacked("gzip", b"", 0), None);
+}
+
+#[test]
+fn a_body_that_is_cut_off_unpacks_as_far_as_it_goes_and_its_rest_counts_as_dense_as_requests_may_be()
+ {
+    let text = long();
+    let body = gzip(&text);
+    let cut = unpacked("gzip", &body[..8_192], body.len());
+    let seen = &cut.as_ref().unwrap().seen;
+    assert!(text.starts_with(seen) && seen.len() > 8_192, "{}", seen.len());
+    let rest = (body.len() - 8_192) * 20;
+    assert_eq!(likely(&cut), u64::try_from(seen.len() + rest).unwrap());
+    assert_eq!(likely(&unpacked("gzip", b"", 1_000)), 20_000);
+}
+
+#[test]
+fn what_cannot_be_unpacked_counts_as_if_it_were() {
+    for (encoding, body) in [("gzip, br", "\x1f"), ("compress", "\x1f"), ("br", "\x1c\x1c\x1c")] {
+        let unread = unpacked(encoding, body.as_bytes(), body.len());
+        assert_eq!(unread.as_ref().unwrap().seen, body.as_bytes(), "{encoding}");
+        assert_eq!(likely(&unread), u64::try_from(body.len() * 20).unwrap(), "{encoding}");
+    }
+    let twice = Request::new(Form::Raw)
+        .header("content-encoding", "gzip")
+        .header("content-encoding", "br")
+        .body(gzip(b"{}"));
+    assert!(matches!(
+        Unpacked::of(&Attributes::of(&twice.build())),
+        Some(Unpacked { rest: Rest::Likely(_), .. })
+    ));
+}
+
+#[test]
+fn no_request_unpacks_to_more_than_its_share() {
+    let zeros = vec![b' '; 50_000_000];
+    for (encoding, body) in [
+        ("gzip", gzip(&zeros)),
+        ("deflate", zlib(&zeros)),
+        ("zstd", zstd(&zeros)),
+        ("br", BROTLI_ZEROS.to_vec()),
+    ] {
+        for body in [&body[..], &body[..body.len().min(700)]] {
+            let dense = unpacked(encoding, body, body.len());
+            let share = (body.len() * 32).clamp(64 * 1024, 4 * 1024 * 1024);
+            let seen = dense.as_ref().unwrap().seen.len();
+            assert!((1..=share).contains(&seen), "{encoding}: {seen} of {}", body.len());
+            assert!(likely(&dense) > u64::try_from(seen).unwrap(), "{encoding}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), beyond in 0..5_usize) {
+        for (encoding, magic) in [("gzip", &b"\x1f\x8b\x08"[..]), ("deflate", b""), ("br", b""), ("zstd", b"\x28\xb5\x2f\xfd")] {
+            let body = [magic, &body].concat();
+            let _ = unpacked(encoding, &body, body.len() + beyond);
+        }
+    }
+}
