@@ -58,6 +58,7 @@ fn what_went_back_for_a_recall_is_not_drawn_again_with_the_next_news_either() {
     let first = fleet.reserve(0, 10).unwrap();
     let Err(waiter) = fleet.ask(1, 970) else { panic!("960 are free, and 30 idle") };
     fleet.ledgers[1].abandon(waiter);
+    fleet.tick(RECALL);
     fleet.tell_recalls(1);
     assert_eq!(fleet.account(Dimension::Cost), (units(0), units(10)));
     fleet.settle(0, first, 4);
