@@ -100,9 +100,10 @@ impl Budgets {
     }
 
     /// Takes over the limit of credits that the store has told: another replica may have added some.
-    pub(super) fn learn_credits(&mut self, index: BudgetIndex, limit: Units) {
-        let entry = self.slots.get_mut(place(index)).and_then(Option::as_mut);
-        if let Some(entry) = entry.filter(|_| self.credits == Some(index)) {
+    pub(super) fn learn_credits(&mut self, limit: Units) {
+        let index = self.credits.map(place);
+        let entry = index.and_then(|index| self.slots.get_mut(index)).and_then(Option::as_mut);
+        if let Some(entry) = entry {
             entry.budget.limits.cost = Some(NanoUsd::new(limit.get()));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::domain::budget::Dimension;
+use crate::domain::credits;
 use crate::domain::ledger::account::{
     AccountIndex, Exchanging, LocalAccount, LocalLease, Standing,
 };
@@ -414,8 +415,9 @@ impl Ledger {
         let had = account.lease.granted;
         account.take_grant(grant, sent, *sent_at, now);
         let lent = account.lease.granted.minus(had);
-        if exchanging != Exchanging::Overtaken {
-            self.budgets.learn_credits(account.budget, grant.limit);
+        // Asked by name: the place of a budget that was deleted meanwhile may be that of the credits now.
+        if exchanging != Exchanging::Overtaken && sent.account.budget == credits::BUDGET {
+            self.budgets.learn_credits(grant.limit);
         }
         // What was drawn just now is for those who wait here, and if the pool had something, nobody lacks it any more.
         let keeps = sent.draw.is_some_and(Draw::is_waited_for) || lent > Units::ZERO;

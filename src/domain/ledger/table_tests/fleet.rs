@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::store::{TTL, TestStore};
 use super::world::{wall, workspace};
 use crate::domain::budget::{Budget, Dimension, Limits, WhenUnavailable};
+use crate::domain::credits;
 use crate::domain::decision::{Decision, RefusalCode};
 use crate::domain::estimate::Estimate;
 use crate::domain::ids::{BudgetId, HolderId, ReservationId};
-use crate::domain::ledger::escrow::AccountKey;
+use crate::domain::ledger::escrow::{self, AccountKey};
 use crate::domain::ledger::{Actual, Ledger, OnTimeout, Sharing, Terms, Verdict, WaiterId};
 use crate::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use crate::domain::period::{Period, Schedule, WeekStart, Zone};
@@ -421,4 +422,20 @@ fn amounts_that_no_number_holds_leave_the_books_in_order() {
     for account in fleet.store.accounts.values() {
         assert!(account.leased >= units(0), "{account:?}");
     }
+}
+
+#[test]
+fn what_the_store_says_of_a_deleted_budget_says_nothing_of_the_credits_in_its_place() {
+    let mut fleet = Fleet::new(1, cost(100));
+    let ledger = &mut fleet.ledgers[0];
+    let (id, subject) = (ReservationId { holder: HolderId(1), nonce: 1 }, workspace());
+    let asked = Estimate::of(Amounts { cost: NanoUsd::new(50), tokens: Tokens::new(0) });
+    let subject = Arc::new(Subject::of_workspace(subject));
+    assert!(matches!(ledger.reserve(subject, asked, id, fleet.now), Verdict::Starved(_)));
+    let sent = ledger.next_batch(fleet.now).unwrap().exchanges;
+    ledger.remove_budget(BUDGET, fleet.now);
+    ledger.put_budget(credits::budget(workspace(), NanoUsd::new(7)), fleet.now);
+    let gone: Vec<_> = sent.iter().map(|exchange| escrow::gone(exchange, TTL)).collect();
+    ledger.apply(&gone, fleet.now);
+    assert_eq!(ledger.budget(credits::BUDGET).unwrap().limits.cost, Some(NanoUsd::new(7)));
 }
