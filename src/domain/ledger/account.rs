@@ -36,6 +36,8 @@ const LEASE_MARGIN: Duration = Duration::from_millis(200);
 const KNOWN_MIN: Duration = Duration::from_millis(250);
 /// And at most for this much longer, spread over the accounts so that they do not ask in step.
 const KNOWN_SPREAD_MS: u32 = 750;
+/// Whoever asked others in vain asks again after so long at the latest: what a large settlement frees elsewhere is told to nobody.
+const IN_VAIN_MAX: Duration = Duration::from_secs(6);
 /// A replica whose clock runs fast must not use a slot again, or let another use it, before a true minute is over.
 const SLOT_GUARD: Duration = Duration::from_millis(60);
 /// How many requests weigh as much in the typical amount as all before them.
@@ -225,7 +227,8 @@ impl LocalAccount {
         let mut known = KNOWN_MIN.saturating_add(Duration::from_millis(u64::from(spread)));
         if self.in_vain {
             // All are in need, and each would ask in vain again.
-            known = known.max(self.patience().saturating_mul(2));
+            let again = self.patience().saturating_mul(2).min(IN_VAIN_MAX);
+            known = known.max(again);
         }
         known
     }
