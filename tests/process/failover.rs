@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::fleet::{CONFIG, Fleet, budget_of, check_records, spend, spend_everywhere};
+use crate::fleet::{CONFIG, Fleet, budget_of, check_records, spend, spend_what_is_left};
 use crate::harness::{ESTIMATE, Provider, grpc, until};
 
 #[tokio::test]
@@ -34,13 +34,7 @@ async fn a_failover_to_a_standby_with_every_commit_exceeds_nothing_and_loses_not
     }
     standby.promote().await;
     fleet.postgres = standby;
-    until("all that is left of the budget", async || {
-        spend_everywhere(&fleet, &provider, 1).await;
-        let shown = fleet.replicas[0].bursar.spent_if_known(&budget).await?;
-        let spent = i64::try_from(shown.nano_usd).expect("a number");
-        (spent > LIMIT - ESTIMATE).then_some(())
-    })
-    .await;
+    spend_what_is_left(&fleet, &provider, &budget, LIMIT).await;
     check_records(&fleet, &provider).await;
 }
 

@@ -101,6 +101,22 @@ pub(crate) async fn spend_everywhere(fleet: &Fleet, provider: &Arc<Provider>, cl
     spending.join_all().await;
 }
 
+/// Clients at every replica, until not enough is left for a request.
+pub(crate) async fn spend_what_is_left(
+    fleet: &Fleet,
+    provider: &Arc<Provider>,
+    budget: &str,
+    limit: i64,
+) {
+    until("all that is left of the budget", async || {
+        spend_everywhere(fleet, provider, 1).await;
+        let shown = fleet.replicas[0].bursar.spent_if_known(budget).await?;
+        let spent = i64::try_from(shown.nano_usd).expect("a number");
+        (spent > limit - ESTIMATE).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn eight_replicas_spend_one_budget_to_its_end_and_not_beyond() {
     const LIMIT: i64 = 200 * ESTIMATE;
@@ -147,13 +163,7 @@ async fn whatever_is_killed_or_cut_nothing_is_exceeded_and_nothing_acknowledged_
         spending.join_all().await;
         fleet.heal(round).await;
     }
-    until("all that is left of the budget", async || {
-        spend_everywhere(&fleet, &provider, 1).await;
-        let shown = fleet.replicas[0].bursar.spent_if_known(&budget).await?;
-        let spent = i64::try_from(shown.nano_usd).expect("a number");
-        (spent > LIMIT - ESTIMATE).then_some(())
-    })
-    .await;
+    spend_what_is_left(&fleet, &provider, &budget, LIMIT).await;
     check_records(&fleet, &provider).await;
 }
 
