@@ -1,4 +1,4 @@
-//! Reservations of this replica that another settled for it, because this one did not take what was handed over to it for a minute or more:
+//! Reservations of this replica that another settled for it, because this one did not take what was handed over to it for a minute:
 //! it was suspended, or cut off from the store.
 //!
 //! Rule: in a fleet, a reservation is ended by its time limit only after the store has said that it has no entry of it. One that has is

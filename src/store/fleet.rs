@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::domain::budget::Budget;
 use crate::domain::ids::{BudgetId, HolderId, Id, ReservationId};
-use crate::domain::ledger::escrow::{self, AccountKey};
+use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::money::Units;
 use crate::domain::time::Wall;
 
@@ -92,17 +92,8 @@ pub enum Told {
     Missed,
 }
 
-/// A handoff that its holder has not taken for this long, where leases have this time to live, is another replica's to settle: a
-/// minute, or longer until the leases of a holder that is gone have run out. What they forfeit gives way to it.
-#[must_use]
-pub fn untaken_after(ttl: Duration) -> Duration {
-    let run_out = escrow::lasts(ttl, u32::MAX).saturating_add(escrow::GRACE);
-    // It may have been written a little before the holder was last heard of, and a sweep may be late.
-    UNTAKEN_MIN.max(run_out.saturating_add(UNTAKEN_SLACK))
-}
-
-const UNTAKEN_MIN: Duration = Duration::from_secs(60);
-const UNTAKEN_SLACK: Duration = Duration::from_secs(8);
+/// A handoff that its holder has not taken after this time is another replica's to settle.
+pub const UNTAKEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Handoffs that a store gives at a time, with others of the same reservations.
 pub const HANDOFFS_MAX: usize = 500;
@@ -172,8 +163,8 @@ pub trait FleetStore: Send + Sync + 'static {
         Err(unshared())
     }
 
-    /// All handoffs of reservations that have one which was written longer ago than [`untaken_after`] says: their holder is gone. Only
-    /// one replica at a time gets those of a reservation: nobody else does for as long again. Where there are more than
+    /// All handoffs of reservations that have one which was written more than [`UNTAKEN_AFTER`] ago: their holder is gone. Only one
+    /// replica at a time gets those of a reservation: nobody else does within the next [`UNTAKEN_AFTER`]. Where there are more than
     /// [`HANDOFFS_MAX`], the others come with the next call.
     ///
     /// # Errors
@@ -202,16 +193,4 @@ pub trait FleetStore: Send + Sync + 'static {
 
 fn unshared() -> StoreError {
     StoreError::Unavailable("this store serves one replica only".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_gone_has_lost_its_leases_before_others_settle_for_it() {
-        for (ttl, after) in [(3, 60), (10, 70), (60, 370)] {
-            assert_eq!(untaken_after(Duration::from_secs(ttl)), Duration::from_secs(after));
-        }
-    }
 }

@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use self::credits::{CreditStore, EntryPage};
 pub use self::fleet::{
     CHANGES_KEPT, Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News,
-    REPORT_BYTES_MAX, Told, untaken_after,
+    REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
 };
 
 use crate::domain::budget::Budget;

@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::credits::CreditGrant;
 use crate::engine::Released;
 use crate::engine::clock::SystemClock;
-use crate::store::{HANDOFFS_MAX, untaken_after};
+use crate::store::HANDOFFS_MAX;
 
 /// Changes are in force everywhere within this time, when the store tells nothing by itself.
 const EVERYWHERE: Duration = Duration::from_secs(2);
@@ -297,7 +297,7 @@ async fn abandoned_by(
     let report = Report { origin, ..cost_of(reservation, "s", used) };
     let reported = other.engine.report(report).await;
     assert!(matches!(reported, Err(ReportError::HandedOver)), "{reported:?}");
-    clock.advance(untaken_after(TTL) + Duration::from_secs(1));
+    clock.advance(Duration::from_secs(61));
     (fleet, reservation)
 }
 
@@ -310,7 +310,7 @@ async fn usage_of_a_replica_that_is_gone_is_charged_and_what_it_forfeited_gives_
     other.store.plan(other.store.calls(), Weather::Fair);
     for _ in 0..3 {
         other.engine.settle_untaken().await;
-        clock.advance(untaken_after(TTL) + Duration::from_secs(1));
+        clock.advance(Duration::from_secs(61));
     }
     let after = fleet.account().await;
     assert_eq!(after.spent, before.spent.plus(units(60)));
@@ -329,7 +329,7 @@ async fn more_than_is_given_at_a_time_is_settled_at_once() {
         let reservation = ReservationId { holder: HolderId(9), nonce: nonce.try_into().unwrap() };
         other.engine.release(&id(WORKSPACE), reservation).await.unwrap();
     }
-    clock.advance(untaken_after(TTL) + Duration::from_secs(1));
+    clock.advance(Duration::from_secs(61));
     other.engine.settle_untaken().await;
     let settled = other.store.calls_of("handoff_settled");
     assert_eq!(usize::try_from(settled).unwrap(), many);
@@ -382,7 +382,7 @@ async fn failing(step: &'static str, weather: Weather) {
     let _ = first.await;
     other.store.turn_only(step, Weather::Fair);
     other.engine.flush(&id(WORKSPACE)).await.unwrap();
-    clock.advance(untaken_after(TTL) + Duration::from_secs(1));
+    clock.advance(Duration::from_secs(61));
     other.engine.settle_untaken().await;
     let after = fleet.account().await;
     let moved = (after.spent.minus(before.spent), before.forfeited.minus(after.forfeited));

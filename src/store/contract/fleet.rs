@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::credits::{self, CreditGrant};
 use crate::store::{
-    CHANGES_KEPT, Change, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, untaken_after,
+    CHANGES_KEPT, Change, HANDOFFS_MAX, Handoff, REPORT_BYTES_MAX, Told, UNTAKEN_AFTER,
 };
 
 contract!(
@@ -246,25 +246,21 @@ async fn a_handoff_reaches_its_holder_once_settled_never_again(store: &dyn Store
     store.handoff_settled(&first, &[]).await.unwrap();
     store.hand_over(&first).await.unwrap();
     assert_eq!(handed_over(store, &[1, 3]).await, std::slice::from_ref(&second));
-    assert_eq!(store.untaken_handoffs(untaken(1, 30)).await.unwrap().len(), 2);
-}
-
-/// So many times as long after noon as a holder has to take what is handed over to it, and so many seconds more.
-fn untaken(times: u32, more: u64) -> Wall {
-    NOON.plus(untaken_after(TTL) * times).plus(Duration::from_secs(more))
+    assert_eq!(store.untaken_handoffs(seconds(90)).await.unwrap().len(), 2);
 }
 
 async fn an_untaken_handoff_goes_to_one_replica_at_a_time(store: &dyn Store) {
     store.sweep(NOON).await.unwrap();
     store.hand_over(&handoff(1, "a")).await.unwrap();
-    assert_eq!(store.untaken_handoffs(untaken(1, 0)).await.unwrap(), []);
-    assert_eq!(store.untaken_handoffs(untaken(1, 1)).await.unwrap(), [handoff(1, "a")]);
-    assert_eq!(store.untaken_handoffs(untaken(1, 1)).await.unwrap(), []);
-    assert_eq!(store.untaken_handoffs(untaken(2, 1)).await.unwrap(), []);
-    assert_eq!(store.untaken_handoffs(untaken(2, 2)).await.unwrap(), [handoff(1, "a")]);
+    let until = |more| NOON.plus(UNTAKEN_AFTER).plus(Duration::from_secs(more));
+    assert_eq!(store.untaken_handoffs(until(0)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(until(1)).await.unwrap(), [handoff(1, "a")]);
+    assert_eq!(store.untaken_handoffs(until(1)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(until(61)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(until(62)).await.unwrap(), [handoff(1, "a")]);
     assert_eq!(handed_over(store, &[1]).await, [handoff(1, "a")], "its holder may come back");
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
-    assert_eq!(store.untaken_handoffs(untaken(9, 0)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(until(999)).await.unwrap(), []);
 }
 
 async fn all_handoffs_of_a_reservation_go_to_the_same_replica(store: &dyn Store) {
@@ -273,13 +269,13 @@ async fn all_handoffs_of_a_reservation_go_to_the_same_replica(store: &dyn Store)
     store.sweep(seconds(50)).await.unwrap();
     store.hand_over(&handoff(1, "b")).await.unwrap();
     let both = [handoff(1, "a"), handoff(1, "b")];
-    let mut given = store.untaken_handoffs(untaken(1, 1)).await.unwrap();
+    let mut given = store.untaken_handoffs(seconds(61)).await.unwrap();
     given.sort_by(|a, b| a.settlement.cmp(&b.settlement));
     assert_eq!(given, both);
     store.hand_over(&handoff(1, "c")).await.unwrap();
     store.handoff_settled(&handoff(1, "a"), &[]).await.unwrap();
-    assert_eq!(store.untaken_handoffs(untaken(2, 1)).await.unwrap(), []);
-    assert_eq!(store.untaken_handoffs(untaken(2, 2)).await.unwrap().len(), 2);
+    assert_eq!(store.untaken_handoffs(seconds(121)).await.unwrap(), []);
+    assert_eq!(store.untaken_handoffs(seconds(122)).await.unwrap().len(), 2);
 }
 
 async fn what_is_untaken_is_given_in_parts(store: &dyn Store) {
@@ -290,7 +286,7 @@ async fn what_is_untaken_is_given_in_parts(store: &dyn Store) {
         store.hand_over(&Handoff { reservation, ..handoff(1, "a") }).await.unwrap();
     }
     for given in [HANDOFFS_MAX, 1, 0] {
-        assert_eq!(store.untaken_handoffs(untaken(1, 1)).await.unwrap().len(), given);
+        assert_eq!(store.untaken_handoffs(seconds(61)).await.unwrap().len(), given);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::domain::money::Units;
 use crate::domain::time::Wall;
 use crate::store::{
     CHANGES_KEPT, Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError,
-    Told, untaken_after,
+    Told, UNTAKEN_AFTER,
 };
 
 /// Words that a replica may be behind before it is told that it missed some.
@@ -220,11 +220,10 @@ impl FleetStore for MemoryStore {
     }
 
     async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
-        let after = untaken_after(self.ttl);
         let words = &mut self.tables().words;
         words.is_now(now);
         let of = |kept: &Kept| (kept.handoff.workspace.clone(), kept.handoff.reservation);
-        let is_old = |at: Wall| at.plus(after) < now;
+        let is_old = |at: Wall| at.plus(UNTAKEN_AFTER) < now;
         let all = words.handoffs.values();
         let untaken = all.clone().filter(|kept| !kept.is_settled && is_old(kept.since));
         let mut untaken: BTreeSet<_> = untaken.map(of).collect();

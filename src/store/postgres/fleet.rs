@@ -15,7 +15,7 @@ use crate::domain::time::Wall;
 use crate::store::rows::{AccountKeyRow, id, unreadable};
 use crate::store::{
     Change, ChangedBudgets, FleetStore, HANDOFFS_MAX, Handoff, News, StoreError, Told,
-    untaken_after,
+    UNTAKEN_AFTER,
 };
 
 /// A transaction shows what it stamped at most this much later: it ends in less.
@@ -111,9 +111,7 @@ impl FleetStore for PostgresStore {
 
     async fn untaken_handoffs(&self, now: Wall) -> Result<Vec<Handoff>, StoreError> {
         let given = self.given(now);
-        let after = untaken_after(self.ttl);
-        self.in_time(async { in_turn!(&self.pool, WRITE, |turn| untaken(turn, after, given)) })
-            .await
+        self.in_time(async { in_turn!(&self.pool, WRITE, |turn| untaken(turn, given)) }).await
     }
 
     async fn release_forfeits(
@@ -226,11 +224,7 @@ async fn settled(
     leases::take_back(db, handoff.reservation.holder, against).await
 }
 
-async fn untaken(
-    db: &mut PgConnection,
-    after: Duration,
-    given: Option<Wall>,
-) -> Result<Vec<Handoff>, Failure> {
+async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Handoff>, Failure> {
     // One replica after the other, so that no two take parts of one reservation.
     query("SELECT pg_advisory_xact_lock($1)").bind(UNTAKEN_LOCK).execute(&mut *db).await?;
     let now = clock(&mut *db, given).await?;
@@ -245,7 +239,7 @@ async fn untaken(
              WHERE g.workspace = untaken.workspace AND g.reservation = untaken.reservation AND g.given_ms >= $1)
          RETURNING t.workspace, t.reservation, t.settlement_id, t.report",
     )
-    .bind(now.minus(after).as_ms())
+    .bind(now.minus(UNTAKEN_AFTER).as_ms())
     .bind(handoffs_max())
     .bind(now.as_ms())
     .fetch_all(db)
