@@ -119,7 +119,8 @@ impl<W> UnderWay<W> {
         sent.chain(ledger.unsent())
     }
 
-    /// Whether an entry of this reservation is on its way to the store.
+    /// Whether an entry of this reservation is on its way to the store. Ask it before the store is asked what is on record: one that
+    /// arrives there in between would be found in neither place.
     #[must_use]
     pub fn is_settling(&self, ledger: &Ledger, reservation: ReservationId) -> bool {
         self.unrecorded(ledger).any(|settlement| settlement.reservation == Some(reservation))

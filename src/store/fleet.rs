@@ -150,7 +150,9 @@ pub trait FleetStore: Send + Sync + 'static {
     }
 
     /// A handoff is settled: it is not told again. What was charged directly because its holder is gone, `against`, is
-    /// taken out of what that holder has forfeited on these accounts, as far as there is any. Doing it again changes nothing.
+    /// taken out of what that holder has forfeited on these accounts, as far as there is any. Doing it again changes nothing. While the
+    /// holder has an active lease on one of them nothing is done: it is settled by the holder that is there after all, or it comes
+    /// again when the lease has expired.
     ///
     /// # Errors
     /// When the store is away.

@@ -132,6 +132,10 @@ impl World {
         }
         let Some(handoff) = replica.untaken.pop_front() else { return };
         let work = work(&handoff, Road::Untaken(handoff.clone()));
+        let Room { ledger, under_way, .. } = &replica.rooms[work.room];
+        if under_way.is_settling(ledger, handoff.reservation) {
+            return self.next_untaken(at);
+        }
         let query = Query::Entries(handoff.workspace.clone(), work.id.clone(), handoff.reservation);
         let task = self.token();
         self.replicas[at].tasks.insert(task, work);
@@ -184,10 +188,6 @@ impl World {
         let Some(work) = self.replicas[at].tasks.get_mut(&task) else { return };
         let (number, id, place) = (work.request, work.id.clone(), Place { at, room: work.room });
         work.road = Road::Charged(handoff.clone());
-        let room = self.room(place);
-        if room.under_way.is_settling(&room.ledger, handoff.reservation) {
-            return self.close_task(at, task, false);
-        }
         let (certainty, amounts) = self.words(number, &id);
         let request = &self.requests[number];
         // Whoever tells it in the name of another workspace knows nothing of what is set aside there.

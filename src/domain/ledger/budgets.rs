@@ -99,13 +99,12 @@ impl Budgets {
         self.slots.get(place(index))?.as_ref().map(|entry| &entry.budget)
     }
 
-    /// Takes over the limit of credits that the store has told: another replica may have added some.
-    pub(super) fn learn_credits(&mut self, limit: Units) {
+    /// Takes over the limit of credits that the store has told: another replica may have added some. Returns whether it is another.
+    pub(super) fn learn_credits(&mut self, limit: Units) -> bool {
         let index = self.credits.map(place);
         let entry = index.and_then(|index| self.slots.get_mut(index)).and_then(Option::as_mut);
-        if let Some(entry) = entry {
-            entry.budget.limits.cost = Some(NanoUsd::new(limit.get()));
-        }
+        let limit = Some(NanoUsd::new(limit.get()));
+        entry.is_some_and(|entry| std::mem::replace(&mut entry.budget.limits.cost, limit) != limit)
     }
 
     /// All budgets.

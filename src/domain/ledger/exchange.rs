@@ -416,8 +416,13 @@ impl Ledger {
         account.take_grant(grant, sent, *sent_at, now);
         let lent = account.lease.granted.minus(had);
         // Asked by name: the place of a budget that was deleted meanwhile may be that of the credits now.
-        if exchanging != Exchanging::Overtaken && sent.account.budget == credits::BUDGET {
-            self.budgets.learn_credits(grant.limit);
+        let is_of_credits = sent.account.budget == credits::BUDGET;
+        if exchanging != Exchanging::Overtaken
+            && is_of_credits
+            && self.budgets.learn_credits(grant.limit)
+        {
+            // Who had not enough to give then may have it now.
+            self.recalls.remove(&at);
         }
         // What was drawn just now is for those who wait here, and if the pool had something, nobody lacks it any more.
         let keeps = sent.draw.is_some_and(Draw::is_waited_for) || lent > Units::ZERO;

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::note_refused;
 use super::wire::Said;
 use crate::domain::budget::Dimension;
-use crate::domain::ids::ReservationId;
+use crate::domain::ids::{Id, ReservationId};
 use crate::domain::ledger::escrow::AccountKey;
 use crate::domain::ledger::{Actual, Orphan};
 use crate::domain::money::{Amounts, Units};
@@ -87,6 +87,10 @@ impl Engine {
         report: &Report,
         reservation: ReservationId,
     ) -> Result<Vec<(AccountKey, Units)>, ReportError> {
+        if self.is_settling(&report.workspace, reservation) {
+            // An earlier try, or another report of the same reservation; the next look finds it on record.
+            return Err(unconfirmed());
+        }
         let earlier = self.shared.store.settlements_of(&report.workspace, reservation).await?;
         match earlier.first() {
             Some(first) if first.id == report.settlement => {
@@ -115,6 +119,13 @@ impl Engine {
         Ok(on_record.gives_way(|account| set_aside(account, report.origin.as_ref())))
     }
 
+    /// Whether an entry of a reservation is on its way from here.
+    fn is_settling(&self, workspace: &Id, reservation: ReservationId) -> bool {
+        let state = self.shared.state();
+        let room = state.rooms.get(workspace);
+        room.is_some_and(|room| room.under_way.is_settling(&room.ledger, reservation))
+    }
+
     fn book_directly(
         &self,
         report: &Report,
@@ -126,10 +137,6 @@ impl Engine {
         let mut state = shared.state();
         let now = shared.now();
         let room = state.room(shared, &report.workspace).ok_or_else(no_room)?;
-        if room.under_way.is_settling(&room.ledger, reservation) {
-            // An earlier try, or another report of the same reservation, is on its way still; the next look finds it on record.
-            return Err(unconfirmed());
-        }
         let Origin { subject, at, holds, .. } = origin;
         let orphan = Orphan { reservation, subject, at, holds };
         let booked = room.ledger.book_directly(orphan, actual, now);

@@ -33,6 +33,8 @@ pub(super) enum Weather {
     Mute,
     /// Nothing is done or said until the weather changes.
     Hanging,
+    /// Everything is done, and nothing said until the weather changes for the calls of this name.
+    Late,
 }
 
 /// A store in memory under changing weather.
@@ -144,6 +146,13 @@ impl Unsteady {
             }
             Weather::Away => Err(failed()),
             Weather::Mute => work.await.and_then(|_| Err(failed())),
+            Weather::Late => {
+                let result = work.await;
+                while self.local.lock().unwrap().get(name) == Some(&Weather::Late) {
+                    tokio::task::yield_now().await;
+                }
+                result
+            }
             Weather::Hanging => {
                 let mut weather = self.weather.subscribe();
                 let changed = weather.wait_for(|weather| *weather != Weather::Hanging).await;

@@ -22,6 +22,7 @@ shared_contract!(
     all_handoffs_of_a_reservation_go_to_the_same_replica,
     what_is_untaken_is_given_in_parts,
     what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit,
+    what_was_charged_for_a_holder_whose_lease_lasts_is_taken_out_when_it_has_expired,
     what_was_charged_for_a_dead_holder_is_taken_out_of_what_it_took_over_and_what_took_it_over,
     a_report_that_is_too_long_is_refused,
 );
@@ -313,6 +314,24 @@ async fn what_was_charged_for_a_dead_holder_is_taken_out_of_its_forfeit(store: &
     let late = Exchange { consumed: Units::new(1), ..exchange(&cost, 2, 0) };
     let late = store.commit(&batch(&[], &[late]), seconds(21)).await;
     assert!(matches!(late, Err(StoreError::LeaseLost(_))));
+}
+
+async fn what_was_charged_for_a_holder_whose_lease_lasts_is_taken_out_when_it_has_expired(
+    store: &dyn Store,
+) {
+    let budget = budget(1, "p1");
+    let cost = cost_of(&budget);
+    store.create_budget(&budget).await.unwrap();
+    forfeited(store, &cost, 1, 300).await;
+    store.adopt(&[HolderId(1)], HolderId(2), NOON).await.unwrap();
+    store.hand_over(&handoff(2, "a")).await.unwrap();
+    let against = [(cost.clone(), Units::new(100))];
+    for (passed, rest, is_settled) in [(0, 0, false), (20, 200, true), (20, 200, true)] {
+        store.sweep(seconds(passed)).await.unwrap();
+        store.handoff_settled(&handoff(2, "a"), &against).await.unwrap();
+        assert_eq!(account(store, &budget, &cost).await.unwrap().forfeited.get(), rest);
+        assert_eq!(handed_over(store, &[2]).await.is_empty(), is_settled, "after {passed} s");
+    }
 }
 
 async fn what_was_charged_for_a_dead_holder_is_taken_out_of_what_it_took_over_and_what_took_it_over(

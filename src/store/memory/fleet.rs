@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast::error::RecvError;
@@ -210,11 +211,15 @@ impl FleetStore for MemoryStore {
         against: &[(AccountKey, Units)],
     ) -> Result<(), StoreError> {
         let mut tables = self.tables();
+        let holder = handoff.reservation.holder;
+        if against.iter().any(|(account, _)| tables.is_admitting(account, holder)) {
+            return Ok(());
+        }
         let kept = tables.words.handoffs.get_mut(&place(handoff));
         let Some(kept) = kept.filter(|kept| !kept.is_settled) else { return Ok(()) };
         kept.is_settled = true;
         for (account, amount) in against {
-            tables.take_back(account, handoff.reservation.holder, *amount);
+            tables.take_back(account, holder, *amount);
         }
         Ok(())
     }
@@ -292,16 +297,29 @@ impl Tables {
         })
     }
 
+    /// Whether the process that a holder was, or is by now, has an active lease on the account.
+    fn is_admitting(&self, account: &AccountKey, holder: HolderId) -> bool {
+        let last = |holder| self.takeovers.get(&holder).map_or(holder, |to| to.successor);
+        let mut leases = self.leases.range(all_on(account));
+        leases.any(|((_, opener, _), lease)| {
+            last(*opener) == last(holder) && lease.state == LeaseState::Active
+        })
+    }
+
     fn take_back(&mut self, account: &AccountKey, holder: HolderId, mut amount: Units) {
         let Self { accounts, leases, takeovers, .. } = self;
         let Some(totals) = accounts.get_mut(account) else { return };
         let last = |holder| takeovers.get(&holder).map_or(holder, |to| to.successor);
-        let all =
-            (account.clone(), HolderId(0), 0)..=(account.clone(), HolderId(u128::MAX), u32::MAX);
-        let theirs =
-            leases.range_mut(all).filter(|((_, opener, _), _)| last(*opener) == last(holder));
+        let theirs = leases
+            .range_mut(all_on(account))
+            .filter(|((_, opener, _), _)| last(*opener) == last(holder));
         for (_, lease) in theirs {
             amount = amount.minus(escrow::take_back(totals, lease, amount));
         }
     }
+}
+
+/// The names of all leases on an account.
+fn all_on(account: &AccountKey) -> RangeInclusive<(AccountKey, HolderId, u32)> {
+    (account.clone(), HolderId(0), 0)..=(account.clone(), HolderId(u128::MAX), u32::MAX)
 }

@@ -207,6 +207,8 @@ async fn settled(
     against: &[(AccountKey, Units)],
     given: Option<Wall>,
 ) -> Result<(), Failure> {
+    let holder = handoff.reservation.holder;
+    let Some(forfeits) = leases::forfeits(&mut *db, holder, against).await? else { return Ok(()) };
     // The row stays for a while, so that the same usage that is handed over again is known to be settled.
     let settled = query(
         "UPDATE handoff SET is_settled = true, report = '', since_ms = bursar_now($4)
@@ -221,7 +223,7 @@ async fn settled(
     if settled.rows_affected() == 0 {
         return Ok(());
     }
-    leases::take_back(db, handoff.reservation.holder, against).await
+    leases::take_back(db, forfeits, against).await
 }
 
 async fn untaken(db: &mut PgConnection, given: Option<Wall>) -> Result<Vec<Handoff>, Failure> {

@@ -162,16 +162,37 @@ pub(super) async fn release(
     Ok(released.into_iter().collect())
 }
 
-/// Takes amounts out of what a holder, and those that the same process spoke for, have forfeited on these accounts, as far as
-/// there is any.
-pub(super) async fn take_back(
+/// What a holder, and those that the same process spoke for, have forfeited on some accounts. The accounts are locked.
+pub(super) struct Forfeits {
+    accounts: Accounts,
+    leases: Leases,
+}
+
+/// Finds it. `None` while one of the leases is active.
+pub(super) async fn forfeits(
     db: &mut PgConnection,
     holder: HolderId,
     against: &[(AccountKey, Units)],
-) -> Result<(), Failure> {
+) -> Result<Option<Forfeits>, Failure> {
     let keys = against.iter().map(|(account, _)| account);
-    let mut accounts = tables::lock_accounts(&mut *db, keys, Busy::Wait).await?;
-    let mut leases = expired_on(&mut *db, &accounts, holder).await?;
+    let accounts = tables::lock_accounts(&mut *db, keys, Busy::Wait).await?;
+    let family = family(&mut *db, holder).await?;
+    let mut leases = tables::leases_of(db, family).await?;
+    leases.retain(|(key, ..), _| accounts.contains_key(key));
+    if leases.values().any(|lease| lease.state == LeaseState::Active) {
+        return Ok(None);
+    }
+    leases.retain(|_, lease| lease.state == LeaseState::Expired);
+    Ok(Some(Forfeits { accounts, leases }))
+}
+
+/// Takes amounts out of what was forfeited, as far as there is any.
+pub(super) async fn take_back(
+    db: &mut PgConnection,
+    from: Forfeits,
+    against: &[(AccountKey, Units)],
+) -> Result<(), Failure> {
+    let Forfeits { mut accounts, mut leases } = from;
     for (account, amount) in against {
         let mut left = *amount;
         for ((key, ..), lease) in &mut leases {
@@ -183,24 +204,14 @@ pub(super) async fn take_back(
     save(db, &accounts, &leases).await
 }
 
-async fn expired_on(
-    db: &mut PgConnection,
-    accounts: &Accounts,
-    holder: HolderId,
-) -> Result<Leases, Failure> {
-    // What it admitted may be covered by leases of those that it took over, and the other way round.
-    let family: Vec<String> = query_scalar(
+/// All names of the process that a holder was, or is by now: what it admitted may be covered by leases of those that it took over, and
+/// the other way round.
+async fn family(db: &mut PgConnection, holder: HolderId) -> Result<Vec<String>, Failure> {
+    let family = query_scalar(
         "WITH last AS (SELECT COALESCE((SELECT successor FROM takeover WHERE holder = $1), $1) AS holder)
          SELECT holder FROM last UNION SELECT t.holder FROM takeover t, last WHERE t.successor = last.holder",
-    )
-    .bind(holder.to_string())
-    .fetch_all(&mut *db)
-    .await?;
-    let mut leases = tables::leases_of(db, family).await?;
-    leases.retain(|(key, ..), lease| {
-        accounts.contains_key(key) && lease.state == LeaseState::Expired
-    });
-    Ok(leases)
+    );
+    Ok(family.bind(holder.to_string()).fetch_all(db).await?)
 }
 
 /// Expired leases of a budget on money and tokens that ran out before an instant.

@@ -88,3 +88,61 @@ fn crumbs_are_not_worth_a_message_but_go_with_the_next_news() {
         fleet.exchange(1);
     }
 }
+
+/// A fleet of which four replicas have spent 12 each, four hold 12 each, and the first has just asked for 5 in vain: 4 are left.
+fn in_vain(fleet: &mut Fleet) -> ReservationId {
+    let held: Vec<_> = (0..8).map(|at| fleet.reserve(at, 12).unwrap()).collect();
+    for at in 4..8 {
+        fleet.settle(at, held[at], 12);
+        fleet.ledgers[at].hurry();
+        fleet.exchange(at);
+    }
+    assert_eq!(fleet.reserve(0, 5), Err(RefusalCode::BudgetInFlight));
+    assert!(is_refused_unasked(fleet));
+    held[0]
+}
+
+/// Whether the first replica refuses 5 by what it knows.
+fn is_refused_unasked(fleet: &mut Fleet) -> bool {
+    let told = fleet.exchanges;
+    let refuses = fleet.ask(0, 5).is_ok_and(|(_, decision)| is_refusal(&decision));
+    refuses && fleet.exchanges == told
+}
+
+fn is_admitted(fleet: &mut Fleet) -> bool {
+    fleet.ask(0, 5).is_ok_and(|(_, decision)| matches!(decision, Decision::Allow(_)))
+}
+
+#[test]
+fn among_many_who_has_asked_in_vain_admits_again_once_the_limit_is_raised_or_reset() {
+    let mut fleet = Fleet::new(8, cost(100));
+    in_vain(&mut fleet);
+    fleet.put(cost(101));
+    assert!(is_admitted(&mut fleet), "{:?}", fleet.account(Dimension::Cost));
+    let mut fleet = Fleet::new(8, cost(100));
+    in_vain(&mut fleet);
+    fleet.store.reset(BUDGET);
+    fleet.ledgers[0].reset_budget(BUDGET);
+    assert!(is_admitted(&mut fleet), "{:?}", fleet.account(Dimension::Cost));
+}
+
+#[test]
+fn among_many_who_has_asked_in_vain_admits_again_once_credits_are_added() {
+    for hears_by_news in [true, false] {
+        let mut fleet = Fleet::new(8, rpm(10_000));
+        let granted = |all| credits::budget(workspace(), NanoUsd::new(all));
+        fleet.store.budgets.insert(credits::BUDGET, granted(100));
+        for ledger in &mut fleet.ledgers {
+            ledger.put_budget(granted(100), fleet.now);
+        }
+        let held = in_vain(&mut fleet);
+        fleet.store.budgets.insert(credits::BUDGET, granted(101));
+        if !hears_by_news {
+            fleet.settle(0, held, 12);
+            fleet.ledgers[0].hurry();
+            fleet.exchange(0);
+        }
+        fleet.ledgers[0].put_budget(granted(101), fleet.now);
+        assert!(is_admitted(&mut fleet), "by news: {hears_by_news}");
+    }
+}
