@@ -105,6 +105,20 @@ impl Decoder {
         self
     }
 
+    /// Whether there may be more in what was pushed than was handed out.
+    #[must_use]
+    pub const fn keeps_back(&self) -> bool {
+        match &self.coding {
+            Coding::Zstd(zstd) => zstd.keeps_back(),
+            Coding::Broken(_) => true,
+            Coding::Undecided
+            | Coding::Plain
+            | Coding::Gzip(_)
+            | Coding::Deflate(_)
+            | Coding::Brotli(_) => false,
+        }
+    }
+
     /// Decodes on, handing what it comes to to `out` in bounded pieces. After an error the rest is dropped.
     ///
     /// # Errors

@@ -95,6 +95,11 @@ impl Zstd {
         Ok(())
     }
 
+    /// Whether something of a frame that has begun may be unpacked and not given out: as much as its window holds.
+    pub(super) const fn keeps_back(&self) -> bool {
+        !matches!(self.at, At::Magic | At::SkippedLength | At::Skipped(_))
+    }
+
     /// Takes a part that is whole.
     fn step(&mut self, out: Out<'_>) -> Result<At, DecodeError> {
         let word = self.held.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
