@@ -154,6 +154,8 @@ impl Decoder {
             Coding::Zstd(zstd) => zstd.push(bytes, &mut out),
             Coding::Broken(error) => Err(*error),
         });
+        let kept = if let Coding::Zstd(zstd) = coding { zstd.kept_max() } else { 0 };
+        let result = result.and_then(|()| hold(kept));
         if let Err(error) = result {
             // What it held is free again.
             (self.coding, self.share) = (Coding::Broken(error), None);
