@@ -4,7 +4,7 @@ use hyper::header::CONTENT_ENCODING;
 
 use crate::domain::estimate::Body;
 use crate::envoy::attributes::Attributes;
-use crate::envoy::decode::Decoder;
+use crate::envoy::decode::{DecodeError, Decoder, RATIO_MAX};
 
 /// What a request's body unpacks to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ const SEEN_BYTES_FREE: u64 = 64 * 1024;
 const SEEN_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const SEEN_RATIO_MAX: u64 = 32;
 /// How far what was not seen unpacks at the most, in all likelihood: text packs to a third, JSON that repeats itself in every line to a
-/// fifteenth.
+/// fifteenth. What is denser than any may be counts as so many times its size as no honest body has.
 const RATIO_LIKELY: u64 = 20;
 /// What is unpacked at once: so exactly is it known what the rest is.
 const PIECE_BYTES: usize = 4 * 1024;
@@ -47,7 +47,7 @@ impl Unpacked {
             Body::Packed { .. } => return None,
         };
         // No encoding of a JSON object begins so. A provider that does not look at the header reads it as it is.
-        let is_plain = packed.trim_ascii_start().first() == Some(&b'{');
+        let is_plain = packed.first() == Some(&b'{');
         (!is_plain).then(|| Self::unpack(encoding, packed, whole_size))
     }
 
@@ -63,21 +63,34 @@ impl Unpacked {
     fn unpack(encoding: &str, packed: &[u8], whole_size: u64) -> Self {
         let room = size_of(packed).saturating_mul(SEEN_RATIO_MAX);
         let mut decoder = Decoder::new(encoding).up_to(room.clamp(SEEN_BYTES_FREE, SEEN_BYTES_MAX));
-        let (mut seen, mut read) = (Vec::new(), 0_u64);
+        // How much was pushed, and of how much all that it unpacks to was seen.
+        let (mut seen, mut pushed, mut read) = (Vec::new(), 0_u64, 0_u64);
+        let mut rest_is = Ok(());
         for piece in packed.chunks(PIECE_BYTES) {
-            if decoder.push(piece, |bytes| seen.extend_from_slice(bytes)).is_err() {
+            rest_is = decoder.push(piece, |bytes| seen.extend_from_slice(bytes));
+            if rest_is.is_err() {
                 break;
             }
-            read = read.saturating_add(size_of(piece));
+            pushed = pushed.saturating_add(size_of(piece));
+            read = if decoder.keeps_back() { read } else { pushed };
         }
-        if read == whole_size {
+        let seen_size = size_of(&seen);
+        let is_object = |bytes: &[u8]| bytes.trim_ascii_start().first() == Some(&b'{');
+        // Space may begin an encoding too. If that is what it is, an object is what it comes to.
+        let is_plain = is_object(packed) && !is_object(&seen);
+        // What cannot be read at all is not the same as nothing: whatever may be in a request may be in it.
+        let seen = if seen.is_empty() || is_plain { packed.to_vec() } else { seen };
+        if read == whole_size && !is_plain {
             return Self { seen, rest: Rest::Nothing };
         }
-        let ratio = size_of(&seen).div_ceil(read.max(1)).clamp(RATIO_LIKELY, SEEN_RATIO_MAX);
+        let so_far = seen_size.div_ceil(pushed.max(1));
+        let is_dense = so_far > SEEN_RATIO_MAX || room < SEEN_BYTES_MAX;
+        let ratio = match rest_is {
+            Err(DecodeError::TooDense) if is_dense => RATIO_MAX,
+            Ok(()) | Err(_) => so_far.clamp(RATIO_LIKELY, SEEN_RATIO_MAX),
+        };
         let unread = whole_size.saturating_sub(read).saturating_mul(ratio);
-        let likely = size_of(&seen).saturating_add(unread);
-        // What cannot be read at all is not the same as nothing: whatever may be in a request may be in it.
-        let seen = if seen.is_empty() { packed.to_vec() } else { seen };
+        let likely = seen_size.saturating_add(unread);
         Self { seen, rest: Rest::Likely(likely) }
     }
 }

@@ -48,7 +48,7 @@ async fn a_store_without_a_connection_left_is_one_that_is_away() {
     let is = async |code| (grpc::check(&channel, "ada").await == code).then_some(());
     until("a store that answers", async || is(Code::Ok).await).await;
     replica.proxy.close();
-    let taken = fleet.postgres.take_all_connections().await;
+    let taken = fleet.postgres.take_all_connections(20).await;
     replica.proxy.open();
     until("what is wrong", async || {
         replica.bursar.log().contains("the server has no connection left").then_some(())

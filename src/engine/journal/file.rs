@@ -153,6 +153,8 @@ impl JournalFile {
     pub(in crate::engine) fn cut_head(&self, from: u64) -> io::Result<()> {
         let cut = self.cut(from);
         if cut.is_err() {
+            // Half of a copy helps nobody, and on a full disk it takes the room of the records to come.
+            let _ = fs::remove_file(self.path.with_extension("new"));
             let mut state = self.state();
             state.size_when_new = state.size;
         }
@@ -285,6 +287,18 @@ mod tests {
         append(&journal, &[b'.'; 151], 301).unwrap();
         assert_eq!(contents(&journal).len(), 301);
         assert!(journal.wants_rewrite());
+    }
+
+    #[test]
+    fn a_copy_that_came_to_nothing_takes_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = small(directory.path());
+        append(&journal, b"head", 4).unwrap();
+        append(&journal, b"kept", 8).unwrap();
+        fs::write(&journal.path, b"headke").unwrap();
+        assert!(journal.cut_head(4).is_err());
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(left.len(), 2, "{left:?}");
     }
 
     #[test]

@@ -115,6 +115,8 @@ impl Gzip {
                 if self.trailer.len() < TRAILER_LEN { At::Trailer } else { self.end_member()? }
             }
             At::Next if byte == MAGIC[0] => At::Fixed(1),
+            // Members may stand apart: some readers pass over zeros in between.
+            At::Next if byte == 0 => At::Next,
             At::Next => At::Done,
             at @ (At::Name | At::Comment | At::Body | At::Done) => at,
         })

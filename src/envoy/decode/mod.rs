@@ -105,6 +105,20 @@ impl Decoder {
         self
     }
 
+    /// Whether there may be more in what was pushed than was handed out.
+    #[must_use]
+    pub const fn keeps_back(&self) -> bool {
+        match &self.coding {
+            Coding::Zstd(zstd) => zstd.keeps_back(),
+            Coding::Broken(_) => true,
+            Coding::Undecided
+            | Coding::Plain
+            | Coding::Gzip(_)
+            | Coding::Deflate(_)
+            | Coding::Brotli(_) => false,
+        }
+    }
+
     /// Decodes on, handing what it comes to to `out` in bounded pieces. After an error the rest is dropped.
     ///
     /// # Errors
@@ -140,6 +154,8 @@ impl Decoder {
             Coding::Zstd(zstd) => zstd.push(bytes, &mut out),
             Coding::Broken(error) => Err(*error),
         });
+        let kept = if let Coding::Zstd(zstd) = coding { zstd.kept_max() } else { 0 };
+        let result = result.and_then(|()| hold(kept));
         if let Err(error) = result {
             // What it held is free again.
             (self.coding, self.share) = (Coding::Broken(error), None);

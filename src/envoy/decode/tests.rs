@@ -177,3 +177,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_window_holds_back_takes_room_too() {
+    // A window of 8 MiB, and blocks of which each is one byte 128 Ki times. Nothing of it is given out yet.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3];
+    for _ in 0..32 {
+        frame.extend_from_slice(&[0x02, 0x00, 0x10, b' ']);
+    }
+    let push = |room: &Room| {
+        let mut decoder = Decoder::new("zstd").within(room);
+        decoder.push(&frame, |piece| assert_eq!(piece, b""))
+    };
+    assert_eq!(push(&Room::of(4 * 1024 * 1024)), Err(DecodeError::NoRoom));
+    assert_eq!(push(&Room::of(5 * 1024 * 1024)), Ok(()));
+}

@@ -14,6 +14,10 @@ pub(super) struct Zstd {
     /// The header or block being put together.
     held: Vec<u8>,
     has_checksum: bool,
+    /// What the frame's window holds at the most.
+    window_bytes: u64,
+    /// What the blocks of the frame come to at the most.
+    kept_bytes: u64,
     buffer: Box<[u8]>,
 }
 
@@ -56,6 +60,8 @@ impl Default for Zstd {
             at: At::Magic,
             held: Vec::new(),
             has_checksum: false,
+            window_bytes: WINDOW_BYTES_MAX,
+            kept_bytes: 0,
             buffer: vec![0; BUFFER_BYTES].into(),
         }
     }
@@ -95,6 +101,16 @@ impl Zstd {
         Ok(())
     }
 
+    /// Whether something of a frame that has begun may be unpacked and not given out: as much as its window holds.
+    pub(super) const fn keeps_back(&self) -> bool {
+        !matches!(self.at, At::Magic | At::SkippedLength | At::Skipped(_))
+    }
+
+    /// What it may keep of what was unpacked. Its decoder tells only what leaves the window.
+    pub(super) fn kept_max(&self) -> u64 {
+        self.kept_bytes.min(self.window_bytes)
+    }
+
     /// Takes a part that is whole.
     fn step(&mut self, out: Out<'_>) -> Result<At, DecodeError> {
         let word = self.held.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -112,6 +128,7 @@ impl Zstd {
             }
             At::Header(_) => {
                 self.decoder.reset(&*self.held).map_err(|_| DecodeError::Corrupt)?;
+                (self.window_bytes, self.kept_bytes) = (window_bytes(&self.held), 0);
                 At::BlockHeader
             }
             At::BlockHeader => return self.block(),
@@ -129,7 +146,7 @@ impl Zstd {
     }
 
     /// The length of the block, with its header, which stays held.
-    fn block(&self) -> Result<At, DecodeError> {
+    fn block(&mut self) -> Result<At, DecodeError> {
         let [a, b, c] = self.held.first_chunk().copied().unwrap_or_default();
         let header = u32::from_le_bytes([a, b, c, 0]);
         let last = if header & 1 == 1 { Last::Yes } else { Last::No };
@@ -138,6 +155,9 @@ impl Zstd {
         if size > BLOCK_BYTES_MAX {
             return Err(DecodeError::Corrupt);
         }
+        let is_compressed = (header >> 1) & 3 == 2;
+        let most = if is_compressed { BLOCK_BYTES_MAX } else { size };
+        self.kept_bytes = self.kept_bytes.saturating_add(most as u64);
         Ok(At::Block(last, BLOCK_HEADER_LEN + if is_repeated { 1 } else { size }))
     }
 
@@ -167,4 +187,15 @@ fn header_len(descriptor: u8) -> usize {
         _ => 8,
     };
     5 + usize::from(!is_single) + dictionary + content
+}
+
+/// The size of the window, by a frame's header with its magic number; at the most, where that is the size of the whole frame.
+fn window_bytes(header: &[u8]) -> u64 {
+    match header {
+        [_, _, _, _, descriptor, window, ..] if descriptor & 0x20 == 0 => {
+            let base = 1_u64 << (10 + (window >> 3));
+            (base + base / 8 * u64::from(window & 7)).min(WINDOW_BYTES_MAX)
+        }
+        _ => WINDOW_BYTES_MAX,
+    }
 }

@@ -126,12 +126,14 @@ impl Postgres {
         self.try_open().await.expect("PostgreSQL answers")
     }
 
-    /// Takes every connection that it has left.
-    pub(crate) async fn take_all_connections(&self) -> Vec<PgConnection> {
+    /// Takes all of its connections, so many, once those that others had are free.
+    pub(crate) async fn take_all_connections(&self, all: usize) -> Vec<PgConnection> {
         let mut taken = Vec::new();
-        while let Some(connection) = self.try_open().await {
-            taken.push(connection);
-        }
+        until("every connection", async || {
+            taken.extend(self.try_open().await);
+            (taken.len() == all).then_some(())
+        })
+        .await;
         taken
     }
 
