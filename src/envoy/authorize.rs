@@ -80,17 +80,26 @@ impl Authorizer {
         patience: Duration,
     ) -> Result<Asked<'a>, Unasked> {
         let (key, our_keys) = self.known_key(attributes, patience).await?;
-        let subject =
-            self.settings.mapping.subject(attributes, key.as_deref()).map_err(Unasked::Rejected)?;
-        let subject = Arc::new(subject);
-        let appraisal = self.appraise(&subject, attributes);
-        if appraisal.is_ambiguous {
-            return Err(Unasked::Rejected(two_models()));
-        }
+        let (subject, appraisal) =
+            self.read(attributes, key.as_deref()).map_err(Unasked::Rejected)?;
         let Appraisal { estimate, input_tokens, reasoning, .. } = appraisal;
         let ask = Ask { subject: Arc::clone(&subject), estimate };
         let held = self.engine.reserve(ask, patience).await;
         Ok(Asked { subject, held, input_tokens, reasoning, our_keys })
+    }
+
+    /// Who asks, and for what. What a packed body comes to is read here and kept no longer: those who wait for the store may be many,
+    /// and each would hold many times what it sent.
+    fn read(
+        &self,
+        sent: &Attributes<'_>,
+        key: Option<&ApiKey>,
+    ) -> Result<(Arc<Subject>, Appraisal), Rejection> {
+        let unpacked = Unpacked::of(sent);
+        let attributes = &sent.unpacked(unpacked.as_ref());
+        let subject = self.settings.mapping.subject(attributes, key)?;
+        let appraisal = self.appraise(&subject, attributes);
+        if appraisal.is_ambiguous { Err(two_models()) } else { Ok((Arc::new(subject), appraisal)) }
     }
 
     /// The key on record that the request shows, and the headers that show keys of ours. A provider's key of which nobody can say
@@ -217,9 +226,7 @@ impl Authorization for Authorizer {
     ) -> Result<Response<CheckResponse>, Status> {
         let patience = self.patience(request.metadata());
         let request = request.into_inner();
-        let sent = Attributes::of(&request);
-        let unpacked = Unpacked::of(&sent);
-        let attributes = sent.unpacked(unpacked.as_ref());
+        let attributes = Attributes::of(&request);
         let response = match self.ask(&attributes, patience).await {
             Ok(asked) => self.answer(asked, &attributes),
             Err(Unasked::Rejected(rejection)) => self.rejected(&rejection, attributes.path()),

@@ -42,7 +42,10 @@ impl Unpacked {
         let encoding = encoding(attributes)?;
         let (packed, whole_size) = match attributes.body() {
             Body::Whole(seen) => (seen, size_of(seen)),
-            Body::Cut { seen, whole_size } => (seen, whole_size.unwrap_or(0).max(size_of(seen))),
+            // Of one that is cut off there is more, though its sender may not say how much.
+            Body::Cut { seen, whole_size } => {
+                (seen, whole_size.unwrap_or(0).max(size_of(seen).saturating_add(1)))
+            }
             Body::Unseen { size } => (&[][..], size.filter(|size| *size > 0)?),
             Body::Packed { .. } => return None,
         };

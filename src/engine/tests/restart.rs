@@ -228,24 +228,38 @@ async fn a_journal_is_renewed_in_small_pieces_between_which_requests_are_admitte
     }
     let shared = &bench.engine.shared;
     let journal = shared.journal.as_ref().unwrap();
+    let recovered = |upto: u64| {
+        let bytes = std::fs::read(bench.settings.journal.as_ref().unwrap()).unwrap();
+        let upto = usize::try_from(upto).unwrap();
+        let recovered = Recovered::read(&bytes[..upto], &boot_id().unwrap()).unwrap();
+        assert_eq!(recovered.holders, [shared.holder]);
+        assert!(recovered.reservations.iter().all(|open| open.holds.len() == 2));
+        let ids: BTreeSet<_> = recovered.reservations.iter().map(|open| open.id).collect();
+        (ids, recovered.stamps.len())
+    };
     let mut renewal = Renewal::begin(shared, journal).unwrap();
     let (mut steps, mut written) = (0, journal.file.size());
     while renewal.step(shared).unwrap() == Step::More {
         let piece = journal.file.size() - written;
         assert!(piece < 256 * 200, "{piece} bytes were recorded at once");
+        // A kill within the piece tears it anywhere.
+        let left: BTreeSet<_> = open.iter().copied().collect();
+        for torn in [1, 2, 3] {
+            let (ids, stamps) = recovered(written + piece * torn / 3);
+            assert!(ids == left && stamps == OPEN + steps, "{steps}: {} and {stamps}", ids.len());
+        }
         open.push(bench.admitted(1).await);
         let over = open.swap_remove(steps * 7 % open.len());
         bench.engine.release(&id(WORKSPACE), over).await.unwrap();
+        shared.write_journal(u64::MAX).unwrap();
         (steps, written) = (steps + 1, journal.file.size());
     }
     assert!(steps > OPEN / 256, "{steps} steps");
-    // A kill before the end is one after the beginning.
     let left: BTreeSet<_> = open.iter().copied().collect();
     let read = || {
-        let journal = std::fs::read(bench.settings.journal.as_ref().unwrap()).unwrap();
-        let recovered = Recovered::read(&journal, &boot_id().unwrap()).unwrap();
-        assert_eq!(recovered.stamps.len(), OPEN + steps);
-        recovered.reservations.into_iter().map(|open| open.id).collect::<BTreeSet<_>>()
+        let (ids, stamps) = recovered(journal.file.size());
+        assert_eq!(stamps, OPEN + steps);
+        ids
     };
     assert_eq!(read(), left);
     let before = journal.file.size();

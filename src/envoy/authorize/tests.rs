@@ -169,9 +169,7 @@ async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model()
     let text = format!(r#"{{"model":"m","max_tokens":5,"stream":true,"input":"{words}"}}"#);
     assert!(gzip(&text).len() * 30 < text.len());
     let request = packed(&text);
-    let sent = Attributes::of(&request);
-    let unpacked = Unpacked::of(&sent);
-    let attributes = sent.unpacked(unpacked.as_ref());
+    let attributes = Attributes::of(&request);
     let Ok(asked) = authorizer.ask(&attributes, PATIENCE).await else { panic!("not asked") };
     assert_eq!(asked.subject.model.as_ref().map(|id| id.as_str()), Some("m"));
     let length = u64::try_from(text.len().div_ceil(3)).unwrap();

@@ -125,6 +125,18 @@ fn what_ends_too_soon_reads_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_body_that_is_cut_off_is_not_whole_though_nobody_says_how_long_it_is() {
+    let text = long();
+    let request = Request::new(Form::Raw)
+        .header("content-encoding", "gzip")
+        .header("x-envoy-auth-partial-body", "true")
+        .body(&gzip(&text)[..8_192]);
+    let cut = Unpacked::of(&Attributes::of(&request.build()));
+    assert!(text.starts_with(&cut.as_ref().unwrap().seen));
+    assert!(likely(&cut) > 8_192);
+}
+
+#[test]
 fn members_that_stand_apart_are_of_one_body() {
     let text = long();
     let (head, tail) = text.split_at(20);
