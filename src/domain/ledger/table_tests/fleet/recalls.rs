@@ -92,8 +92,8 @@ fn crumbs_are_not_worth_a_message_but_go_with_the_next_news() {
 /// A fleet of which four replicas have spent 12 each, four hold 12 each, and the first has just asked for 5 in vain: 4 are left.
 fn in_vain(fleet: &mut Fleet) -> ReservationId {
     let held: Vec<_> = (0..8).map(|at| fleet.reserve(at, 12).unwrap()).collect();
-    for at in 4..8 {
-        fleet.settle(at, held[at], 12);
+    for (at, id) in held.iter().enumerate().skip(4) {
+        fleet.settle(at, *id, 12);
         fleet.ledgers[at].hurry();
         fleet.exchange(at);
     }
