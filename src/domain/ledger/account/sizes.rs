@@ -22,10 +22,14 @@ const AMPLE_GRANT_REQUESTS: i64 = 16;
 const AMPLE_LIMIT: i64 = 256;
 /// Later grants bring the lease up to at least so many typical requests.
 const FEW_REQUESTS: i64 = 2;
+/// Where half of the pool lasts for so many times what a refill covers, what is used by chance is covered besides: so many typical
+/// requests. Who sees few requests would wait for the store with each run of them otherwise.
+const AMPLE_TIMES: u32 = 4;
+const CHANCE_REQUESTS: i64 = 6;
 /// But for a pool that is gone before the next news: until half of it is gone, and at least so much use.
 const HASTE_MIN: Duration = Duration::from_secs(1);
 /// When others recall it, less than so much use or a typical request is not worth a message of its own.
-const CRUMB_USE: Duration = Duration::from_secs(1);
+const CRUMB_USE: Duration = Duration::from_millis(500);
 /// Unless what all holders might keep of it would be more than this part of the limit.
 const CRUMBS_DIVISOR: i64 = 75;
 /// Where news wait so long for each other there are many holders, seven at least.
@@ -182,10 +186,14 @@ impl LocalAccount {
     fn ahead(&self, horizon: Duration, now: Now) -> Units {
         let until_half =
             self.fleet.uses_up(self.free, self.typical).checked_div(2).unwrap_or_default();
-        if until_half >= horizon {
-            return times(self.typical, FEW_REQUESTS).max(self.use_in(horizon, now));
+        if until_half < horizon {
+            return self.use_in(until_half.max(HASTE_MIN), now);
         }
-        self.use_in(until_half.max(HASTE_MIN), now)
+        let used = self.use_in(horizon, now);
+        if until_half < horizon.saturating_mul(AMPLE_TIMES) {
+            return used.max(times(self.typical, FEW_REQUESTS));
+        }
+        used.plus(times(self.typical, CHANCE_REQUESTS))
     }
 
     /// What will be used in this time.
