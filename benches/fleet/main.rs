@@ -22,12 +22,12 @@ fn main() {
     println!("use in the mean; requests take 0.5 to 4 s; the store answers after 3 ms");
     println!();
     println!(
-        "                      store operations     store operations    used at the first   refused  idle then   stranded     over-"
+        "                      store operations     waited   store operations    used at the first   refused  idle then   stranded     over-"
     );
     println!(
-        "replicas     limit   per admitted request  per refused, then       false refusal   falsely  at most    at the end     spent"
+        "replicas     limit   per admitted request  for it  per refused, then       false refusal   falsely  at most    at the end     spent"
     );
-    println!("           (means)    to 99 %     to 100 %");
+    println!("           (means)    to 99 %     to 100 %  to 99 %");
     for means in [100_000, 10_000, 1_000] {
         for replicas in [1, 8, 50, 200] {
             run(replicas, means);
@@ -45,11 +45,12 @@ fn show(plan: &Plan, outcome: &Outcome) {
     let share = |part: i64| to_f64(part) / to_f64(plan.limit) * 100.0;
     let refused = outcome.refused - outcome.refused_to_last;
     println!(
-        "{:>8} {:>9} {:>10.3} {:>12.3} {:>18.3} {:>19} {:>9} {:>8} {:>12} {:>9}",
+        "{:>8} {:>9} {:>10.3} {:>12.3} {:>8} {:>17.3} {:>19} {:>9} {:>8} {:>12} {:>9}",
         plan.replicas,
         plan.limit / plan.estimate,
         ratio(outcome.operations_to_99, outcome.admitted_to_99),
         ratio(outcome.operations_to_last, outcome.admitted),
+        format!("{:.2} %", ratio(outcome.waited_to_99, outcome.admitted_to_99) * 100.0),
         ratio(outcome.operations - outcome.operations_to_last, refused),
         outcome.first_false.map_or("none".to_owned(), |used| format!("{:.3} %", share(used))),
         outcome.falsely,

@@ -56,6 +56,9 @@ pub(crate) struct Outcome {
     pub(crate) first_false: Option<i64>,
     /// The most that was idle when it happened.
     pub(crate) idle_most: i64,
+    /// Requests that waited for the store.
+    pub(crate) waited: u64,
+    pub(crate) waited_to_99: u64,
     /// Transactions of the store.
     pub(crate) operations: u64,
     pub(crate) operations_to_99: u64,
@@ -226,6 +229,7 @@ impl World {
         match replica.ledger.reserve(subject, Estimate::of(amounts), id, now) {
             Verdict::Decided(decision) => self.decided(at, (id, estimate), &decision),
             Verdict::Starved(waiter) => {
+                self.outcome.waited += 1;
                 replica.asking.insert(waiter, (id, estimate));
                 self.after(PATIENCE, Event::PatienceOver(at, waiter));
             }
@@ -249,6 +253,7 @@ impl World {
                 if self.spent + self.held <= self.plan.limit / 100 * 99 {
                     self.outcome.admitted_to_99 = self.outcome.admitted;
                     self.outcome.operations_to_99 = self.outcome.operations;
+                    self.outcome.waited_to_99 = self.outcome.waited;
                 }
             }
             Decision::Deny(_) | Decision::Undecided { .. } => {
