@@ -24,10 +24,12 @@ const CALM: u64 = 8 * SECOND;
 const TRIES_WHEN_TOLD: u32 = 2;
 /// Likewise where replicas have to ask, once a second, whether something was recalled.
 const TRIES_WHEN_ASKING: u32 = 4;
-/// Where so many hold leases, who has asked others in vain before is refused at once, and again as long as that is remembered, which is
-/// less than two tries' time; then it waits for them.
+/// Where so many hold leases, who has asked others in vain before is refused as long as that is remembered, which is two tries' time, then
+/// asks without waiting for them, and is refused as long again; then it waits for them.
 const MANY: u32 = 7;
-const TRIES_MORE_AMONG_MANY: u32 = 2;
+const TRIES_MORE_AMONG_MANY: u32 = 4;
+/// Crumbs of all holders are no more than this part of a limit.
+const CRUMBS_DIVISOR: i64 = 75;
 
 impl World {
     /// Lives through everything.
@@ -146,8 +148,15 @@ impl World {
                 Dimension::Requests => Units::ONE,
                 dimension => in_dimension(dimension, estimate),
             };
-            self.idle(key) < asked.max(Units::ONE)
+            self.idle(key).minus(self.crumbs(key)) < asked.max(Units::ONE)
         })
+    }
+
+    /// What many holders may keep of what is recalled, as long as they have no news to tell: no more than this together.
+    fn crumbs(&self, key: &AccountKey) -> Units {
+        let is_kept = self.is_held_by_many(key) && key.dimension != Dimension::Requests;
+        let kept = self.store.limit(key).get().checked_div(CRUMBS_DIVISOR);
+        Units::new(kept.filter(|_| is_kept).unwrap_or(0))
     }
 
     /// The accounts that may refuse a request, as far as its replica has opened them.

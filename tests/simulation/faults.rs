@@ -159,6 +159,8 @@ impl World {
 
     /// A person changes a budget by way of some replica, which has it in force at once.
     pub(crate) fn administer(&mut self) -> Result<(), Fault> {
+        // Under what holds until now something may have been lent that nobody has used yet.
+        self.store.raise_ceilings(&mut self.truth);
         if self.phase == Phase::Healed {
             return Ok(());
         }

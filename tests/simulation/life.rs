@@ -113,7 +113,8 @@ impl World {
         let replica = &mut self.replicas[at];
         if replica.journal.is_some() {
             replica.restore(now);
-            self.truth.found_again(&self.replicas[at].holders);
+            let Replica { holders, holder, .. } = &self.replicas[at];
+            self.truth.found_again(holders, *holder);
         }
         self.run(at);
     }

@@ -134,9 +134,15 @@ impl Truth {
         *own = own.plus(amount);
     }
 
-    /// What these holders admitted without cover is known to their successor.
-    pub(crate) fn found_again(&mut self, holders: &[HolderId]) {
-        self.blind.retain(|(_, holder), _| !holders.contains(holder));
+    /// What these holders admitted without cover is known to their successor, until that is gone too: it may not have said so by then.
+    pub(crate) fn found_again(&mut self, holders: &[HolderId], successor: HolderId) {
+        let is_theirs =
+            |(_, holder): &(AccountKey, HolderId), _: &mut Units| holders.contains(holder);
+        let found: Vec<_> = self.blind.extract_if(.., is_theirs).collect();
+        for ((key, _), amount) in found {
+            let own = self.blind.entry((key, successor)).or_default();
+            *own = own.plus(amount);
+        }
     }
 
     /// What was admitted without cover by holders of whom none is `alive`.
