@@ -20,7 +20,7 @@ test: ## Everything that must pass before a change is taken: formatting, lints, 
 simulate: ## A simulated fleet in all weathers (SEEDS=600 FIRST_SEED=1)
 	@scripts/simulate
 
-mutants: ## Plants one bug after the other and sees that the simulated fleet finds each (takes eight minutes)
+mutants: ## Plants one bug after the other and sees that the simulated fleet finds each (takes twelve minutes)
 	@scripts/mutants
 
 soak: ## 10,000 mixed requests through a real Envoy, then the books must agree (a smaller one is among the tests)
