@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bursar::domain::budget::Dimension;
 use bursar::domain::credits::BUDGET;
+use bursar::domain::ledger::account;
 use bursar::domain::ledger::escrow::{AccountKey, LeaseState};
 use bursar::domain::money::{Amounts, NanoUsd, Tokens, Units};
 use bursar::domain::subject::Subject;
@@ -28,8 +29,6 @@ const TRIES_WHEN_ASKING: u32 = 4;
 /// asks without waiting for them, and is refused as long again; then it waits for them.
 const MANY: u32 = 7;
 const TRIES_MORE_AMONG_MANY: u32 = 4;
-/// Crumbs of all holders are no more than this part of a limit.
-const CRUMBS_DIVISOR: i64 = 75;
 
 impl World {
     /// Lives through everything.
@@ -152,11 +151,14 @@ impl World {
         })
     }
 
-    /// What many holders may keep of what is recalled, as long as they have no news to tell: no more than this together.
+    /// What many holders together may keep of what is recalled, as long as they have no news to tell.
     fn crumbs(&self, key: &AccountKey) -> Units {
-        let is_kept = self.is_held_by_many(key) && key.dimension != Dimension::Requests;
-        let kept = self.store.limit(key).get().checked_div(CRUMBS_DIVISOR);
-        Units::new(kept.filter(|_| is_kept).unwrap_or(0))
+        let holders = self.store.memory.books(key).map_or(0, |(account, _)| account.holders);
+        if holders < MANY || key.dimension == Dimension::Requests {
+            return Units::ZERO;
+        }
+        let each = account::crumbs(self.store.limit(key), holders);
+        Units::new(each.get().saturating_mul(i64::from(holders)))
     }
 
     /// The accounts that may refuse a request, as far as its replica has opened them.
