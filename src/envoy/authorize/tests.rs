@@ -1,9 +1,5 @@
 //! The deadline of a call, and that a request is set aside for what its like used.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::watch;
@@ -17,6 +13,7 @@ use crate::domain::time::Wall;
 use crate::domain::usage::Usage;
 use crate::engine::clock::ManualClock;
 use crate::engine::{self, Against, Correction, Report, Used};
+use crate::envoy::decode::packing::gzip;
 use crate::envoy::testing::{self, Form};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -151,15 +148,9 @@ async fn a_body_with_two_models_is_refused() {
     assert_eq!(rejection.code, RefusalCode::UnknownSubject);
 }
 
-fn gzip(text: &str) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).unwrap();
-    encoder.finish().unwrap()
-}
-
 fn packed(text: &str) -> CheckRequest {
     let request = testing::Request::new(Form::Raw).header("content-encoding", "gzip");
-    request.body(gzip(text)).build()
+    request.body(gzip(text.as_bytes())).build()
 }
 
 #[tokio::test]
@@ -167,7 +158,7 @@ async fn a_packed_body_is_set_aside_for_what_it_unpacks_to_and_names_its_model()
     let authorizer = authorizer(Learn::Off).await;
     let words = "so many words ".repeat(400);
     let text = format!(r#"{{"model":"m","max_tokens":5,"stream":true,"input":"{words}"}}"#);
-    assert!(gzip(&text).len() * 30 < text.len());
+    assert!(gzip(text.as_bytes()).len() * 30 < text.len());
     let request = packed(&text);
     let attributes = Attributes::of(&request);
     let Ok(asked) = authorizer.ask(&attributes, PATIENCE).await else { panic!("not asked") };

@@ -6,6 +6,8 @@
 mod brotli;
 mod deflate;
 mod gzip;
+#[cfg(test)]
+pub(in crate::envoy) mod packing;
 mod room;
 mod zstd;
 

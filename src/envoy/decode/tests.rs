@@ -3,15 +3,13 @@
 use std::io::Write;
 
 use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use flate2::write::DeflateEncoder;
 use proptest::prelude::*;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
+use super::packing::{self, BROTLI, BROTLI_ZEROS, zlib, zstd};
 use super::*;
 
 const TEXT: &[u8] = br#"{"usage":{"prompt_tokens":12,"completion_tokens":34}}"#;
-const BROTLI: &[u8] = include_bytes!("testdata/usage.json.br");
-const BROTLI_ZEROS: &[u8] = include_bytes!("testdata/zeros.br");
 const ZSTD: &[u8] = include_bytes!("testdata/usage.json.zst");
 
 fn decoded(encoding: &str, body: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
@@ -22,6 +20,7 @@ fn decoded(encoding: &str, body: &[u8], size: usize) -> Result<Vec<u8>, DecodeEr
     Ok(text)
 }
 
+/// With everything that its header may have.
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::GzBuilder::new()
         .filename("name")
@@ -32,29 +31,15 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn zlib(text: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
-}
-
 fn deflate(text: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zstd(text: &[u8]) -> Vec<u8> {
-    compress_to_vec(text, CompressionLevel::Fastest)
-}
-
 #[test]
 fn every_encoding_is_undone_at_every_chunking() {
-    let plain_gzip = {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(TEXT).unwrap();
-        encoder.finish().unwrap()
-    };
+    let plain_gzip = packing::gzip(TEXT);
     let cases = [
         ("gzip", gzip(TEXT)),
         ("X-GZIP", plain_gzip.clone()),

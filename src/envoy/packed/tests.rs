@@ -1,33 +1,10 @@
 //! What is read of requests in every encoding, whole, cut off and hostile.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
 use proptest::prelude::*;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::*;
+use crate::envoy::decode::packing::{BROTLI, BROTLI_ZEROS, gzip, zlib, zstd};
 use crate::envoy::testing::{Form, Request};
-
-const BROTLI: &[u8] = include_bytes!("../decode/testdata/usage.json.br");
-const BROTLI_ZEROS: &[u8] = include_bytes!("../decode/testdata/zeros.br");
-
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(text: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(text: &[u8]) -> Vec<u8> {
-    compress_to_vec(text, CompressionLevel::Fastest)
-}
 
 /// A request of some 60 KB of numbers, which pack to about half.
 fn long() -> Vec<u8> {
